@@ -1,0 +1,437 @@
+"""Tile sets: a folder of images/*.tif, masks/*.png and the manifest.json that says what they are.
+
+A tile is one image and its mask; their shared stem is the tile id. Sets are written beside their place and
+renamed when whole, so that a folder with a manifest is always complete.
+"""
+
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from PIL import Image
+from rasterio.errors import NotGeoreferencedWarning
+
+from common.cli import UserError
+from common.taxonomy import BIODIVERSITY, IGNORE_INDEX, OPENEARTHMAP, Taxonomy, parse_taxonomy
+
+MANIFEST = "manifest.json"
+METRES_PER_DEGREE = 111_320.0  # of latitude, on the WGS 84 sphere
+
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+
+
+def read_image(path: Path, window: tuple[int, int, int] | None = None) -> np.ndarray:
+    """(3, H, W) uint8 image; of a window (row, column, side) in pixels only those pixels are read."""
+    with rasterio.open(path) as src:
+        if window is None:
+            return src.read()
+        row, column, side = window
+        return src.read(window=((row, row + side), (column, column + side)))
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """(H, W) uint8 class ids."""
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def write_image(path: Path, image: np.ndarray, *, crs=None, transform=None) -> None:
+    """Write a (3, H, W) uint8 image as a GeoTIFF without compression, so that windows of it are quick to read."""
+    _, height, width = image.shape
+    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "height": height, "width": width}
+    with rasterio.open(
+        path, "w", **profile, crs=crs, transform=transform, photometric="RGB", interleave="pixel"
+    ) as dst:
+        dst.write(image)
+
+
+def write_mask(path: Path, mask: np.ndarray) -> None:
+    """Write (H, W) uint8 class ids as a single-channel PNG."""
+    Image.fromarray(mask).save(path, compress_level=1)
+
+
+def place(source: Path, target: Path, mode: str) -> None:
+    """Hard-link a file (``mode`` link), or copy it where the file system cannot link or ``mode`` is copy."""
+    source = source.resolve()
+    if mode == "link":
+        try:
+            os.link(source, target)
+            return
+        except OSError:
+            pass  # another disk, or no links on this one: a copy serves as well
+    shutil.copyfile(source, target)
+
+
+def sha256_file(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_json(content) -> str:
+    """SHA-256 of a JSON value, independent of key order."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def write_json(path: Path, content) -> None:
+    """Write JSON beside ``path`` and rename it, so that a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_json(path: Path, made_by: str):
+    """The content of a JSON file that ``made_by`` (a command) writes; UserError where it is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist. Write it first: {made_by}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}). Write it again: {made_by}") from None
+
+
+def georeference(src) -> dict:
+    """Where an open raster lies: crs (WKT or None), bounds (left, bottom, right, top), gsd in metres or None.
+
+    bounds is None for a raster without a geotransform. gsd is the ground sampling distance along x; of a
+    geographic system it is taken at the raster's centre.
+    """
+    if src.transform.is_identity:
+        return {"crs": None, "bounds": None, "gsd": None}
+    crs, gsd = src.crs, None
+    if crs is not None:
+        step = abs(src.transform.a)
+        unit = re.findall(r'UNIT\["[^"]*",\s*([0-9.eE+-]+)', crs.to_wkt())
+        if crs.is_geographic:
+            latitude = (src.bounds.bottom + src.bounds.top) / 2
+            gsd = step * METRES_PER_DEGREE * math.cos(math.radians(latitude))
+        elif unit:
+            gsd = step * float(unit[-1])  # the last UNIT of a projected or local system is its linear one
+    return {
+        "crs": crs.to_wkt() if crs is not None else None,
+        "bounds": list(src.bounds),
+        "gsd": round(gsd, 4) if gsd else None,
+    }
+
+
+def describe_tile(
+    image: np.ndarray, mask: np.ndarray, image_path: Path, mask_path: Path, place_on_earth: dict, num_classes: int
+) -> dict:
+    """The manifest entry of a tile that was just written.
+
+    Args:
+        image: (3, H, W) uint8.
+        mask: (H, W) uint8 class ids.
+        image_path, mask_path: the files that hold them.
+        place_on_earth: what ``georeference`` returned.
+        num_classes: length of the pixel counts.
+    """
+    return {
+        "sha256": sha256_file(image_path),
+        "mask_sha256": sha256_file(mask_path),
+        "content_sha256": hashlib.sha256(np.ascontiguousarray(image)).hexdigest(),
+        "height": mask.shape[0],
+        "width": mask.shape[1],
+        "pixels": np.bincount(mask.ravel(), minlength=num_classes).tolist(),
+        "block": None,
+        **place_on_earth,
+    }
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One image and its mask, with what the manifest knows of them."""
+
+    id: str
+    folder: Path
+    entry: dict
+
+    @property
+    def image_path(self) -> Path:
+        return self.folder / "images" / f"{self.id}.tif"
+
+    @property
+    def mask_path(self) -> Path:
+        return self.folder / "masks" / f"{self.id}.png"
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """(C,) int64 pixels of each class."""
+        return np.array(self.entry["pixels"], np.int64)
+
+    @property
+    def labelled(self) -> int:
+        """Number of pixels that are not void."""
+        return int(self.pixels.sum() - self.pixels[IGNORE_INDEX])
+
+    @property
+    def base(self) -> str:
+        """The tile this one is a replica of, or its own id."""
+        return self.entry.get("base") or self.id
+
+    @property
+    def block(self) -> str:
+        """The spatial block; a tile of unknown place is a block of its own."""
+        return self.entry["block"] or self.base
+
+    def read_image(self, window: tuple[int, int, int] | None = None) -> np.ndarray:
+        return read_image(self.image_path, window)
+
+    def read_mask(self) -> np.ndarray:
+        return read_mask(self.mask_path)
+
+
+class TileSet:
+    """The tiles of a folder in the order of their ids, and its manifest."""
+
+    def __init__(self, path: Path, manifest: dict, taxonomy: Taxonomy):
+        self.path = path
+        self.manifest = manifest
+        self.taxonomy = taxonomy
+        self.tiles = [Tile(tile_id, path, entry) for tile_id, entry in sorted(manifest["tiles"].items())]
+        self._position = {tile.id: i for i, tile in enumerate(self.tiles)}
+
+    @classmethod
+    def open(cls, path: Path, made_by: str) -> "TileSet":
+        """Open a finished tile set; UserError where it is missing, or its files differ from its manifest.
+
+        ``made_by`` is the module that writes this folder, for the message.
+        """
+        remedy = f"python -m {made_by}"
+        if not (path / MANIFEST).is_file():
+            raise UserError(f"{path} is not a finished tile set: it has no {MANIFEST}. Make it first: {remedy}")
+        manifest = read_json(path / MANIFEST, f"{remedy} --overwrite")
+        try:
+            taxonomy = _taxonomy_from_json(manifest["taxonomy"], path / MANIFEST)
+            tiles = cls(path, manifest, taxonomy)
+        except (KeyError, TypeError, AttributeError):
+            raise UserError(
+                f"{path / MANIFEST} is not a manifest of this project. Write it again: {remedy} --overwrite"
+            ) from None
+        for folder, suffix in (("images", ".tif"), ("masks", ".png")):
+            there = {entry.name for entry in os.scandir(path / folder)} if (path / folder).is_dir() else set()
+            listed = {tile_id + suffix for tile_id in tiles._position}
+            for names, what in ((listed - there, "lacks"), (there - listed, "holds, beside its manifest,")):
+                if names:
+                    raise UserError(
+                        f"{path / folder} {what} {len(names)} of {len(listed)} files (first: {min(names)}). "
+                        f"Make the folder again: {remedy} --overwrite"
+                    )
+        return tiles
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def __iter__(self):
+        return iter(self.tiles)
+
+    def __getitem__(self, tile_id: str) -> Tile:
+        return self.tiles[self._position[tile_id]]
+
+    def __contains__(self, tile_id: str) -> bool:
+        return tile_id in self._position
+
+    @property
+    def ids(self) -> list[str]:
+        return [tile.id for tile in self.tiles]
+
+    @property
+    def split(self) -> str:
+        """train, val or test; pool for tiles that belong to none."""
+        return self.manifest["split"]
+
+    @property
+    def digest(self) -> str:
+        return self.manifest["digest"]
+
+    @property
+    def stretch(self) -> dict | None:
+        return self.manifest["stretch"]
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """(C,) int64 pixels of each class over the set."""
+        return sum((tile.pixels for tile in self.tiles), np.zeros(self.taxonomy.num_classes, np.int64))
+
+    @property
+    def gsd(self) -> float | None:
+        """Median ground sampling distance in metres of the tiles where it is known, else None."""
+        known = [tile.entry["gsd"] for tile in self.tiles if tile.entry["gsd"]]
+        return float(np.median(known)) if known else None
+
+    def require_split(self, split: str, flag: str) -> "TileSet":
+        """Refuse a folder that belongs to another split: a validation or test tile must never be trained on."""
+        if self.split != split:
+            raise UserError(f"{flag} {self.path}: its manifest says it is '{self.split}', expected '{split}'.")
+        return self
+
+    def require_taxonomy(self, taxonomy: Taxonomy) -> "TileSet":
+        """Refuse a folder written under other classes than those asked for."""
+        if self.taxonomy != taxonomy:
+            raise UserError(
+                f"{self.path} was written for the classes {', '.join(self.taxonomy.classes)}, but the root says "
+                f"{', '.join(taxonomy.classes)} (or other colours or OpenEarthMap rows). "
+                "Two taxonomies in one root cannot be mixed: run the data steps again with --overwrite."
+            )
+        return self
+
+    def require_made_from(self, source: "TileSet", made_by: str) -> "TileSet":
+        """Refuse a folder that was made from an earlier version of ``source``."""
+        if source.digest not in {parent["digest"] for parent in self.manifest["made_from"]}:
+            raise UserError(
+                f"{self.path} was made from another version of {source.path}. "
+                f"Make it again: python -m {made_by} --overwrite"
+            )
+        return self
+
+
+def _taxonomy_from_json(content: dict, where: Path) -> Taxonomy:
+    for built_in in (BIODIVERSITY, OPENEARTHMAP):
+        if content == built_in.to_json():
+            return built_in
+    return parse_taxonomy(content, where)
+
+
+def shares_line(taxonomy: Taxonomy, pixels: np.ndarray) -> str:
+    """The share of each class among the labelled pixels, and that of void among all, as one line."""
+    labelled = max(int(pixels[1:].sum()), 1)
+    shares = [f"{name} {pixels[i + 1] / labelled:.1%}" for i, name in enumerate(taxonomy.foreground)]
+    return ", ".join(shares) + f"; {taxonomy.void} {pixels[IGNORE_INDEX] / max(int(pixels.sum()), 1):.1%} of all pixels"
+
+
+class TileSetWriter:
+    """Collects the tiles of a new set in a folder beside its place; ``new_tile_set`` makes one."""
+
+    def __init__(self, path: Path, folder: Path, taxonomy: Taxonomy, mode: str):
+        self.path = path
+        self.folder = folder
+        self.taxonomy = taxonomy
+        self.mode = mode
+        self.entries: dict[str, dict] = {}
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def image_path(self, tile_id: str) -> Path:
+        return self.folder / "images" / f"{tile_id}.tif"
+
+    def mask_path(self, tile_id: str) -> Path:
+        return self.folder / "masks" / f"{tile_id}.png"
+
+    def record(self, tile_id: str, entry: dict) -> None:
+        """Enter a tile whose two files are in the folder."""
+        if tile_id in self.entries:
+            raise UserError(f"{self.path}: two tiles are called {tile_id}. Rename one of them.")
+        self.entries[tile_id] = entry
+
+    def add(self, tile: Tile, *, tile_id: str | None = None, **changes) -> None:
+        """Take a tile of another set over unchanged, under another id or with other entries where given."""
+        tile_id = tile_id or tile.id
+        self.record(tile_id, {**tile.entry, **changes})
+        place(tile.image_path, self.image_path(tile_id), self.mode)
+        place(tile.mask_path, self.mask_path(tile_id), self.mode)
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """(C,) int64 pixels of each class over the set so far."""
+        return np.sum([entry["pixels"] for entry in self.entries.values()] or [[0] * self.taxonomy.num_classes], axis=0)
+
+    def summary(self) -> str:
+        return f"{self.path}: {len(self)} tiles; {shares_line(self.taxonomy, self.pixels)}"
+
+
+def check_out_dir(path: Path, overwrite: bool, *, inputs: list[Path] = (), marker: str = MANIFEST) -> None:
+    """Refuse an output folder that exists, is not ours (has no ``marker`` file), or lies in or above an input."""
+    here = path.resolve()
+    for source in inputs:
+        there = Path(source).resolve()
+        if here == there or there in here.parents or here in there.parents:
+            raise UserError(f"--out-dir {path} and the input {source} lie in one another. Choose another --out-dir.")
+    if not path.exists() and not path.is_symlink():
+        return
+    if not overwrite:
+        raise UserError(f"{path} exists. Replace it with --overwrite, or choose another --out-dir.")
+    if path.is_symlink() or not path.is_dir() or (not (path / marker).is_file() and any(path.iterdir())):
+        raise UserError(
+            f"{path} was not written by this project (it has no {marker}), so --overwrite does not delete it. "
+            "Move it away, or choose another --out-dir."
+        )
+
+
+@contextmanager
+def new_folder(path: Path, overwrite: bool, *, inputs: list[Path] = (), marker: str = MANIFEST):
+    """Give a new folder beside ``path`` to write in; it takes its place when the block ends without an error."""
+    check_out_dir(path, overwrite, inputs=inputs, marker=marker)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+    folder.mkdir()
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    replaced = path.with_name(f".{path.name}.replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if path.exists():
+        os.rename(path, replaced)
+    os.rename(folder, path)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+@contextmanager
+def new_tile_set(
+    path: Path,
+    args,
+    *,
+    taxonomy: Taxonomy,
+    split: str,
+    made_from: list[TileSet] = (),
+    inputs: list[Path] = (),
+    **facts,
+):
+    """Give a TileSetWriter for the tile set ``path``; the set is published, with its manifest, when the block ends.
+
+    Args:
+        path: the folder to be.
+        args: the script's flags; ``command``, ``overwrite`` and, where given, ``mode`` (link or copy) are used.
+        taxonomy: of the masks.
+        split: train, val, test, or pool where the tiles belong to none.
+        made_from: tile sets the tiles come from; their digests are recorded.
+        inputs: folders the tiles come from that are no tile sets.
+        facts: further entries of the manifest: ``stretch`` and ``bands`` of the images, and so on.
+
+    Raises:
+        UserError: the folder exists and ``overwrite`` is not set, is not ours, or no tile was added.
+    """
+    sources = [*(tiles.path for tiles in made_from), *inputs]
+    with new_folder(path, args.overwrite, inputs=sources) as folder:
+        for name in ("images", "masks"):
+            (folder / name).mkdir()
+        writer = TileSetWriter(path, folder, taxonomy, getattr(args, "mode", "link"))
+        yield writer
+        if not writer.entries:
+            raise UserError(f"{path} would be empty: no tile of {', '.join(map(str, sources))} is left for it.")
+        manifest = {
+            "split": split,
+            "taxonomy": taxonomy.to_json(),
+            "command": args.command,
+            "made_from": [{"path": str(tiles.path), "digest": tiles.digest} for tiles in made_from],
+            "inputs": [str(source) for source in inputs],
+            "stretch": None,
+            **facts,
+            "tile_count": len(writer),
+            "pixels_per_class": dict(zip(taxonomy.classes, writer.pixels.tolist(), strict=True)),
+            "tiles": dict(sorted(writer.entries.items())),
+        }
+        manifest["digest"] = digest_json({key: manifest[key] for key in ("split", "taxonomy", "stretch", "tiles")})
+        write_json(folder / MANIFEST, manifest)
