@@ -68,6 +68,16 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
 
+def command_for(module: str, args, *flags: str) -> str:
+    """The command that runs another script for the same root, with the same values of ``flags``, for messages."""
+    words = ["python", "-m", module]
+    if args.root != Path("."):
+        words += ["--root", str(args.root)]
+    for flag in flags:
+        words += [flag, str(getattr(args, flag[2:].replace("-", "_")))]
+    return shlex.join(words)
+
+
 def _number(kind, accept, wanted):
     def parse(text):
         try:

@@ -161,5 +161,14 @@ def load_taxonomy(root: Path) -> Taxonomy:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}). Correct it, or remove it to use the built-in classes.")
+        raise UserError(
+            f"{path}: not valid JSON ({error}). Correct it, or remove it to use the built-in classes."
+        ) from None
     return parse_taxonomy(content, path)
+
+
+def taxonomy_from_json(content, where) -> Taxonomy:
+    """The taxonomy recorded in a manifest or checkpoint ``where``: what ``Taxonomy.to_json`` returned."""
+    if content == OPENEARTHMAP.to_json():
+        return OPENEARTHMAP
+    return parse_taxonomy(content, where)

@@ -21,7 +21,7 @@ from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 
 from common.cli import UserError
-from common.taxonomy import BIODIVERSITY, IGNORE_INDEX, OPENEARTHMAP, Taxonomy, parse_taxonomy
+from common.taxonomy import IGNORE_INDEX, Taxonomy, taxonomy_from_json
 
 MANIFEST = "manifest.json"
 METRES_PER_DEGREE = 111_320.0  # of latitude, on the WGS 84 sphere
@@ -79,6 +79,11 @@ def sha256_file(path: Path) -> str:
 def digest_json(content) -> str:
     """SHA-256 of a JSON value, independent of key order."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def manifest_digest(manifest: dict) -> str:
+    """SHA-256 of what a manifest says of pixels: split, taxonomy, stretch and tiles, not command or paths."""
+    return digest_json({key: manifest[key] for key in ("split", "taxonomy", "stretch", "tiles")})
 
 
 def write_json(path: Path, content) -> None:
@@ -211,7 +216,7 @@ class TileSet:
             raise UserError(f"{path} is not a finished tile set: it has no {MANIFEST}. Make it first: {remedy}")
         manifest = read_json(path / MANIFEST, f"{remedy} --overwrite")
         try:
-            taxonomy = _taxonomy_from_json(manifest["taxonomy"], path / MANIFEST)
+            taxonomy = taxonomy_from_json(manifest["taxonomy"], path / MANIFEST)
             tiles = cls(path, manifest, taxonomy)
         except (KeyError, TypeError, AttributeError):
             raise UserError(
@@ -294,13 +299,6 @@ class TileSet:
         return self
 
 
-def _taxonomy_from_json(content: dict, where: Path) -> Taxonomy:
-    for built_in in (BIODIVERSITY, OPENEARTHMAP):
-        if content == built_in.to_json():
-            return built_in
-    return parse_taxonomy(content, where)
-
-
 def shares_line(taxonomy: Taxonomy, pixels: np.ndarray) -> str:
     """The share of each class among the labelled pixels, and that of void among all, as one line."""
     labelled = max(int(pixels[1:].sum()), 1)
@@ -317,6 +315,8 @@ class TileSetWriter:
         self.taxonomy = taxonomy
         self.mode = mode
         self.entries: dict[str, dict] = {}
+        for name in ("images", "masks"):
+            (folder / name).mkdir()
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -347,6 +347,26 @@ class TileSetWriter:
 
     def summary(self) -> str:
         return f"{self.path}: {len(self)} tiles; {shares_line(self.taxonomy, self.pixels)}"
+
+    def write_manifest(self, *, split: str, args, made_from: list[TileSet] = (), inputs: list[Path] = (), **facts):
+        """Write manifest.json, after which the folder is a whole tile set; arguments as for ``new_tile_set``."""
+        if not self.entries:
+            sources = [*(tiles.path for tiles in made_from), *inputs]
+            raise UserError(f"{self.path} would be empty: no tile of {', '.join(map(str, sources))} is left for it.")
+        manifest = {
+            "split": split,
+            "taxonomy": self.taxonomy.to_json(),
+            "command": args.command,
+            "made_from": [{"path": str(tiles.path), "digest": tiles.digest} for tiles in made_from],
+            "inputs": [str(source) for source in inputs],
+            "stretch": None,
+            **facts,
+            "tile_count": len(self),
+            "pixels_per_class": dict(zip(self.taxonomy.classes, self.pixels.tolist(), strict=True)),
+            "tiles": dict(sorted(self.entries.items())),
+        }
+        manifest["digest"] = manifest_digest(manifest)
+        write_json(self.folder / MANIFEST, manifest)
 
 
 def check_out_dir(path: Path, overwrite: bool, *, inputs: list[Path] = (), marker: str = MANIFEST) -> None:
@@ -415,23 +435,6 @@ def new_tile_set(
     """
     sources = [*(tiles.path for tiles in made_from), *inputs]
     with new_folder(path, args.overwrite, inputs=sources) as folder:
-        for name in ("images", "masks"):
-            (folder / name).mkdir()
         writer = TileSetWriter(path, folder, taxonomy, getattr(args, "mode", "link"))
         yield writer
-        if not writer.entries:
-            raise UserError(f"{path} would be empty: no tile of {', '.join(map(str, sources))} is left for it.")
-        manifest = {
-            "split": split,
-            "taxonomy": taxonomy.to_json(),
-            "command": args.command,
-            "made_from": [{"path": str(tiles.path), "digest": tiles.digest} for tiles in made_from],
-            "inputs": [str(source) for source in inputs],
-            "stretch": None,
-            **facts,
-            "tile_count": len(writer),
-            "pixels_per_class": dict(zip(taxonomy.classes, writer.pixels.tolist(), strict=True)),
-            "tiles": dict(sorted(writer.entries.items())),
-        }
-        manifest["digest"] = digest_json({key: manifest[key] for key in ("split", "taxonomy", "stretch", "tiles")})
-        write_json(folder / MANIFEST, manifest)
+        writer.write_manifest(split=split, args=args, made_from=made_from, inputs=inputs, **facts)

@@ -1,0 +1,63 @@
+PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
+DEMO_ROOT ?= demo
+SEED ?= 42
+
+VENV_PYTHON := .venv/bin/python
+STAMP := .venv/requirements-installed
+RESULTS = $(DEMO_ROOT)/evaluation/evaluation_results
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint clean
+.DELETE_ON_ERROR:
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+	@echo
+	@echo '  PYTHON=python3.12   the Python that .venv is made with, 3.11 or newer'
+	@echo '  CONSTRAINTS=        newest versions that requirements.txt allows, not those of constraints.txt'
+	@echo '  DEMO_ROOT=demo      the folder that make demo writes, SEED=42 its seed'
+
+install: $(STAMP)  ## make .venv and install requirements.txt under constraints.txt (about 6 GB, once)
+
+# Written last: it stands for an installation that pip finished, and is older than a list that changed since.
+$(STAMP): requirements.txt $(CONSTRAINTS)
+	@test -x $(VENV_PYTHON) || command -v '$(PYTHON)' >/dev/null || \
+	  { echo 'error: found no $(PYTHON). Install Python 3.11 or newer, or name it: make PYTHON=/path/to/python3.12'; exit 2; } >&2
+	@python='$(PYTHON)'; test ! -x $(VENV_PYTHON) || python=$(VENV_PYTHON); \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $$python is $$("$$python" -V), Python 3.11 or newer is needed." \
+	      'Remove .venv if there is one, and name another: make PYTHON=/path/to/python3.12'; exit 2; } >&2
+	@test -x $(VENV_PYTHON) || '$(PYTHON)' -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo 'error: $(PYTHON) cannot make a virtual environment: its venv or ensurepip module is missing.' \
+	      'On Debian and Ubuntu: sudo apt install python3-venv'; exit 2; } >&2
+	@test -x $(VENV_PYTHON) || { echo 'Making .venv'; '$(PYTHON)' -m venv --clear .venv; }
+	@$(VENV_PYTHON) -m pip --version >/dev/null 2>&1 || $(VENV_PYTHON) -m ensurepip --upgrade
+	@echo 'Installing requirements.txt $(if $(CONSTRAINTS),under $(CONSTRAINTS) )into .venv:' \
+	  'about 6 GB where it is new (torch with CUDA), which takes some minutes'
+	$(VENV_PYTHON) -m pip --disable-pip-version-check install -r requirements.txt $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
+	@touch $@
+
+demo: $(STAMP)  ## the whole pipeline on a small generated data set, in demo/
+	@if test -e '$(DEMO_ROOT)' && test '$(DEMO_ROOT)' != demo && ! test -e '$(DEMO_ROOT)/data/demo_data.json'; then \
+	  echo 'error: $(DEMO_ROOT) was not made by make demo and will not be replaced. Name another: DEMO_ROOT=...' >&2; \
+	  exit 2; fi
+	rm -rf '$(DEMO_ROOT)'
+	$(VENV_PYTHON) -m data_prep.make_demo_data --root '$(DEMO_ROOT)' --seed $(SEED)
+	$(VENV_PYTHON) reproduce.py --root '$(DEMO_ROOT)' --preset demo --seed $(SEED)
+	@echo 'Where to look:'
+	@echo '  $(RESULTS)/val/metrics_summary.txt   all stages, ranked; ablation.png beside it'
+	@echo '  $(RESULTS)/val/<stage>/seed$(SEED)/       metrics, confusion matrix and class scores of a stage'
+	@echo '  $(RESULTS)/test/                     the final model on tiles that no step has seen'
+	@echo '  $(DEMO_ROOT)/model_weights/biodiversity/<stage>/seed$(SEED)/   checkpoints, run.json, curves.png'
+	@echo '  $(DEMO_ROOT)/logs/                   what each step printed; summary.tsv: its time and memory'
+
+lint: $(STAMP)  ## ruff
+	$(VENV_PYTHON) -m ruff check .
+
+test: lint  ## ruff, then all tests
+	$(VENV_PYTHON) -m pytest -q
+
+clean:  ## remove demo/ and caches; .venv stays
+	rm -rf demo .pytest_cache .ruff_cache
+	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

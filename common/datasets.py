@@ -1,0 +1,168 @@
+"""Crops for training and whole tiles for evaluation, and the one place where pixels become network input."""
+
+import math
+import signal
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from common.samplers import AUGMENTATION_STREAM, WINDOW_STREAM, TileDraws, stream
+from common.tiles import TileSet
+
+# Fixed beforehand, the same in every stage, never tuned.
+SCALE_RANGE = (0.8, 1.25)
+BRIGHTNESS = 0.2
+CONTRAST = 0.2
+# Channel statistics of ImageNet, which the pretrained encoders of segmentation-models-pytorch expect.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+STRIDE = 32  # height and width that an encoder with five halvings accepts are multiples of it
+PIXELS_PER_BATCH = 8 * 512 * 512
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to one crop: enlargement, one of eight orientations, brightness and contrast factors."""
+
+    scale: float
+    orientation: int
+    brightness: float
+    contrast: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> "Augmentation":
+        low, high = SCALE_RANGE
+        return cls(
+            scale=math.exp(rng.uniform(math.log(low), math.log(high))),
+            orientation=int(rng.integers(8)),
+            brightness=rng.uniform(1 - BRIGHTNESS, 1 + BRIGHTNESS),
+            contrast=rng.uniform(1 - CONTRAST, 1 + CONTRAST),
+        )
+
+    def orient(self, pixels: np.ndarray) -> np.ndarray:
+        """(..., H, W) → the same pixels flipped and turned by quarters."""
+        turned = np.rot90(pixels, self.orientation % 4, axes=(-2, -1))
+        return turned[..., ::-1] if self.orientation >= 4 else turned
+
+
+def resize(image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(3, h, w) image and (h, w) mask → side ``size``; the image bilinear, the mask by nearest neighbour."""
+    if mask.shape == (size, size):
+        return image, mask
+    bands = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+    image = np.asarray(bands.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    return image, np.asarray(Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST))
+
+
+def network_input(images: torch.Tensor, photometric: torch.Tensor | None = None) -> torch.Tensor:
+    """What the network sees, in training and in evaluation alike.
+
+    Args:
+        images: (N, 3, H, W) uint8.
+        photometric: (N, 2) float brightness and contrast factors, or None for images as they are. As in
+            torchvision's ColorJitter: brightness multiplies, contrast stretches about the mean of the image.
+
+    Returns:
+        (N, 3, H, W) float32, standardised by channel.
+    """
+    images = images.float() / 255
+    if photometric is not None:
+        brightness, contrast = (photometric[:, i, None, None, None] for i in (0, 1))
+        images = (images * brightness).clamp_(0, 1)
+        mean = images.mean(dim=(1, 2, 3), keepdim=True)
+        images = ((images - mean) * contrast + mean).clamp_(0, 1)
+    mean = torch.tensor(IMAGENET_MEAN, device=images.device)[:, None, None]
+    std = torch.tensor(IMAGENET_STD, device=images.device)[:, None, None]
+    return (images - mean) / std
+
+
+class CropDataset(Dataset):
+    """The crops of a run by their position: item n depends on the seed and on n alone."""
+
+    def __init__(self, tiles: TileSet, draws: TileDraws, cropper, seed: int):
+        self.tiles = tiles.tiles
+        self.draws = draws
+        self.cropper = cropper
+        self.seed = seed
+
+    def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
+        """``tile`` () int64 index, ``image`` (3, S, S) uint8, ``mask`` (S, S) uint8, ``photometric`` (2,) float32."""
+        index = self.draws(position)
+        tile = self.tiles[index]
+        augmentation = Augmentation.draw(stream(self.seed, position, AUGMENTATION_STREAM))
+        mask = tile.read_mask()
+        row, column, side = self.cropper.window(mask, stream(self.seed, position, WINDOW_STREAM), augmentation.scale)
+        image = tile.read_image((row, column, side))
+        image, mask = resize(image, mask[row : row + side, column : column + side], self.cropper.size)
+        return {
+            "tile": torch.tensor(index),
+            "image": torch.from_numpy(np.ascontiguousarray(augmentation.orient(image))),
+            "mask": torch.from_numpy(np.ascontiguousarray(augmentation.orient(mask))),
+            "photometric": torch.tensor([augmentation.brightness, augmentation.contrast], dtype=torch.float32),
+        }
+
+
+class StepSampler:
+    """The crop positions of each optimizer step, for one of several processes that share a run.
+
+    Step s of a run with global batch B has positions s·B … s·B + B − 1; process r of w takes its w-th part.
+    """
+
+    def __init__(self, first_step: int, last_step: int, batch_size: int, rank: int = 0, world: int = 1):
+        self.steps = range(first_step, last_step)
+        self.batch_size = batch_size
+        self.share = batch_size // world
+        self.rank = rank
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self):
+        for step in self.steps:
+            first = step * self.batch_size + self.rank * self.share
+            yield list(range(first, first + self.share))
+
+
+def loader_options(workers: int, device: torch.device) -> dict:
+    """The DataLoader arguments that depend on the machine and never on the result."""
+    return {"num_workers": workers, "pin_memory": device.type == "cuda", "worker_init_fn": _outlive_interrupts}
+
+
+def _outlive_interrupts(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the main one stops the run, its workers serve it until then."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class WholeTiles(Dataset):
+    """Whole tiles in the order of a list, for evaluation: nothing is drawn and nothing is augmented."""
+
+    def __init__(self, tiles: list):
+        self.tiles = tiles
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        """``tile`` () int64 index, ``image`` (3, H, W) uint8, ``mask`` (H, W) uint8."""
+        tile = self.tiles[index]
+        return {
+            "tile": torch.tensor(index),
+            "image": torch.from_numpy(tile.read_image()),
+            "mask": torch.from_numpy(np.array(tile.read_mask())),
+        }
+
+
+def tile_loader(tiles: list, workers: int, device: torch.device) -> DataLoader:
+    """Batches of whole tiles of one size each, as many as PIXELS_PER_BATCH allows."""
+    by_size: dict[tuple[int, int], list[int]] = {}
+    for index, tile in enumerate(tiles):
+        by_size.setdefault((tile.entry["height"], tile.entry["width"]), []).append(index)
+    batches = []
+    for (height, width), members in by_size.items():
+        count = max(1, PIXELS_PER_BATCH // (height * width))
+        batches += [members[i : i + count] for i in range(0, len(members), count)]
+    return DataLoader(WholeTiles(tiles), batch_sampler=batches, **loader_options(workers, device))

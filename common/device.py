@@ -1,0 +1,74 @@
+"""Where a model runs, in what precision, and the few things that several processes of one run share."""
+
+import os
+
+import torch
+import torch.distributed as dist
+
+from common.cli import UserError
+
+
+def cuda_problem() -> str | None:
+    """Why torch cannot use a GPU here, or None where it can."""
+    if torch.cuda.is_available():
+        return None
+    if torch.version.cuda is None:
+        return f"this build of torch ({torch.__version__}) has no CUDA"
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).strip().splitlines()[0]
+        if "driver" in first and "too old" in first:
+            return (
+                f"{first} Install with `make CONSTRAINTS= ...` a torch built for an older CUDA, or update the driver."
+            )
+        return first
+    return "torch finds no CUDA device"
+
+
+def resolve_device(choice: str) -> torch.device:
+    """auto, cpu or cuda → the device; UserError where cuda is asked for and cannot be used."""
+    if choice == "cpu":
+        return torch.device("cpu")
+    problem = cuda_problem()
+    if problem is None:
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    if choice == "cuda":
+        raise UserError(f"--device cuda: {problem}. Without a GPU: --device cpu")
+    return torch.device("cpu")
+
+
+def autocast(device: torch.device):
+    """bfloat16 on CUDA, full precision on the CPU."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
+
+
+class Processes:
+    """The processes of one run: one, or those that torchrun started."""
+
+    def __init__(self, device: torch.device):
+        self.rank = int(os.environ.get("RANK", 0))
+        self.world = int(os.environ.get("WORLD_SIZE", 1))
+        if self.world > 1 and not dist.is_initialized():
+            if device.type == "cuda":
+                torch.cuda.set_device(device)
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum of a tensor over all processes, in place; no gradient passes through."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def wait(self) -> None:
+        if self.world > 1:
+            dist.barrier()
+
+    def close(self) -> None:
+        if self.world > 1:
+            dist.destroy_process_group()

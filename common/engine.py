@@ -1,0 +1,473 @@
+"""The training loop of the teacher and of all stages.
+
+A stage hands ``fit`` a Recipe. Everything else (steps, batch size, schedule, augmentation, validation points) is
+the same for every recipe, so that two arms differ in what their recipes differ in.
+"""
+
+import json
+import math
+import platform
+import resource
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import segmentation_models_pytorch as smp
+import torch
+import torchvision
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from common.cli import UserError
+from common.datasets import STRIDE, CropDataset, StepSampler, loader_options, network_input
+from common.device import Processes, autocast, cuda_problem, resolve_device
+from common.history import history_row, plot_history, validation_line, write_history
+from common.inference import tile_confusions
+from common.metrics import score
+from common.models import Checkpoint
+from common.presets import SETTINGS
+from common.samplers import TileDraws
+from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
+from common.tiles import TileSet, write_json
+
+LOG_EVERY = 10  # steps between readings of the loss, each of which waits for the device
+BEST_AND_LAST = ("best.pt", "last.pt")
+RUN_FILES = (*BEST_AND_LAST, "run.json", "history.csv", "curves.png")
+
+
+@dataclass
+class Recipe:
+    """What a stage is made of. Stages that are compared differ in one of the last five."""
+
+    stage: str
+    compared_with: str | None
+    tiles: TileSet
+    sampler: object
+    cropper: object
+    init: object
+    loss: object
+
+    def describe(self) -> dict:
+        """The five components in plain values, as run.json holds them."""
+        return {
+            "tiles": {"folder": "/".join(self.tiles.path.resolve().parts[-2:]), "digest": self.tiles.digest},
+            "sampler": self.sampler.describe(),
+            "cropper": self.cropper.describe(),
+            "init": self.init.describe(),
+            "loss": self.loss.describe(),
+        }
+
+
+def open_train_and_val(args, made_by: str, taxonomy: Taxonomy | None = None) -> tuple[TileSet, TileSet]:
+    """The tile sets of --train-dir and --val-dir.
+
+    ``made_by`` is the data step that writes --train-dir; ``taxonomy`` that of the root unless given.
+
+    Raises:
+        UserError: a set is missing, is not the split it is used as, has other classes, holds a tile that the
+            other holds too, or its tiles are not larger than the crop.
+    """
+    taxonomy = taxonomy or load_taxonomy(args.root)
+    train = TileSet.open(args.train_dir, made_by).require_split("train", "--train-dir").require_taxonomy(taxonomy)
+    val_made_by = made_by if taxonomy.from_openearthmap is None else "data_prep.split_biodiversity"
+    val = TileSet.open(args.val_dir, val_made_by).require_split("val", "--val-dir").require_taxonomy(taxonomy)
+    validated = {tile.entry["content_sha256"] for tile in val}
+    shared = [tile.id for tile in train if tile.entry["content_sha256"] in validated]
+    if shared:
+        raise UserError(
+            f"{args.train_dir} and {args.val_dir} share {len(shared)} images (first: {shared[0]}). "
+            "See all of it: python -m data_prep.check_leakage"
+        )
+    small = [tile.id for tile in train if min(tile.entry["height"], tile.entry["width"]) <= args.crop_size]
+    if small:
+        raise UserError(
+            f"--crop-size {args.crop_size}: {len(small)} of {len(train)} tiles of {args.train_dir} are not larger "
+            f"(first: {small[0]}), so that cropping would mean nothing. Give a smaller --crop-size."
+        )
+    if not any(tile.labelled for tile in val):
+        raise UserError(f"{args.val_dir}: no tile has a labelled pixel, so nothing can be validated.")
+    return train, val
+
+
+def fit(recipe: Recipe, val: TileSet, args) -> None:
+    """Train a recipe and leave last.pt, best.pt, run.json, history.csv and curves.png in --out-dir.
+
+    Source of the schedule: linear warm-up, then half a cosine to zero (Loshchilov and Hutter 2017,
+    arXiv:1608.03983, without restarts).
+
+    Raises:
+        UserError: no GPU for the paper preset, an output folder in use, a resume that does not match, a loss
+            that is not finite.
+    """
+    device = _device(args)
+    processes = Processes(device)
+    if args.crop_size % STRIDE:
+        raise UserError(f"--crop-size {args.crop_size}: expected a multiple of {STRIDE}.")
+    if args.batch_size % processes.world:
+        raise UserError(f"--batch-size {args.batch_size}: expected a multiple of the {processes.world} processes.")
+    taxonomy = recipe.tiles.taxonomy
+    draws = TileDraws(recipe.tiles, recipe.sampler, args.seed)
+    record = _record(recipe, val, args, draws, device)
+    resumed = _resumable(args, record)
+
+    torch.manual_seed(args.seed)
+    model = recipe.init.build(args.arch, args.encoder, taxonomy).to(device)
+    optimizer = _optimizer(model, args)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _lr_factor(step, args))
+    drawn = Drawn(len(recipe.tiles), taxonomy.num_classes, device)
+    history: list[dict] = []
+    seconds = {"training": 0.0, "validation": 0.0}
+    if resumed is not None:
+        model.load_state_dict(resumed.state, strict=True)
+        optimizer.load_state_dict(resumed.training["optimizer"])
+        schedule.load_state_dict(resumed.training["schedule"])
+        if processes.main:  # the counts of all processes are added up later
+            drawn.load(resumed.training["drawn"])
+        history, seconds = resumed.training["history"], resumed.training["seconds"]
+        record["best"] = resumed.metadata["best"]
+    network = model
+    if processes.world > 1:
+        if device.type == "cuda":
+            network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        network = DistributedDataParallel(network, device_ids=[device.index] if device.type == "cuda" else None)
+    loss = recipe.loss.to(device)
+
+    start = resumed.metadata["step"] if resumed else 0
+    loader = DataLoader(
+        CropDataset(recipe.tiles, draws, recipe.cropper, args.seed),
+        batch_sampler=StepSampler(start, args.iterations, args.batch_size, processes.rank, processes.world),
+        **loader_options(args.workers, device),
+    )
+    meter = _LossMeter(processes, device)
+    if resumed is not None:
+        meter.sums, meter.steps = resumed.training["losses"]["sums"].numpy(), resumed.training["losses"]["steps"]
+    bar = tqdm(
+        total=args.iterations,
+        initial=start,
+        desc=f"{recipe.stage} seed {args.seed}",
+        unit="step",
+        disable=not processes.main,
+        dynamic_ncols=True,
+    )
+
+    def checkpoint(step: int, metrics: dict | None) -> None:
+        """Save the state after ``step`` optimizer steps, and where it was validated, what came of it."""
+        record.update(
+            step=step,
+            crops=step * args.batch_size,
+            finished=step == args.iterations,
+            drawn=drawn.summary(processes, recipe.tiles),
+            seconds={name: round(value, 2) for name, value in seconds.items()},
+            **_peak_memory(device),
+        )
+        steps = [ancestor["steps"] for ancestor in record["ancestors"]]
+        record["cumulative_steps"] = step + sum(steps)
+        record["cumulative_crops"] = record["crops"] + sum(ancestor["crops"] for ancestor in record["ancestors"])
+        better = metrics is not None and (record["best"] is None or metrics["mIoU"] > record["best"]["mIoU"])
+        if metrics is not None:
+            record["last"] = {"step": step, **metrics}
+        if better:
+            record["best"] = {"step": step, **metrics}
+        training = {
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+            "drawn": drawn.state(processes),
+            "history": history,
+            "losses": {"sums": torch.from_numpy(meter.sums), "steps": meter.steps},
+            "seconds": dict(seconds),
+        }
+        if not processes.main:
+            return
+        state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+        metadata = json.loads(json.dumps(record))
+        if better:
+            Checkpoint(args.out_dir / "best.pt", state, metadata).save()
+        Checkpoint(args.out_dir / "last.pt", state, metadata, None if record["finished"] else training).save()
+        if history:
+            write_history(args.out_dir / "history.csv", history)
+            plot_history(args.out_dir / "curves.png", history, taxonomy, f"{recipe.stage}, seed {args.seed}")
+        write_json(args.out_dir / "run.json", record)
+
+    step, since = start, time.perf_counter()
+    with bar, _stop_signals() as stop:
+        for batch in loader:
+            torch.manual_seed(_step_seed(args.seed, step, processes.rank))  # stochastic depth and dropout
+            network.train()
+            batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+            drawn.add(batch)
+            batch["mask"] = batch["mask"].long()
+            batch["image"] = network_input(batch["image"], batch["photometric"])
+            with autocast(device):
+                logits = network(batch["image"])
+            total = meter.add(loss.terms(logits, batch))
+            optimizer.zero_grad(set_to_none=True)
+            total.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip_norm)
+            optimizer.step()
+            lr = schedule.get_last_lr()[-1]
+            schedule.step()
+            step += 1
+            bar.update()
+            validate = step % args.val_every == 0 or step == args.iterations
+            if step % LOG_EVERY == 0 or validate or stop:
+                meter.read(step, recipe.stage)
+                rate = (step - start) * args.batch_size / (time.perf_counter() - since)
+                bar.set_postfix_str(f"loss {meter.recent:.3f}, lr {lr:.1e}, {rate:.0f} crops/s")
+            if validate:
+                seconds["training"] += time.perf_counter() - since
+                since = time.perf_counter()
+                metrics = _validate(model, val, processes, device, args.workers)
+                seconds["validation"] += time.perf_counter() - since
+                history.append(history_row(step, meter.means(), lr, metrics, taxonomy))
+                if processes.main:
+                    tqdm.write(validation_line(history[-1], taxonomy))
+                checkpoint(step, metrics)
+                since, start = time.perf_counter(), step
+            if stop and step < args.iterations:
+                seconds["training"] += time.perf_counter() - since
+                checkpoint(step, None)
+                if processes.main:
+                    tqdm.write(f"Stopped at step {step}. Continue with: {args.command} --resume", file=sys.stderr)
+                raise SystemExit(128 + stop[0])
+    if processes.main:
+        took = seconds["training"] + seconds["validation"]
+        print(
+            f"{args.out_dir}: {step} steps in {took:.0f} s; mIoU on val {record['last']['mIoU']:.1%} (last.pt), "
+            f"{record['best']['mIoU']:.1%} at step {record['best']['step']} (best.pt)"
+        )
+    processes.close()
+
+
+class Drawn:
+    """Counts what the crops of a run really held: pixels of each class, crops with each class, draws of each tile."""
+
+    def __init__(self, num_tiles: int, num_classes: int, device: torch.device):
+        self.counts = {
+            "pixels": torch.zeros(num_classes, dtype=torch.int64, device=device),
+            "crops_with": torch.zeros(num_classes, dtype=torch.int64, device=device),
+            "tiles": torch.zeros(num_tiles, dtype=torch.int64, device=device),
+        }
+
+    def add(self, batch: dict[str, torch.Tensor]) -> None:
+        """Count a batch with ``tile`` (N,) and ``mask`` (N, H, W) uint8."""
+        masks, num_classes = batch["mask"], len(self.counts["pixels"])
+        offset = torch.arange(len(masks), device=masks.device)[:, None, None] * num_classes
+        by_crop = torch.bincount((masks + offset).flatten(), minlength=len(masks) * num_classes)
+        by_crop = by_crop.view(len(masks), num_classes)
+        self.counts["pixels"] += by_crop.sum(dim=0)
+        self.counts["crops_with"] += (by_crop > 0).sum(dim=0)
+        self.counts["tiles"] += torch.bincount(batch["tile"], minlength=len(self.counts["tiles"]))
+
+    def state(self, processes: Processes) -> dict[str, torch.Tensor]:
+        """The counts of all processes."""
+        return {name: processes.sum(count.clone()).cpu() for name, count in self.counts.items()}
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        """Start from the counts of an earlier ``state``."""
+        for name, count in state.items():
+            self.counts[name].copy_(count)
+
+    def summary(self, processes: Processes, tiles: TileSet) -> dict:
+        """Shares by class name, and how many tiles and replicas were drawn."""
+        counts = {name: count.numpy() for name, count in self.state(processes).items()}
+        crops = max(int(counts["tiles"].sum()), 1)
+        labelled = max(int(counts["pixels"].sum() - counts["pixels"][IGNORE_INDEX]), 1)
+        names = tiles.taxonomy.classes
+        replica = np.array(["base" in tile.entry and tile.entry["base"] is not None for tile in tiles])
+        return {
+            "pixel_share": {n: float(p / labelled) for n, p in zip(names[1:], counts["pixels"][1:], strict=True)},
+            "crops_with_class": {n: float(c / crops) for n, c in zip(names[1:], counts["crops_with"][1:], strict=True)},
+            "void_share": float(counts["pixels"][IGNORE_INDEX] / max(int(counts["pixels"].sum()), 1)),
+            "distinct_tiles": int((counts["tiles"] > 0).sum()),
+            "replica_share": float(counts["tiles"][replica].sum() / crops),
+        }
+
+
+class _LossMeter:
+    """Turns loss terms into the loss to differentiate, and averages them between readings."""
+
+    def __init__(self, processes: Processes, device: torch.device):
+        self.processes = processes
+        self.device = device
+        self.pending: list[torch.Tensor] = []
+        self.names: list[str] = []
+        self.sums = np.zeros(0)
+        self.steps = 0
+        self.recent = math.nan
+
+    def add(self, terms: list) -> torch.Tensor:
+        """() float loss whose gradient, averaged over the processes, is that of the whole batch."""
+        counts = self.processes.sum(torch.stack([term.count.float() for term in terms]))
+        means = torch.stack([term.total for term in terms]) / counts.clamp(min=1)
+        total = sum(term.weight * mean for term, mean in zip(terms, means, strict=True))
+        self.names = ["loss", *(term.name for term in terms)] if len(terms) > 1 else ["loss"]
+        parts = [total, *means] if len(terms) > 1 else [total]
+        self.pending.append(torch.stack([part.detach() for part in parts]))
+        return total * self.processes.world
+
+    def read(self, step: int, stage: str) -> None:
+        """Fetch the losses since the last reading; UserError where one is not finite."""
+        if not self.pending:
+            return
+        values = self.processes.sum(torch.stack(self.pending)).cpu().numpy()
+        if not np.isfinite(values).all():
+            raise UserError(
+                f"{stage}: the loss became {values[:, 0][~np.isfinite(values[:, 0])][:1]} between steps "
+                f"{step - len(values)} and {step}. The last checkpoint is as it was. Give a smaller --lr."
+            )
+        self.sums = values.sum(axis=0) if not len(self.sums) else self.sums + values.sum(axis=0)
+        self.steps += len(values)
+        self.recent = float(values[:, 0].mean())
+        self.pending = []
+
+    def means(self) -> dict[str, float]:
+        """Mean loss and its parts since the last call."""
+        means = {name: float(value / self.steps) for name, value in zip(self.names, self.sums, strict=True)}
+        self.sums, self.steps = np.zeros(0), 0
+        return means
+
+
+def _device(args) -> torch.device:
+    device = resolve_device(args.device)
+    if args.preset == "paper" and device.type == "cpu" and args.device == "auto":
+        raise UserError(
+            f"--preset paper is meant for a GPU: {cuda_problem()}. On the CPU choose --preset laptop, "
+            "or give --device cpu to train the paper setting there all the same."
+        )
+    return device
+
+
+def _optimizer(model, args) -> torch.optim.Optimizer:
+    encoder = list(model.encoder.parameters())
+    ids = {id(parameter) for parameter in encoder}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in ids]
+    groups = [{"params": encoder, "lr": args.encoder_lr}, {"params": rest, "lr": args.lr}]
+    return torch.optim.AdamW(groups, weight_decay=args.weight_decay)
+
+
+def _lr_factor(step: int, args) -> float:
+    if step < args.warmup:
+        return (step + 1) / args.warmup
+    done = (step - args.warmup) / max(args.iterations - args.warmup, 1)
+    return 0.5 * (1 + math.cos(math.pi * min(done, 1)))
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
+
+
+def _validate(model, val: TileSet, processes: Processes, device, workers: int) -> dict:
+    share = val.tiles[processes.rank :: processes.world]
+    num_classes = val.taxonomy.num_classes
+    confusions = tile_confusions(
+        model, share, num_classes, device=device, workers=workers, desc="Validating" if processes.main else None
+    )
+    confusion = processes.sum(torch.from_numpy(confusions.sum(axis=0)).to(device)).cpu().numpy()
+    return score(confusion, val.taxonomy)
+
+
+def _record(recipe: Recipe, val: TileSet, args, draws: TileDraws, device) -> dict:
+    """What is known of a run before it starts; run.json and the checkpoints' metadata grow from it."""
+    ancestors = list(recipe.init.ancestors)
+    return {
+        "stage": recipe.stage,
+        "compared_with": recipe.compared_with,
+        "seed": args.seed,
+        "command": args.command,
+        "preset": args.preset,
+        "arch": args.arch,
+        "encoder": args.encoder,
+        "iterations": args.iterations,
+        "settings": {name: getattr(args, name) for name in SETTINGS},
+        "recipe": recipe.describe(),
+        "taxonomy": recipe.tiles.taxonomy.to_json(),
+        "stretch": recipe.tiles.stretch,
+        "train": _tiles_facts(recipe.tiles) | {"tiles_without_label": draws.without_label},
+        "val": _tiles_facts(val),
+        "ancestors": ancestors,
+        "best": None,
+        "last": None,
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads",
+        "git_commit": _git_commit(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "segmentation_models_pytorch": smp.__version__,
+            "numpy": np.__version__,
+        },
+    }
+
+
+def _tiles_facts(tiles: TileSet) -> dict:
+    return {"path": str(tiles.path), "digest": tiles.digest, "tiles": len(tiles)}
+
+
+def _git_commit() -> str | None:
+    here = Path(__file__).parent
+    shown = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40"], cwd=here, capture_output=True, text=True, check=False
+    )
+    return shown.stdout.strip() or None
+
+
+def _peak_memory(device) -> dict:
+    peak = {"peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}
+    if device.type == "cuda":
+        peak["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
+    return peak
+
+
+def _resumable(args, record: dict) -> Checkpoint | None:
+    """The checkpoint to continue from, or None for a run from the start; the output folder is made ready."""
+    last = args.out_dir / "last.pt"
+    there = [name for name in RUN_FILES if (args.out_dir / name).exists()]
+    if there and not (args.resume or args.overwrite):
+        raise UserError(
+            f"{args.out_dir} holds {', '.join(there)} of an earlier run. Continue it with --resume, "
+            "or replace it with --overwrite."
+        )
+    args.out_dir.mkdir(parents=True, exist_ok=True)
+    if not (args.resume and last.is_file()):
+        for name in there:
+            (args.out_dir / name).unlink(missing_ok=True)
+        return None
+    found = Checkpoint.load(last, f"{args.command.replace(' --resume', '')} --overwrite")
+    if found.training is None:
+        raise UserError(f"{last} is of a finished run of {found.metadata['step']} steps. Replace it with --overwrite.")
+    known, asked = found.metadata, json.loads(json.dumps(record))
+    for key in ("stage", "seed", "settings", "recipe", "taxonomy", "stretch"):
+        if known[key] != asked[key]:
+            raise UserError(f"--resume: {last} has another {_difference(key, known[key], asked[key])}.")
+    for key in ("train", "val"):
+        if known[key]["digest"] != asked[key]["digest"]:
+            raise UserError(f"--resume: {last} was trained with other {key} tiles than {asked[key]['path']}.")
+    return found
+
+
+def _difference(key: str, known, asked) -> str:
+    if isinstance(known, dict) and isinstance(asked, dict):
+        for name in sorted(known.keys() | asked.keys()):
+            if known.get(name) != asked.get(name):
+                return _difference(f"{key}.{name}", known.get(name), asked.get(name))
+    return f"{key}: {known} there, {asked} asked for"
+
+
+@contextmanager
+def _stop_signals():
+    """Give a list that SIGINT and SIGTERM put their number in, so that a step is never cut in two."""
+    caught: list[int] = []
+    previous = {s: signal.signal(s, lambda number, _: caught.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

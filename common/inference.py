@@ -1,0 +1,77 @@
+"""Predictions on whole tiles of any size."""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from common.datasets import STRIDE, network_input, tile_loader
+from common.device import autocast
+from common.metrics import confusion_by_tile
+
+WINDOW = 1024  # pixels; larger tiles are predicted in windows of this side
+OVERLAP = 256  # pixels that neighbouring windows share; their logits are averaged there
+
+
+def _forward(model, images: torch.Tensor) -> torch.Tensor:
+    """Logits of images of any size: padded by reflection to a multiple of STRIDE, and cut back."""
+    height, width = images.shape[-2:]
+    bottom, right = -height % STRIDE, -width % STRIDE
+    images = network_input(images)
+    while bottom or right:  # reflection reaches at most one pixel less than the image itself
+        step = min(bottom, images.shape[-2] - 1), min(right, images.shape[-1] - 1)
+        mode = "reflect" if max(step) > 0 else "replicate"  # a side of one pixel has nothing to reflect
+        step = step if mode == "reflect" else (bottom, right)
+        images = F.pad(images, (0, step[1], 0, step[0]), mode=mode)
+        bottom, right = bottom - step[0], right - step[1]
+    with autocast(images.device):
+        logits = model(images)
+    return logits[..., :height, :width].float()
+
+
+def _starts(length: int) -> list[int]:
+    if length <= WINDOW:
+        return [0]
+    return [*range(0, length - WINDOW, WINDOW - OVERLAP), length - WINDOW]
+
+
+@torch.no_grad()
+def predict_logits(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """(N, 3, H, W) uint8 images of any size → (N, C, H, W) float32 logits; large ones in overlapping windows."""
+    height, width = images.shape[-2:]
+    if max(height, width) <= WINDOW:
+        return _forward(model, images)
+    total = count = None
+    for top in _starts(height):
+        for left in _starts(width):
+            window = (..., slice(top, top + WINDOW), slice(left, left + WINDOW))
+            logits = _forward(model, images[window])
+            if total is None:
+                total = logits.new_zeros(len(images), logits.shape[1], height, width)
+                count = logits.new_zeros(height, width)
+            total[window] += logits
+            count[window] += 1
+    return total / count
+
+
+def predict_tiles(model, tiles: list, *, device, workers: int, desc: str | None = None) -> Iterator:
+    """Yield ``tile`` (N,) indices, ``mask`` (N, H, W) int64 and ``logits`` (N, C, H, W) of batches of whole tiles.
+
+    ``model`` is put in eval mode. With ``desc`` a progress bar is shown.
+    """
+    model.eval()
+    with tqdm(total=len(tiles), desc=desc, unit="tile", disable=desc is None, leave=False) as bar:
+        for batch in tile_loader(tiles, workers, device):
+            images = batch["image"].to(device, non_blocking=True)
+            mask = batch["mask"].to(device, non_blocking=True).long()
+            yield batch["tile"], mask, predict_logits(model, images)
+            bar.update(len(images))
+
+
+def tile_confusions(model, tiles: list, num_classes: int, *, device, workers: int, desc: str | None = None):
+    """(T, C, C) int64 confusion matrix of each tile, rows truth, in the order of ``tiles``."""
+    confusions = torch.zeros(len(tiles), num_classes, num_classes, dtype=torch.int64)
+    for index, mask, logits in predict_tiles(model, tiles, device=device, workers=workers, desc=desc):
+        confusions[index] = confusion_by_tile(mask, logits.argmax(dim=1), num_classes).cpu()
+    return confusions.numpy()

@@ -1,0 +1,212 @@
+"""Networks from segmentation-models-pytorch, and the checkpoints that hold them."""
+
+import hashlib
+import logging
+import os
+import pickle
+import warnings
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import segmentation_models_pytorch as smp
+import torch
+from torch import nn
+
+from common.cli import UserError
+from common.taxonomy import IGNORE_INDEX, OPENEARTHMAP, Taxonomy, taxonomy_from_json
+from common.tiles import sha256_file
+
+VOID_LOGIT = -1e4  # its softmax is 0 in every precision, and unlike -inf it leaves no NaN in products
+
+
+class SilenceVoid(nn.Module):
+    """Fixes output IGNORE_INDEX at VOID_LOGIT, so that it is neither trained nor ever predicted."""
+
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) → the same shape."""
+        logits = logits.clone()
+        logits[:, IGNORE_INDEX] = VOID_LOGIT
+        return logits
+
+
+def build_model(arch: str, encoder: str, num_classes: int, encoder_weights: str = "none") -> nn.Module:
+    """A network with an output for each class id, of which that of void is silent.
+
+    Args:
+        arch, encoder: names in segmentation-models-pytorch, such as unet and efficientnet-b4.
+        num_classes: number of class ids, void included.
+        encoder_weights: none (random), imagenet (downloaded by the library), or the path of a state dict.
+
+    Raises:
+        UserError: a name that the library does not know, weights that cannot be had or do not fit.
+    """
+    source = "imagenet" if encoder_weights == "imagenet" else None
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; the failure itself is told below
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            model = smp.create_model(arch, encoder, encoder_weights=source, classes=num_classes)
+    except (KeyError, ValueError) as error:
+        raise UserError(f"--arch {arch} --encoder {encoder}: {error}") from None
+    except OSError as error:
+        raise UserError(
+            f"--encoder-weights imagenet: the weights of {encoder} could not be downloaded "
+            f"({type(error).__name__}: {str(error).splitlines()[0][:200]}). Without a connection: "
+            "--encoder-weights none starts from random weights, --encoder-weights FILE from a state dict that you "
+            "saved with torch.save(model.encoder.state_dict(), FILE) where there is one."
+        ) from None
+    if encoder_weights not in ("imagenet", "none"):
+        path = Path(encoder_weights)
+        state = load_plain(path, "give imagenet, none, or the path of an encoder's state dict to --encoder-weights")
+        load_strictly(model.encoder, state, f"--encoder-weights {path}")
+    model.segmentation_head = nn.Sequential(model.segmentation_head, SilenceVoid())
+    return model
+
+
+def load_plain(path: Path, remedy: str):
+    """Tensors and plain containers from a file, executing nothing in it; UserError where that cannot be done."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist. Remedy: {remedy}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise UserError(f"{path} cannot be read as a checkpoint: {reason} Remedy: {remedy}") from None
+
+
+def load_strictly(module: nn.Module, state, where: str) -> None:
+    """Load a state dict of exactly this module's tensors; UserError names the first that differs."""
+    wanted = module.state_dict()
+    if not isinstance(state, dict):
+        raise UserError(f"{where}: expected a state dict, found {type(state).__name__}.")
+    missing, stray = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    shapes = [k for k in wanted if k in state and getattr(state[k], "shape", None) != wanted[k].shape]
+    if missing or stray or shapes:
+        first = (missing or stray or shapes)[0]
+        raise UserError(
+            f"{where} does not fit this network: {len(missing)} tensors are missing, {len(stray)} are unknown and "
+            f"{len(shapes)} have another shape (first: {first}). Give the --arch and --encoder it was made with."
+        )
+    module.load_state_dict(state, strict=True)
+
+
+def digest_tensors(state: dict[str, torch.Tensor]) -> str:
+    """SHA-256 of a state dict's names and values, the same wherever and under whatever name it is saved."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network's tensors and what is known of them.
+
+    ``metadata``: stage, seed, step, arch, encoder, taxonomy, stretch, recipe, settings, ancestors, versions.
+    ``training``: the optimizer and the history of a run that is not finished, else None.
+    """
+
+    path: Path
+    state: dict[str, torch.Tensor]
+    metadata: dict
+    training: dict | None = None
+
+    @property
+    def digest(self) -> str:
+        return digest_tensors(self.state)
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        return taxonomy_from_json(self.metadata["taxonomy"], self.path)
+
+    def save(self) -> None:
+        """Write to ``path`` atomically."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_name(f".{self.path.name}.partial")
+        torch.save({"model": self.state, "metadata": self.metadata, "training": self.training}, partial)
+        os.replace(partial, self.path)
+
+    @classmethod
+    def load(cls, path: Path, remedy: str) -> "Checkpoint":
+        """Read a checkpoint of this project; UserError, ending in ``remedy``, where it is missing or broken."""
+        content = load_plain(path, remedy)
+        try:
+            return cls(path, dict(content["model"]), dict(content["metadata"]), content["training"])
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"{path} is not a checkpoint of this project. Remedy: {remedy}") from None
+
+    def build(self) -> nn.Module:
+        """The network with these tensors, every one of them loaded."""
+        model = build_model(self.metadata["arch"], self.metadata["encoder"], self.taxonomy.num_classes)
+        load_strictly(model, self.state, str(self.path))
+        return model
+
+
+class EncoderWeights:
+    """Start from an encoder's weights, or from none; the rest of the network is random."""
+
+    ancestors: tuple[dict, ...] = ()
+
+    def __init__(self, source: str):
+        self.source = source
+
+    def build(self, arch: str, encoder: str, taxonomy: Taxonomy) -> nn.Module:
+        return build_model(arch, encoder, taxonomy.num_classes, self.source)
+
+    def describe(self) -> dict:
+        file = {} if self.source in ("imagenet", "none") else {"sha256": sha256_file(Path(self.source))}
+        return {"kind": "encoder", "weights": self.source, **file}
+
+
+class StageWeights:
+    """Start from every tensor of an earlier stage's last checkpoint.
+
+    Raises:
+        UserError: the checkpoint is missing, broken, of an unfinished run, or of another network or taxonomy.
+    """
+
+    def __init__(self, path: Path, stage: str, remedy: str):
+        self.checkpoint = finished_checkpoint(path, stage, remedy)
+        self.ancestors = tuple(lineage(self.checkpoint))
+
+    def build(self, arch: str, encoder: str, taxonomy: Taxonomy) -> nn.Module:
+        found = self.checkpoint
+        if found.taxonomy != taxonomy:
+            raise UserError(f"{found.path} was trained for {', '.join(found.taxonomy.classes)}, not for this taxonomy.")
+        model = build_model(arch, encoder, taxonomy.num_classes)
+        load_strictly(model, found.state, str(found.path))
+        return model
+
+    def describe(self) -> dict:
+        return {"kind": "stage", "stage": self.checkpoint.metadata["stage"], "digest": self.checkpoint.digest}
+
+
+def finished_checkpoint(path: Path, stage: str, remedy: str) -> Checkpoint:
+    """The checkpoint of a finished run of ``stage``; UserError where it is something else."""
+    found = Checkpoint.load(path, remedy)
+    if found.metadata.get("stage") != stage:
+        raise UserError(f"{path} is of stage {found.metadata.get('stage')}, expected {stage}. Remedy: {remedy}")
+    if found.training is not None:
+        raise UserError(
+            f"{path} is of a run that stopped at step {found.metadata['step']} of {found.metadata['iterations']}. "
+            f"Finish it: {remedy} --resume"
+        )
+    return found
+
+
+def load_teacher(path: Path, remedy: str) -> Checkpoint:
+    """The finished teacher checkpoint; UserError where it is none, or was not trained in OpenEarthMap classes."""
+    found = finished_checkpoint(path, "teacher", remedy)
+    if found.taxonomy != OPENEARTHMAP:
+        raise UserError(f"{path} was not trained in the OpenEarthMap classes. Remedy: {remedy} --overwrite")
+    return found
+
+
+def lineage(checkpoint: Checkpoint) -> list[dict]:
+    """The training that lies behind a checkpoint, oldest first: stage, steps, crops and digest of each run."""
+    known = checkpoint.metadata
+    return [
+        *known["ancestors"],
+        {"stage": known["stage"], "steps": known["step"], "crops": known["crops"], "digest": checkpoint.digest},
+    ]

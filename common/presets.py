@@ -1,0 +1,81 @@
+"""The flags of the training scripts, with the defaults of each preset."""
+
+import os
+
+from common.cli import Parser, non_negative_float, non_negative_int, positive_float, positive_int
+
+_SCRATCH = {"arch": "unet", "encoder": "resnet18", "encoder_weights": "none", "lr": 6e-4, "encoder_lr": 6e-4}
+PRESETS = {
+    "paper": {
+        "arch": "unet",
+        "encoder": "efficientnet-b4",
+        "encoder_weights": "imagenet",
+        "lr": 6e-4,
+        "encoder_lr": 6e-5,  # pretrained layers are moved ten times more carefully
+        "crop_size": 384,
+        "batch_size": 8,
+        "iterations": 20_000,
+        "warmup": 500,
+        "val_every": 1_000,
+    },
+    "laptop": {**_SCRATCH, "crop_size": 128, "batch_size": 8, "iterations": 600, "warmup": 30, "val_every": 100},
+    "demo": {**_SCRATCH, "crop_size": 64, "batch_size": 8, "iterations": 200, "warmup": 10, "val_every": 50},
+}
+# What train_parser offers and what belongs to the result: two runs with the same values are comparable.
+SETTINGS = (*PRESETS["paper"], "weight_decay", "clip_norm")
+
+
+class TrainParser(Parser):
+    """A Parser whose unset flags take the values of the chosen preset."""
+
+    def add_preset_flag(self, flag: str, kind, help: str) -> None:
+        name = flag[2:].replace("-", "_")
+        values = ", ".join(f"{preset} {values[name]}" for preset, values in PRESETS.items())
+        self.add_argument(flag, type=kind, help=f"{help} (default: {values})")
+
+    def parse_args(self, args=None, namespace=None):
+        parsed = super().parse_args(args, namespace)
+        for name, value in PRESETS[parsed.preset].items():
+            if getattr(parsed, name) is None:
+                setattr(parsed, name, value)
+        return parsed
+
+
+def train_parser(
+    stage: str,
+    doc: str,
+    *,
+    train_dir: str,
+    val_dir: str = "data/biodiversity_split/val",
+    out_dir: str = "model_weights/biodiversity",
+) -> TrainParser:
+    """The flags that all training scripts share; ``stage`` names the folder below ``out_dir``."""
+    parser = TrainParser(doc)
+    parser.add_path("--train-dir", train_dir, "tile set to train on")
+    parser.add_path("--val-dir", val_dir, "tile set to validate on")
+    parser.add_path("--out-dir", f"{out_dir}/{stage}/seed{{seed}}", "folder for checkpoints, run.json and curves")
+    parser.add_seed()
+    parser.add_device()
+    parser.add_workers(default=max(1, min(8, (os.cpu_count() or 1) - 1)))
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--overwrite", action="store_true", help="replace the output of an earlier run")
+    again.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    parser.add_argument(
+        "--preset",
+        choices=list(PRESETS),
+        default="paper",
+        help="values of the flags below that are not given: paper for one GPU, laptop and demo for two CPU cores",
+    )
+    parser.add_preset_flag("--arch", str, "architecture of segmentation-models-pytorch")
+    parser.add_preset_flag("--encoder", str, "encoder of segmentation-models-pytorch")
+    parser.add_preset_flag("--encoder-weights", str, "imagenet, none, or a file with the encoder's state dict")
+    parser.add_preset_flag("--crop-size", positive_int, "side of a crop in pixels, a multiple of 32")
+    parser.add_preset_flag("--batch-size", positive_int, "crops of an optimizer step, over all processes")
+    parser.add_preset_flag("--iterations", positive_int, "optimizer steps")
+    parser.add_preset_flag("--warmup", non_negative_int, "steps over which the learning rate rises")
+    parser.add_preset_flag("--val-every", positive_int, "steps between validations, which are also the resume points")
+    parser.add_preset_flag("--lr", positive_float, "highest learning rate of decoder and head")
+    parser.add_preset_flag("--encoder-lr", positive_float, "highest learning rate of the encoder")
+    parser.add_argument("--weight-decay", type=non_negative_float, default=2.5e-4, help="of AdamW")
+    parser.add_argument("--clip-norm", type=positive_float, default=1.0, help="largest norm of the gradient")
+    return parser

@@ -1,0 +1,319 @@
+"""Raw tiles as a user brings them: finding the pairs, saying what is wrong with each, scaling to 8 bit."""
+
+import hashlib
+import struct
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from PIL import Image
+from rasterio.errors import RasterioError
+
+from common.cli import UserError, positive_int
+from common.taxonomy import IGNORE_INDEX, Taxonomy
+from common.tiles import georeference
+
+IMAGE_SUFFIXES = (".tif", ".tiff")
+MASK_SUFFIXES = (".png",)
+SIDECAR_SUFFIXES = (".xml", ".tfw", ".ovr", ".prj", ".msk", ".pgw", ".wld")
+PERCENTILES = (2, 98)
+SAMPLE_PER_TILE = 4096
+SAMPLE_IN_ALL = 4_000_000  # pixels; 48 MB of float32 in three bands, whatever the number of tiles
+UNITS_GAP = 8.0  # brightness of one sensor differs less than this between neighbours in rank
+
+
+@dataclass(frozen=True)
+class RawTile:
+    """An image and a mask file with the same stem."""
+
+    id: str
+    image: Path
+    mask: Path
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with one tile. ``fatal``: the tile cannot be used as it is."""
+
+    tile_id: str
+    kind: str
+    text: str
+    fatal: bool = True
+
+
+@dataclass(frozen=True)
+class RawImage:
+    """The chosen bands of a raw tile.
+
+    pixels: (3, H, W) in the file's own type. valid: (H, W) bool, False at nodata and non-finite pixels.
+    place: what ``georeference`` returns. as_it_is: the file is an 8-bit RGB GeoTIFF that needs no rewriting.
+    """
+
+    pixels: np.ndarray
+    valid: np.ndarray
+    place: dict
+    crs: object
+    transform: object
+    as_it_is: bool
+
+    @property
+    def needs_stretch(self) -> bool:
+        return self.pixels.dtype != np.uint8
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found in one raw tile. ``pixels`` counts classes with nodata and NaN already Background."""
+
+    tile: RawTile
+    problems: list[Problem] = field(default_factory=list)
+    dtype: str = ""
+    band_count: int = 0
+    height: int = 0
+    width: int = 0
+    place: dict = field(default_factory=dict)
+    invalid_share: float = 0.0
+    content: str = ""
+    ranges: list | None = None
+    pixels: list = field(default_factory=list)
+
+    @property
+    def usable(self) -> bool:
+        return not any(problem.fatal for problem in self.problems)
+
+    @property
+    def needs_stretch(self) -> bool:
+        return self.dtype != "uint8"
+
+
+def add_bands(parser) -> None:
+    parser.add_argument(
+        "--bands",
+        type=positive_int,
+        nargs="+",
+        default=[1, 2, 3],
+        metavar="BAND",
+        help="bands of the raw image that become red, green and blue; one number takes that band three times",
+    )
+
+
+def chosen_bands(args) -> tuple[int, int, int]:
+    """The three bands that --bands asks for; UserError where it gives neither one nor three numbers."""
+    if len(args.bands) not in (1, 3):
+        raise UserError(f"--bands has {len(args.bands)} numbers, expected three (--bands 1 2 3) or one (--bands 1).")
+    return tuple(args.bands * 3 if len(args.bands) == 1 else args.bands)
+
+
+def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> tuple[dict[str, list[Path]], list[Path]]:
+    """Files of a folder with one of the suffixes (any case) by stem, in order; and what else lies there.
+
+    Hidden files and the sidecars of GIS programs are passed over.
+    """
+    found, others = defaultdict(list), []
+    for path in sorted(folder.iterdir()):
+        suffix = path.suffix.lower()
+        if path.name.startswith(".") or suffix in SIDECAR_SUFFIXES:
+            continue
+        if suffix in suffixes and path.is_file():
+            found[path.stem].append(path)
+        else:
+            others.append(path)
+    return dict(found), others
+
+
+def find_raw(in_dir: Path) -> tuple[list[RawTile], list[Problem]]:
+    """The tiles of a raw folder (images/*.tif, masks/*.png) in the order of their ids, and what does not pair.
+
+    Raises:
+        UserError: a folder is missing, or there is no image at all.
+    """
+    for name in ("images", "masks"):
+        if not (in_dir / name).is_dir():
+            raise UserError(
+                f"{in_dir / name} does not exist. Expected images/*.tif and masks/*.png in {in_dir}, an image and a "
+                "mask with the same name; see REPRODUCE_DATA.md, or give --in-dir."
+            )
+    images, other_images = files_by_stem(in_dir / "images", IMAGE_SUFFIXES)
+    masks, other_masks = files_by_stem(in_dir / "masks", MASK_SUFFIXES)
+    if not images:
+        raise UserError(f"{in_dir / 'images'} holds no .tif or .tiff file. Put the raw images there, or give --in-dir.")
+    tiles, problems = [], []
+    for path in [*other_images, *other_masks]:
+        wanted = ".tif or .tiff" if path.parent.name == "images" else ".png"
+        problems.append(Problem(path.stem, "other file", f"{path}: is not {wanted}, so it is passed over", fatal=False))
+    for stem in sorted(images.keys() | masks.keys()):
+        here = [*images.get(stem, ()), *masks.get(stem, ())]
+        if len(images.get(stem, ())) > 1 or len(masks.get(stem, ())) > 1:
+            text = f"{', '.join(map(str, here))}: several files have this name, expected one image and one mask"
+            problems.append(Problem(stem, "duplicate name", text))
+        elif stem not in masks:
+            problems.append(Problem(stem, "no mask", f"{here[0]}: has no mask {in_dir / 'masks' / stem}.png"))
+        elif stem not in images:
+            problems.append(Problem(stem, "no image", f"{here[0]}: has no image {in_dir / 'images' / stem}.tif"))
+        else:
+            tiles.append(RawTile(stem, *here))
+    return tiles, problems
+
+
+def bands_problem(count: int, bands: tuple[int, int, int]) -> str | None:
+    """Why an image with ``count`` bands cannot give ``bands``, with the remedy; None where it can."""
+    if max(bands) <= count:
+        return None
+    asked = " ".join(map(str, bands if len(set(bands)) > 1 else bands[:1]))
+    remedy = "--bands 1 takes the one band three times" if count == 1 else f"choose --bands among 1 to {count}"
+    return f"has {count} band{'s' if count > 1 else ''}, but --bands {asked} asks for band {max(bands)}; {remedy}"
+
+
+def read_raw(path: Path, bands: tuple[int, int, int]) -> RawImage:
+    """Read the chosen bands of a raw image; UserError where it has too few or holds complex numbers."""
+    with rasterio.open(path) as src:
+        problem = bands_problem(src.count, bands)
+        if problem:
+            raise UserError(f"{path}: {problem}.")
+        pixels = src.read(list(bands))
+        nodata = [src.nodatavals[band - 1] for band in bands]
+        place, crs, transform = georeference(src), src.crs, src.transform
+        plain = src.driver == "GTiff" and src.count == 3 and bands == (1, 2, 3) and len(src.files) == 1
+    if np.iscomplexobj(pixels):
+        raise UserError(f"{path}: holds complex numbers ({pixels.dtype}), expected real ones.")
+    valid = np.isfinite(pixels).all(axis=0)
+    if all(value is not None for value in nodata):
+        valid &= ~np.all([band == value for band, value in zip(pixels, nodata, strict=True)], axis=0)
+    as_it_is = plain and pixels.dtype == np.uint8 and not pixels[:, ~valid].any()
+    if place["bounds"] is None:
+        crs = transform = None
+    return RawImage(pixels, valid, place, crs, transform, as_it_is)
+
+
+def sample(image: RawImage, limit: int) -> np.ndarray:
+    """(3, P) float32 valid pixels on a regular grid of about ``limit`` points, the same ones each time."""
+    height, width = image.valid.shape
+    step = max(1, int(np.ceil(np.sqrt(height * width / limit))))
+    grid = (slice(step // 2, None, step), slice(step // 2, None, step))
+    return image.pixels[:, *grid][:, image.valid[grid]].astype(np.float32)
+
+
+def percentile_ranges(samples: np.ndarray) -> list[list[float]]:
+    """[[low, high], ...] of each band: the 2nd and 98th percentile of (bands, P) pixels."""
+    return np.percentile(samples.astype(np.float64), PERCENTILES, axis=1).T.tolist()
+
+
+def to_8bit(image: RawImage, ranges: list[list[float]] | None) -> np.ndarray:
+    """(3, H, W) uint8: each band scaled from its range to 0-255, cut off beyond it; invalid pixels 0.
+
+    An 8-bit image is not scaled; ``ranges`` is None for a tile without a valid pixel.
+    """
+    if not image.needs_stretch:
+        return np.where(image.valid, image.pixels, np.uint8(0))
+    scaled = np.zeros(image.pixels.shape, np.uint8)
+    for band, (low, high), out in zip(image.pixels, ranges or [], scaled, strict=bool(ranges)):
+        values = (band[image.valid].astype(np.float64) - low) / max(high - low, np.finfo(np.float32).tiny)
+        out[image.valid] = np.rint(np.clip(values, 0, 1) * 255)
+    return scaled
+
+
+def mask_problems(mask: np.ndarray, path: Path, taxonomy: Taxonomy) -> str | None:
+    """What is wrong with the ids of a (H, W) uint8 mask; None where all are classes."""
+    unknown = np.flatnonzero(np.bincount(mask.ravel(), minlength=256)[taxonomy.num_classes :]) + taxonomy.num_classes
+    if not unknown.size:
+        return None
+    return f"{path}: ids {unknown.tolist()} are not classes, expected 0-{taxonomy.num_classes - 1}"
+
+
+def _read_mask(tile: RawTile) -> tuple[np.ndarray | None, Problem | None]:
+    try:
+        with Image.open(tile.mask) as file:
+            mode, mask = file.mode, np.asarray(file)
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
+        return None, Problem(tile.id, "unreadable", f"{tile.mask}: cannot be read as PNG ({error})")
+    if mode != "L":
+        text = f"{tile.mask}: is a PNG of mode {mode}, expected one 8-bit grey channel of class ids (mode L)"
+        return None, Problem(tile.id, "mask type", text)
+    return mask, None
+
+
+def inspect(tile: RawTile, *, bands: tuple[int, int, int], taxonomy: Taxonomy) -> Inspection:
+    """Read a raw tile whole and say everything that is wrong with it; raises nothing for a bad tile."""
+    problems = []
+    mask, problem = _read_mask(tile)
+    if problem:
+        problems.append(problem)
+    else:
+        unknown = mask_problems(mask, tile.mask, taxonomy)
+        if unknown:
+            problems.append(Problem(tile.id, "unknown ids", unknown))
+    try:
+        with rasterio.open(tile.image) as src:
+            count, dtype = src.count, src.dtypes[0]
+            size, place = (src.height, src.width), georeference(src)
+        if mask is not None and mask.shape != size:
+            text = f"{tile.mask}: is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[1]} x {size[0]}"
+            problems.append(Problem(tile.id, "size mismatch", text))
+        few = bands_problem(count, bands)
+        if few:
+            problems.append(Problem(tile.id, "bands", f"{tile.image}: {few}"))
+        image = None if few else read_raw(tile.image, bands)
+    except (RasterioError, OSError) as error:
+        problems.append(Problem(tile.id, "unreadable", f"{tile.image}: cannot be read as TIFF ({error})"))
+        return Inspection(tile, problems)
+    except UserError as error:
+        problems.append(Problem(tile.id, "pixel type", str(error)))
+        return Inspection(tile, problems)
+    facts = {"dtype": dtype, "band_count": count, "height": size[0], "width": size[1], "place": place}
+    if image is None or mask is None or mask.shape != size:
+        return Inspection(tile, problems, **facts)
+    valid = image.valid
+    if not valid.all():
+        text = f"{tile.image}: {1 - valid.mean():.1%} of its pixels are nodata or NaN and become {taxonomy.void}"
+        problems.append(Problem(tile.id, "nodata", text, fatal=False))
+    pixels = np.bincount(mask[valid], minlength=taxonomy.num_classes)
+    pixels[IGNORE_INDEX] += np.count_nonzero(~valid)
+    if not pixels[1:].any():
+        problems.append(Problem(tile.id, "no labelled pixel", f"{tile.mask}: has no labelled pixel", fatal=False))
+    some = sample(image, SAMPLE_PER_TILE)
+    content = hashlib.sha256(f"{image.pixels.dtype}{image.pixels.shape}".encode())
+    content.update(np.ascontiguousarray(np.where(valid, image.pixels, 0)))
+    return Inspection(
+        tile,
+        problems,
+        **facts,
+        invalid_share=float(1 - valid.mean()),
+        content=content.hexdigest(),
+        ranges=percentile_ranges(some) if some.size else None,
+        pixels=pixels.tolist(),
+    )
+
+
+def repeated_images(inspections: list[Inspection]) -> dict[str, str]:
+    """{tile id: id of the first tile with the same image} of each tile that repeats an earlier one."""
+    first, repeated = {}, {}
+    for found in inspections:
+        if found.content:
+            original = first.setdefault(found.content, found.tile.id)
+            if original != found.tile.id:
+                repeated[found.tile.id] = original
+    return repeated
+
+
+def mixed_units(inspections: list[Inspection]) -> str | None:
+    """Why one range cannot serve all tiles that need scaling, or None where it can.
+
+    Tiles are ranked by their brightest band's 98th percentile. A gap of more than UNITS_GAP in that rank, with
+    at least two tiles and one tile in fifty on each side, means other units (reflectance beside counts, say).
+    """
+    needing = [found for found in inspections if found.needs_stretch and found.ranges]
+    tops = np.sort([max(abs(high) for _, high in found.ranges) for found in needing])
+    tops = tops[tops > 0]
+    margin = max(2, len(tops) // 50)
+    ratios = tops[1:] / tops[:-1]
+    inner = ratios[margin - 1 : len(ratios) - margin + 1]
+    if not inner.size or inner.max() <= UNITS_GAP:
+        return None
+    at = int(inner.argmax()) + margin
+    return (
+        f"{at} tiles have values up to about {np.median(tops[:at]):.3g}, {len(tops) - at} up to about "
+        f"{np.median(tops[at:]):.3g}: they seem to be in different units, which one range cannot serve; "
+        "use --stretch tile"
+    )

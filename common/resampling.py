@@ -1,0 +1,87 @@
+"""Ground sampling distance: comparing that of two tile sets, and bringing tiles to another."""
+
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from PIL import Image
+from rasterio.transform import from_bounds
+
+from common.cli import UserError, positive_float
+from common.taxonomy import Taxonomy
+from common.text import some, warn
+from common.tiles import Tile, TileSet, describe_tile, write_image, write_mask
+
+FAR_APART = 1.5
+
+
+def add_gsd(parser) -> None:
+    parser.add_argument(
+        "--gsd",
+        type=positive_float,
+        metavar="METRES",
+        help="resample to this ground sampling distance; masks by nearest neighbour (default: as they are)",
+    )
+
+
+def resample(image: np.ndarray, mask: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
+    """A (3, H, W) uint8 image and (H, W) uint8 mask with ``factor`` times as many pixels a side.
+
+    Images are averaged over each new pixel's footprint when they shrink and interpolated when they grow; masks take
+    the nearest pixel, so that no id is made up.
+    """
+    height, width = (max(1, round(side * factor)) for side in mask.shape)
+    colors = Image.fromarray(np.ascontiguousarray(np.moveaxis(image, 0, -1)))
+    colors = colors.resize((width, height), Image.Resampling.BILINEAR)
+    ids = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
+    return np.moveaxis(np.asarray(colors), -1, 0), np.asarray(ids)
+
+
+def write_resampled(
+    tile: Tile, mask: np.ndarray, gsd: float, image_path: Path, mask_path: Path, taxonomy: Taxonomy
+) -> dict:
+    """Write a tile at another ground sampling distance, its place kept; returns its manifest entry.
+
+    Args:
+        tile: where the image comes from.
+        mask: (H, W) uint8 in ``taxonomy``, in the size of the tile's image.
+        gsd: metres.
+    """
+    image, mask = resample(tile.read_image(), mask, tile.entry["gsd"] / gsd)
+    bounds = tile.entry["bounds"]
+    with rasterio.open(tile.image_path) as src:
+        crs = src.crs
+    write_image(image_path, image, crs=crs, transform=from_bounds(*bounds, width=mask.shape[1], height=mask.shape[0]))
+    write_mask(mask_path, mask)
+    place = {"crs": tile.entry["crs"], "bounds": bounds, "gsd": gsd}
+    kept = {key: tile.entry[key] for key in ("block", "region", "source") if key in tile.entry}
+    return {**describe_tile(image, mask, image_path, mask_path, place, taxonomy.num_classes), **kept}
+
+
+def require_gsd(tiles: TileSet, gsd: float | None) -> None:
+    """Refuse to resample tiles whose ground sampling distance is not known."""
+    unknown = [tile.id for tile in tiles if not tile.entry["gsd"]] if gsd else []
+    if unknown:
+        raise UserError(
+            f"--gsd {gsd:g}: {tiles.path} has {len(unknown)} tiles of unknown ground sampling distance "
+            f"({some(unknown)}). Georeference them, or leave --gsd out."
+        )
+
+
+def compare_gsd(oem: TileSet, train_dir: Path, gsd: float | None) -> None:
+    """Print the ground sampling distance of OpenEarthMap tiles beside that of train; warn where they are far apart."""
+    train = TileSet.open(train_dir, made_by="data_prep.split_biodiversity")
+    found = gsd or oem.gsd
+
+    def say(value):
+        return f"{value:g} m" if value else "not known"
+
+    print(
+        f"ground sampling distance: OpenEarthMap {say(oem.gsd)}{f', resampled to {gsd:g} m' if gsd else ''}; "
+        f"train {say(train.gsd)}"
+    )
+    if found and train.gsd and max(found, train.gsd) / min(found, train.gsd) > FAR_APART:
+        warn(
+            f"the ground sampling distance of OpenEarthMap ({say(found)}) and of train ({say(train.gsd)}) differ by "
+            f"more than {FAR_APART} times, so that objects have other sizes. Resample with --gsd {train.gsd:g}."
+        )

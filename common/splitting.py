@@ -1,0 +1,226 @@
+"""Spatial blocks, and splits drawn so that each has every class."""
+
+import math
+
+import numpy as np
+from rasterio.crs import CRS
+
+from common.cli import UserError
+from common.tiles import METRES_PER_DEGREE
+
+RESTARTS = 64
+EDGE = 1e-6  # of a block side: rounding of coordinates moves no centre over a block's edge
+TOUCH = 0.01  # pixels: tiles that share less than this share an edge, not ground
+
+
+def block_side(places: list[dict], metres: float | None) -> tuple[float, float]:
+    """Width and height of a block in the units of the tiles' one CRS.
+
+    Args:
+        places: crs, bounds, gsd, height and width of each tile.
+        metres: side of a block; None takes two tile sides.
+    """
+    sides = np.array([[p["bounds"][2] - p["bounds"][0], p["bounds"][3] - p["bounds"][1]] for p in places])
+    if metres is None:
+        return tuple(2 * np.median(np.abs(sides), axis=0))
+    known = [abs(side) / (p["width"] * p["gsd"]) for side, p in zip(sides[:, 0], places, strict=True) if p["gsd"]]
+    if not known:
+        raise UserError(
+            "--block-size is in metres, but the tiles' coordinate system does not say what its unit is. "
+            "Leave --block-size out to use two tile sides."
+        )
+    x = metres * float(np.median(known))
+    crs = places[0]["crs"]
+    y = metres / METRES_PER_DEGREE if CRS.from_wkt(crs).is_geographic else x
+    return x, y
+
+
+def spatial_blocks(places: list[dict], metres: float | None = None, prefix: str = "") -> list[str | None]:
+    """The block of each tile: its centre's cell in a grid laid over all tiles of its CRS; None without a place.
+
+    Args:
+        places: crs, bounds, gsd, height and width of each tile.
+        metres: side of a block; None takes two tile sides.
+        prefix: put before each name, so that blocks of different regions stay apart.
+    """
+    by_crs: dict[str, list[int]] = {}
+    for i, place in enumerate(places):
+        if place["bounds"] is not None:
+            by_crs.setdefault(place["crs"] or "", []).append(i)
+    blocks: list[str | None] = [None] * len(places)
+    for number, crs in enumerate(sorted(by_crs)):
+        members = by_crs[crs]
+        side_x, side_y = block_side([places[i] for i in members], metres)
+        left, bottom, right, top = np.array([places[i]["bounds"] for i in members]).T
+        columns = np.floor(((left + right) / 2 - left.min()) / side_x + EDGE).astype(int)
+        rows = np.floor((top.max() - (bottom + top) / 2) / side_y + EDGE).astype(int)
+        system = f"crs{number}_" if len(by_crs) > 1 else ""
+        for i, row, column in zip(members, rows, columns, strict=True):
+            blocks[i] = f"{prefix}{system}r{row}_c{column}"
+    return blocks
+
+
+def overlapping(places: list[dict], others: list[dict]) -> list[tuple[int, int]]:
+    """(i, j) of each pair of tiles places[i], others[j] of one CRS that cover common ground; edges may touch.
+
+    Tiles with a place but without a CRS are compared where their source is the same.
+
+    Args:
+        places, others: crs, bounds, height and width of each tile, source where known; bounds None where unknown.
+    """
+
+    def by_system(tiles):
+        members: dict[str, list[int]] = {}
+        for i, p in enumerate(tiles):
+            if p["bounds"] is not None:
+                members.setdefault(p["crs"] or f"unknown, {p.get('source')}", []).append(i)
+        return members
+
+    pairs = []
+    first, second = by_system(places), by_system(others)
+    for system in sorted(first.keys() & second.keys()):
+        here = second[system]
+        boxes = np.array([others[j]["bounds"] for j in here])
+        pixel = np.abs(boxes[:, 2:] - boxes[:, :2]) / [(others[j]["width"], others[j]["height"]) for j in here]
+        for i in first[system]:
+            box = np.array(places[i]["bounds"])
+            shared = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+            hits = np.flatnonzero((shared > TOUCH * pixel).all(axis=1))
+            pairs.extend((i, here[j]) for j in hits)
+    return pairs
+
+
+def joined(groups: list[str], pairs: list[tuple[int, int]]) -> np.ndarray:
+    """(N,) int64 unit of each tile: tiles of one group, and groups linked by a pair, form one unit."""
+    names = {name: i for i, name in enumerate(dict.fromkeys(groups))}
+    parent = list(range(len(names)))
+
+    def root(i):
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for i, j in pairs:
+        a, b = root(names[groups[i]]), root(names[groups[j]])
+        parent[max(a, b)] = min(a, b)
+    return np.unique([root(names[name]) for name in groups], return_inverse=True)[1]
+
+
+def _iterative_stratification(present: np.ndarray, sizes: np.ndarray, fractions: np.ndarray, rng) -> np.ndarray:
+    """One draw of Sechidis, Tsoumakas & Vlahavas 2011 (ECML PKDD), algorithm 1, over units of unequal size.
+
+    The last units of a class go to the splits that have none of it.
+    """
+    units, classes = present.shape
+    chosen = np.full(units, -1)
+    wanted = np.outer(fractions, present.sum(axis=0)).tolist()
+    room = (fractions * sizes.sum()).tolist()
+    has = np.zeros((len(fractions), classes), bool)
+    order = rng.permutation(units)
+    labels = [np.flatnonzero(row).tolist() for row in present]
+    free = present.astype(bool).copy()
+    jitter = rng.random((units, len(fractions))).tolist()
+
+    def put(unit, candidates, label):
+        split = max(
+            candidates, key=lambda s: (wanted[s][label] if label is not None else room[s], room[s], jitter[unit][s])
+        )
+        chosen[unit] = split
+        room[split] -= sizes[unit]
+        for k in labels[unit]:
+            wanted[split][k] -= 1
+            has[split, k] = True
+        free[unit] = False
+
+    everywhere = range(len(fractions))
+    while free.any():
+        left = free.sum(axis=0)
+        label = int(np.where(left > 0, left, units + 1).argmin())
+        remaining = [int(unit) for unit in order if free[unit, label]]
+        for n, unit in enumerate(remaining):
+            lacking = [s for s in everywhere if not has[s, label]]
+            put(unit, lacking if lacking and len(remaining) - n <= len(lacking) else everywhere, label)
+    for unit in order:
+        if chosen[unit] < 0:
+            put(int(unit), everywhere, None)
+    return chosen
+
+
+def _missing(chosen: np.ndarray, present: np.ndarray, splits: int) -> list[tuple[int, int]]:
+    """(split, class) of each class that a split lacks though it occurs in enough units for all."""
+    enough = np.flatnonzero(present.sum(axis=0) >= splits)
+    return [(s, int(k)) for s in range(splits) for k in enough if not present[chosen == s][:, k].any()]
+
+
+def _repair(chosen: np.ndarray, present: np.ndarray, sizes: np.ndarray, splits: int) -> np.ndarray:
+    """Move single units so that fewer classes are missing, as long as a move helps; smallest units first."""
+    chosen = chosen.copy()
+    missing = _missing(chosen, present, splits)
+    improved = True
+    while missing and improved:
+        improved = False
+        for split, label in missing:
+            for unit in sorted(np.flatnonzero(present[:, label]), key=lambda u: (sizes[u], u)):
+                trial = chosen.copy()
+                trial[unit] = split
+                left = _missing(trial, present, splits)
+                if len(left) < len(missing):
+                    chosen, missing, improved = trial, left, True
+                    break
+            if improved:
+                break
+    return chosen
+
+
+def _distance(chosen: np.ndarray, pixels: np.ndarray, sizes: np.ndarray, fractions: np.ndarray) -> float:
+    """How far the splits' class shares and sizes are from those asked for: chi-square distances, added."""
+    overall = pixels.sum(axis=0) / max(pixels.sum(), 1)
+    known = overall > 0
+    total = 0.0
+    for split, fraction in enumerate(fractions):
+        here = pixels[chosen == split].sum(axis=0)
+        if not here.any():
+            return math.inf
+        shares = here / here.sum()
+        total += float((((shares - overall) ** 2)[known] / overall[known]).sum())
+        total += (sizes[chosen == split].sum() / sizes.sum() - fraction) ** 2 / fraction
+    return total
+
+
+def stratify(
+    units: np.ndarray, pixels: np.ndarray, fractions: tuple[float, ...], seed: int, restarts: int = RESTARTS
+) -> np.ndarray:
+    """(N,) int64 split of each tile, drawn so that each split has every class in about its overall share.
+
+    Whole units are drawn by iterative stratification over the classes they contain; of ``restarts`` draws the one
+    is kept in which the fewest classes are missing from a split, and of those the one whose shares are closest.
+
+    Args:
+        units: (N,) int64; tiles with the same number stay together.
+        pixels: (N, K) int64 labelled pixels of each class.
+        fractions: share of the tiles of each split; sums to 1.
+        seed: of the draws.
+
+    Raises:
+        UserError: there are fewer units than splits.
+    """
+    fractions = np.asarray(fractions, float)
+    count = int(units.max()) + 1
+    splits = len(fractions)
+    if count < splits:
+        raise UserError(f"{count} spatial blocks cannot make {splits} splits: blocks must be smaller, or tiles more.")
+    sizes = np.bincount(units, minlength=count)
+    unit_pixels = np.zeros((count, pixels.shape[1]), np.int64)
+    np.add.at(unit_pixels, units, pixels)
+    present = unit_pixels > 0
+    best, best_key = None, None
+    for restart in range(restarts):
+        rng = np.random.default_rng([seed, restart])
+        chosen = _iterative_stratification(present, sizes, fractions, rng)
+        chosen = _repair(chosen, present, sizes, splits)
+        empty = splits - len(np.unique(chosen))
+        key = (empty, len(_missing(chosen, present, splits)), _distance(chosen, unit_pixels, sizes, fractions))
+        if best_key is None or key < best_key:
+            best, best_key = chosen, key
+    return best[units]

@@ -1,0 +1,206 @@
+r"""Keep the rural tiles of OpenEarthMap: those of which at most half is built up.
+
+Labels stay in OpenEarthMap's own classes. The public release has labels whose image belongs to xBD, and images whose
+label is withheld; both are counted and passed over.
+
+    python -m data_prep.filter_oem_rural --max-built 0.5
+"""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.errors import RasterioError
+
+from common.cli import Parser, UserError, fraction, map_progress, positive_float, run
+from common.raw import IMAGE_SUFFIXES, files_by_stem
+from common.splitting import spatial_blocks
+from common.taxonomy import OEM_BUILT_UP, OPENEARTHMAP
+from common.text import table
+from common.tiles import (
+    check_out_dir,
+    describe_tile,
+    georeference,
+    new_tile_set,
+    place,
+    read_image,
+    write_image,
+    write_mask,
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its label, with the region they come from."""
+
+    id: str
+    region: str
+    image: Path
+    label: Path
+
+
+def parse_args(argv=None):
+    parser = Parser(__doc__)
+    parser.add_path(
+        "--in-dir",
+        "data/openearthmap_raw/OpenEarthMap/OpenEarthMap_wo_xBD",
+        "unpacked OpenEarthMap: a folder a region, with images and labels in it",
+    )
+    parser.add_path("--out-dir", "data/openearthmap_filtered", "tile set to write")
+    parser.add_argument(
+        "--max-built",
+        type=fraction,
+        default=0.5,
+        help=f"largest share of {', '.join(OEM_BUILT_UP)} among a tile's labelled pixels",
+    )
+    parser.add_argument(
+        "--block-size", type=positive_float, metavar="METRES", help="side of a spatial block (default: two tile sides)"
+    )
+    parser.add_argument("--mode", choices=["link", "copy"], default="link", help="how unchanged files are taken over")
+    parser.add_workers()
+    parser.add_overwrite()
+    return parser.parse_args(argv)
+
+
+def built_share(label: np.ndarray, source: Path) -> float:
+    """Share of built-up classes among the labelled pixels of a (H, W) label; 0 where none is labelled.
+
+    Raises:
+        UserError: an id is no OpenEarthMap class.
+    """
+    unknown = np.setdiff1d(label, np.arange(OPENEARTHMAP.num_classes))
+    if unknown.size:
+        raise UserError(
+            f"{source}: ids {unknown.tolist()} are not OpenEarthMap classes 0-{OPENEARTHMAP.num_classes - 1}. "
+            "Unpack the archive again, or remove this tile."
+        )
+    counts = np.bincount(label.ravel(), minlength=OPENEARTHMAP.num_classes)
+    built = counts[[OPENEARTHMAP.index(name) for name in OEM_BUILT_UP]].sum()
+    return float(built / max(counts[1:].sum(), 1))
+
+
+def find_regions(in_dir: Path) -> list[Path]:
+    """The region folders; UserError where there are none, or one has neither images nor labels."""
+    expected = f"Expected {in_dir}/<region>/images/*.tif and labels/*.tif; see REPRODUCE_DATA.md, or give --in-dir."
+    if not in_dir.is_dir():
+        raise UserError(f"{in_dir} does not exist. {expected}")
+    regions = sorted(p for p in in_dir.iterdir() if p.is_dir() and not p.name.startswith((".", "_")))
+    if not regions:
+        raise UserError(f"{in_dir} holds no region folder. {expected}")
+    for region in regions:
+        if not (region / "images").is_dir() and not (region / "labels").is_dir():
+            raise UserError(f"{region} has neither an images nor a labels folder. {expected}")
+    return regions
+
+
+def find_pairs(region: Path) -> tuple[list[Pair], int, int]:
+    """The pairs of a region, the number of labels without image, and of images without label."""
+    found = []
+    for name in ("images", "labels"):
+        folder = region / name
+        files = files_by_stem(folder, IMAGE_SUFFIXES)[0] if folder.is_dir() else {}
+        for stem, paths in files.items():
+            if len(paths) > 1:
+                raise UserError(f"{', '.join(map(str, paths))}: several files are called {stem}, expected one.")
+        found.append(files)
+    images, labels = found
+    pairs = [
+        Pair(
+            stem if stem.startswith(region.name) else f"{region.name}_{stem}",
+            region.name,
+            images[stem][0],
+            labels[stem][0],
+        )
+        for stem in sorted(images.keys() & labels.keys())
+    ]
+    return pairs, len(labels.keys() - images.keys()), len(images.keys() - labels.keys())
+
+
+def read_label(path: Path) -> np.ndarray:
+    """(H, W) uint8 ids of an OpenEarthMap label; UserError where it is not one 8-bit band."""
+    with rasterio.open(path) as src:
+        if src.count != 1 or src.dtypes[0] != "uint8":
+            raise UserError(f"{path}: has {src.count} bands of {src.dtypes[0]}, expected one of uint8 class ids.")
+        return src.read(1)
+
+
+def look(pair: Pair) -> tuple[float, dict]:
+    """Built-up share of a pair, and its place, height and width; UserError names what does not fit."""
+    try:
+        label = read_label(pair.label)
+        with rasterio.open(pair.image) as src:
+            count, dtype, size, where = src.count, src.dtypes[0], src.shape, georeference(src)
+    except RasterioError as error:
+        raise UserError(
+            f"{pair.image} or its label cannot be read as TIFF: {error}. Unpack the archive again."
+        ) from None
+    if dtype != "uint8" or count < 3:
+        raise UserError(f"{pair.image}: has {count} bands of {dtype}, expected three of uint8.")
+    if size != label.shape:
+        raise UserError(
+            f"{pair.label}: is {label.shape[1]} x {label.shape[0]} pixels, its image {size[1]} x {size[0]}. "
+            "Unpack the archive again, or remove this tile."
+        )
+    return built_share(label, pair.label), {**where, "height": size[0], "width": size[1]}
+
+
+def write_tile(item: tuple[Pair, Path, Path], *, mode: str) -> dict:
+    """Write a pair as a tile; returns its manifest entry."""
+    pair, image_path, mask_path = item
+    label = read_label(pair.label)
+    image = read_image(pair.image)
+    with rasterio.open(pair.image) as src:
+        where, crs, transform, plain = georeference(src), src.crs, src.transform, src.count == 3 and len(src.files) == 1
+    if plain:
+        place(pair.image, image_path, mode)
+    else:
+        image = image[:3]
+        placed = where["bounds"] is not None
+        write_image(image_path, image, crs=crs if placed else None, transform=transform if placed else None)
+    write_mask(mask_path, label)
+    entry = describe_tile(image, label, image_path, mask_path, where, OPENEARTHMAP.num_classes)
+    return {**entry, "region": pair.region, "source": "openearthmap"}
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    check_out_dir(args.out_dir, args.overwrite, inputs=[args.in_dir])
+    found = {region.name: find_pairs(region) for region in find_regions(args.in_dir)}
+    pairs = [pair for here, _, _ in found.values() for pair in here]
+    looked = map_progress(look, pairs, workers=args.workers, desc="Reading OpenEarthMap")
+    known = dict(zip(pairs, looked, strict=True))
+    blocks = {}
+    for region, (here, _, _) in found.items():
+        names = spatial_blocks([known[pair][1] for pair in here], args.block_size, prefix=f"{region}/")
+        blocks.update(zip(here, names, strict=True))
+    kept = [pair for pair in pairs if known[pair][0] <= args.max_built]
+    if not kept:
+        raise UserError(
+            f"{args.in_dir}: none of {len(pairs)} tiles with image and label has at most {args.max_built:.0%} built-up "
+            "pixels. Raise --max-built, or unpack more regions."
+        )
+    facts = {"max_built": args.max_built, "block_size": args.block_size}
+    with new_tile_set(args.out_dir, args, taxonomy=OPENEARTHMAP, split="pool", inputs=[args.in_dir], **facts) as out:
+        items = [(pair, out.image_path(pair.id), out.mask_path(pair.id)) for pair in kept]
+        write = functools.partial(write_tile, mode=args.mode)
+        entries = map_progress(write, items, workers=args.workers, desc="Writing")
+        for pair, entry in zip(kept, entries, strict=True):
+            out.record(pair.id, {**entry, "block": blocks[pair]})
+
+    rows, chosen = [], set(kept)
+    for region, (here, labels_only, images_only) in [*found.items(), ("all", (pairs, *_unpaired(found)))]:
+        keep = sum(pair in chosen for pair in here)
+        mean = f"{np.mean([known[pair][0] for pair in here]):.1%}" if here else "-"
+        rows.append([region, keep, len(here) - keep, labels_only, images_only, mean])
+    print(table(["region", "kept", "dropped", "label without image", "image without label", "mean built-up"], rows))
+    print(out.summary())
+
+
+def _unpaired(found: dict) -> tuple[int, int]:
+    return sum(labels for _, labels, _ in found.values()), sum(images for _, _, images in found.values())
+
+
+if __name__ == "__main__":
+    run(main)

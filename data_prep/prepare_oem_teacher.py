@@ -1,0 +1,79 @@
+r"""Split the rural OpenEarthMap tiles into train and val of the teacher, in OpenEarthMap's own classes.
+
+python -m data_prep.prepare_oem_teacher --val-fraction 0.1 --seed 42
+"""
+
+from contextlib import ExitStack
+
+import numpy as np
+from tqdm import tqdm
+
+from common.cli import Parser, UserError, fraction, run
+from common.resampling import add_gsd, compare_gsd, require_gsd, write_resampled
+from common.splitting import joined, overlapping, stratify
+from common.taxonomy import OPENEARTHMAP
+from common.text import table
+from common.tiles import TileSet, TileSetWriter, check_out_dir, new_folder
+
+SPLITS = ("train", "val")
+
+
+def parse_args(argv=None):
+    parser = Parser(__doc__)
+    parser.add_path("--in-dir", "data/openearthmap_filtered", "tile set to split")
+    parser.add_path("--out-dir", "data/openearthmap_teacher", "folder that gets train and val")
+    parser.add_path("--train-dir", "data/biodiversity_split/train", "Biodiversity tiles to compare resolutions with")
+    parser.add_argument("--val-fraction", type=fraction, default=0.1, help="share of the tiles, drawn by spatial block")
+    add_gsd(parser)
+    parser.add_argument("--mode", choices=["link", "copy"], default="link", help="how unchanged files are taken over")
+    parser.add_seed()
+    parser.add_overwrite()
+    args = parser.parse_args(argv)
+    if not 0 < args.val_fraction < 1:
+        parser.error(f"--val-fraction {args.val_fraction:g} must lie between 0 and 1")
+    return args
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    source = TileSet.open(args.in_dir, made_by="data_prep.filter_oem_rural").require_taxonomy(OPENEARTHMAP)
+    require_gsd(source, args.gsd)
+    for split in SPLITS:
+        check_out_dir(args.out_dir / split, args.overwrite, inputs=[source.path])
+    compare_gsd(source, args.train_dir, args.gsd)
+    places = [tile.entry for tile in source]
+    units = joined([tile.block for tile in source], overlapping(places, places))
+    if units.max() == 0:
+        raise UserError(
+            f"{source.path}: its {len(source)} tiles form one spatial block, which cannot be split. "
+            "Use a smaller --block-size in data_prep.filter_oem_rural, or unpack more regions."
+        )
+    pixels = np.array([tile.pixels[1:] for tile in source])
+    chosen = stratify(units, pixels, (1 - args.val_fraction, args.val_fraction), args.seed)
+    with ExitStack() as stack:
+        writers = []
+        for split in SPLITS:
+            folder = stack.enter_context(new_folder(args.out_dir / split, args.overwrite, inputs=[source.path]))
+            writers.append(TileSetWriter(args.out_dir / split, folder, OPENEARTHMAP, args.mode))
+        for tile, s in zip(tqdm(source, desc="Splitting", unit="tile"), chosen, strict=True):
+            out = writers[s]
+            if args.gsd:
+                paths = (out.image_path(tile.id), out.mask_path(tile.id))
+                out.record(tile.id, write_resampled(tile, tile.read_mask(), args.gsd, *paths, OPENEARTHMAP))
+            else:
+                out.add(tile)
+        for split, writer in zip(SPLITS, writers, strict=True):
+            facts = {"seed": args.seed, "val_fraction": args.val_fraction, "gsd": args.gsd}
+            writer.write_manifest(split=split, args=args, made_from=[source], **facts)
+
+    rows = []
+    for s, (split, writer) in enumerate(zip(SPLITS, writers, strict=True)):
+        blocks = {tile.block for tile, c in zip(source, chosen, strict=True) if c == s}
+        here = writer.pixels[1:]
+        rows.append([split, len(writer), len(blocks), *(f"{share:.1%}" for share in here / max(here.sum(), 1))])
+    print(table(["split", "tiles", "blocks", *OPENEARTHMAP.foreground], rows))
+    print(f"{args.out_dir}: {len(source)} tiles")
+
+
+if __name__ == "__main__":
+    run(main)

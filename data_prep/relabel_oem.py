@@ -1,0 +1,79 @@
+r"""Give the rural OpenEarthMap tiles the Biodiversity classes.
+
+Each OpenEarthMap class becomes the largest entry of its row in the class matrix, the one that distillation uses.
+
+    python -m data_prep.relabel_oem
+"""
+
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from common.cli import Parser, UserError, run
+from common.resampling import add_gsd, compare_gsd, require_gsd, write_resampled
+from common.taxonomy import OPENEARTHMAP, load_taxonomy
+from common.text import table
+from common.tiles import TileSet, check_out_dir, new_tile_set, place, sha256_file, write_mask
+
+
+def parse_args(argv=None):
+    parser = Parser(__doc__)
+    parser.add_path("--in-dir", "data/openearthmap_filtered", "tile set in OpenEarthMap's classes")
+    parser.add_path("--out-dir", "data/openearthmap_relabelled", "tile set to write")
+    parser.add_path("--train-dir", "data/biodiversity_split/train", "Biodiversity tiles to compare resolutions with")
+    add_gsd(parser)
+    parser.add_argument("--mode", choices=["link", "copy"], default="link", help="how unchanged files are taken over")
+    parser.add_overwrite()
+    return parser.parse_args(argv)
+
+
+def relabel(label: np.ndarray, lookup: np.ndarray, source: Path) -> np.ndarray:
+    """(H, W) uint8 OpenEarthMap ids → (H, W) uint8 Biodiversity ids; UserError on any other id.
+
+    Args:
+        label: (H, W) uint8 OpenEarthMap ids.
+        lookup: (T,) uint8, the class that each OpenEarthMap id becomes.
+        source: the file that the label comes from, for the message.
+    """
+    unknown = np.setdiff1d(label, np.arange(len(lookup)))
+    if unknown.size:
+        raise UserError(f"{source}: ids {unknown.tolist()} are not OpenEarthMap classes, expected 0-{len(lookup) - 1}.")
+    return lookup[label]
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    taxonomy = load_taxonomy(args.root)
+    source = TileSet.open(args.in_dir, made_by="data_prep.filter_oem_rural").require_taxonomy(OPENEARTHMAP)
+    require_gsd(source, args.gsd)
+    check_out_dir(args.out_dir, args.overwrite, inputs=[source.path])
+    compare_gsd(source, args.train_dir, args.gsd)
+    lookup = taxonomy.hard_lookup()
+    facts = {"gsd": args.gsd}
+    with new_tile_set(args.out_dir, args, taxonomy=taxonomy, split="pool", made_from=[source], **facts) as out:
+        for tile in tqdm(source, desc="Relabelling", unit="tile"):
+            mask = relabel(tile.read_mask(), lookup, tile.mask_path)
+            image_path, mask_path = out.image_path(tile.id), out.mask_path(tile.id)
+            if args.gsd:
+                entry = write_resampled(tile, mask, args.gsd, image_path, mask_path, taxonomy)
+            else:
+                place(tile.image_path, image_path, args.mode)
+                write_mask(mask_path, mask)
+                pixels = np.bincount(mask.ravel(), minlength=taxonomy.num_classes).tolist()
+                entry = {**tile.entry, "mask_sha256": sha256_file(mask_path), "pixels": pixels}
+            out.record(tile.id, entry)
+
+    before = source.pixels
+    rows = [
+        [name, taxonomy.classes[lookup[i]], f"{before[i] / before.sum():.1%}"]
+        for i, name in enumerate(OPENEARTHMAP.classes)
+    ]
+    print(table(["OpenEarthMap", "becomes", "share of all pixels"], rows))
+    empty = sum(not any(entry["pixels"][1:]) for entry in out.entries.values())
+    print(f"{empty} of {len(out)} tiles are {taxonomy.void} throughout; they are kept, and never drawn in training")
+    print(out.summary())
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,286 @@
+r"""Split the raw Biodiversity tiles into train, val and test.
+
+Whole spatial blocks are drawn where the tiles are georeferenced, so that neighbours stay on one side; each split
+gets every class in about its overall share. Images become 8-bit RGB here, once; the scaling comes from train alone.
+
+    python -m data_prep.split_biodiversity --seed 42
+"""
+
+import functools
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from common.cli import Parser, UserError, fraction, map_progress, positive_float, run
+from common.raw import (
+    PERCENTILES,
+    SAMPLE_IN_ALL,
+    SAMPLE_PER_TILE,
+    Inspection,
+    RawTile,
+    add_bands,
+    chosen_bands,
+    find_raw,
+    inspect,
+    mixed_units,
+    percentile_ranges,
+    read_raw,
+    repeated_images,
+    sample,
+    to_8bit,
+)
+from common.splitting import joined, overlapping, spatial_blocks, stratify
+from common.taxonomy import IGNORE_INDEX, load_taxonomy
+from common.text import some, table, warn
+from common.tiles import (
+    TileSetWriter,
+    check_out_dir,
+    describe_tile,
+    new_folder,
+    place,
+    read_mask,
+    write_image,
+    write_mask,
+)
+
+SPLITS = ("train", "val", "test")
+MANY_BLOCKS, FEW_BLOCKS = (0.8, 0.1, 0.1), (0.6, 0.2, 0.2)
+BLOCKS_FOR_TENTHS = 100
+BLOCKS_FOR_INTERVALS = 10
+AUDIT = "python -m data_prep.check_biodiversity"
+
+
+def parse_args(argv=None):
+    parser = Parser(__doc__)
+    parser.add_path("--in-dir", "data/biodiversity_raw", "folder with images/*.tif and masks/*.png")
+    parser.add_path("--out-dir", "data/biodiversity_split", "folder that gets train, val and test")
+    parser.add_argument(
+        "--strategy",
+        choices=["blocks", "random"],
+        help="draw whole spatial blocks, or single tiles (default: blocks where all tiles are georeferenced)",
+    )
+    parser.add_argument(
+        "--block-size", type=positive_float, metavar="METRES", help="side of a block (default: two tile sides)"
+    )
+    parser.add_argument(
+        "--fractions",
+        type=fraction,
+        nargs=3,
+        metavar=("TRAIN", "VAL", "TEST"),
+        help=f"shares of the tiles (default: 0.8 0.1 0.1, or 0.6 0.2 0.2 under {BLOCKS_FOR_TENTHS} blocks)",
+    )
+    parser.add_argument(
+        "--stretch",
+        choices=["train", "tile"],
+        default="train",
+        help="range that becomes 0-255 in images that are not 8-bit: one for all, from train, or each tile's own",
+    )
+    add_bands(parser)
+    parser.add_argument("--exclude", type=Path, metavar="FILE", help="tile ids to leave out, one a line")
+    parser.add_argument("--mode", choices=["link", "copy"], default="link", help="how unchanged files are taken over")
+    parser.add_seed()
+    parser.add_workers()
+    parser.add_overwrite()
+    args = parser.parse_args(argv)
+    if args.fractions is not None and (abs(sum(args.fractions) - 1) > 1e-6 or min(args.fractions) == 0):
+        parser.error(f"--fractions {' '.join(map(str, args.fractions))} must be above 0 and sum to 1")
+    return args
+
+
+def read_excluded(path: Path | None, known: set[str]) -> set[str]:
+    """The tile ids of an exclude file; UserError where it names tiles that are not in the raw folder."""
+    if path is None:
+        return set()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"--exclude {path} is no file. Write it first: {AUDIT}") from None
+    ids = {line.strip() for line in lines} - {""}
+    if ids - known:
+        raise UserError(
+            f"--exclude {path} names {len(ids - known)} tiles that are not in --in-dir: {some(sorted(ids - known))}. "
+            f"Write it again: {AUDIT}"
+        )
+    return ids
+
+
+def inspect_all(args, bands, taxonomy) -> tuple[list[Inspection], set[str], dict[str, str]]:
+    """Inspections of the tiles to split, the excluded ids, and the repeated images that are left out.
+
+    Raises:
+        UserError: a tile that is not excluded cannot be used.
+    """
+    tiles, problems = find_raw(args.in_dir)
+    excluded = read_excluded(args.exclude, {t.id for t in tiles} | {p.tile_id for p in problems})
+    tiles = [tile for tile in tiles if tile.id not in excluded]
+    look = functools.partial(inspect, bands=bands, taxonomy=taxonomy)
+    found = list(map_progress(look, tiles, workers=args.workers, desc="Inspecting"))
+    problems = [p for p in problems if p.tile_id not in excluded] + [p for i in found for p in i.problems]
+    fatal = [problem for problem in problems if problem.fatal]
+    if fatal:
+        lines = "\n".join(f"  {problem.text}" for problem in fatal[:10])
+        more = f"\n  and {len(fatal) - 10} more" if len(fatal) > 10 else ""
+        raise UserError(
+            f"{args.in_dir}: {len({p.tile_id for p in fatal})} tiles cannot be used:\n{lines}{more}\n"
+            f"See all of them, and get a list for --exclude: {AUDIT} --root {args.root}"
+        )
+    repeated = repeated_images(found)
+    return [i for i in found if i.tile.id not in repeated], excluded, repeated
+
+
+def sample_tile(tile: RawTile, *, bands, limit: int) -> np.ndarray:
+    """(3, P) float32 pixels of a tile for the scaling."""
+    return sample(read_raw(tile.image, bands), limit)
+
+
+def choose_stretch(args, bands, found: list[Inspection], in_train: np.ndarray) -> dict | None:
+    """The ``stretch`` of the manifests; None where every tile is 8-bit. Only train tiles are looked at."""
+    if not any(i.needs_stretch for i in found):
+        return None
+    if args.stretch == "tile":
+        return {"kind": "tile", "percentiles": list(PERCENTILES), "ranges": None}
+    needing = [i for i, train in zip(found, in_train, strict=True) if i.needs_stretch and i.ranges and train]
+    if not needing:
+        raise UserError(
+            f"{args.in_dir}: some tiles are not 8-bit, but none of them is in train, so that train gives no range to "
+            "scale them. Use --stretch tile, or another --seed."
+        )
+    mixed = mixed_units(needing)
+    if mixed:
+        warn(f"train: {mixed}")
+    limit = min(SAMPLE_PER_TILE, max(1, SAMPLE_IN_ALL // len(needing)))
+    pick = functools.partial(sample_tile, bands=bands, limit=limit)
+    samples = list(map_progress(pick, [i.tile for i in needing], workers=args.workers, desc="Value range of train"))
+    ranges = percentile_ranges(np.concatenate(samples, axis=1))
+    return {"kind": "train", "percentiles": list(PERCENTILES), "ranges": ranges}
+
+
+def write_tile(item: tuple[RawTile, Path, Path], *, bands, stretch, mode: str, num_classes: int) -> dict:
+    """Write a raw tile's image and mask as the pipeline reads them; returns the manifest entry."""
+    tile, image_path, mask_path = item
+    raw = read_raw(tile.image, bands)
+    mask = read_mask(tile.mask)
+    ranges = None
+    if raw.needs_stretch and raw.valid.any():
+        ranges = stretch["ranges"] or percentile_ranges(sample(raw, SAMPLE_PER_TILE))
+    image = to_8bit(raw, ranges)
+    if raw.as_it_is:
+        place(tile.image, image_path, mode)
+    else:
+        write_image(image_path, image, crs=raw.crs, transform=raw.transform)
+    if mask[~raw.valid].any():
+        mask = np.where(raw.valid, mask, np.uint8(IGNORE_INDEX))
+        write_mask(mask_path, mask)
+    else:
+        place(tile.mask, mask_path, mode)
+    return describe_tile(image, mask, image_path, mask_path, raw.place, num_classes)
+
+
+def warn_of_absent(taxonomy, chosen: np.ndarray, pixels: np.ndarray, units: np.ndarray) -> None:
+    """Name the classes that a split lacks."""
+    for k, name in enumerate(taxonomy.foreground):
+        lacking = [split for s, split in enumerate(SPLITS) if not pixels[chosen == s, k].any()]
+        holders = np.unique(units[pixels[:, k] > 0])
+        if lacking:
+            warn(f"{name} does not occur in {' and '.join(lacking)}: it is in {len(holders)} blocks only.")
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    taxonomy = load_taxonomy(args.root)
+    bands = chosen_bands(args)
+    for split in SPLITS:
+        check_out_dir(args.out_dir / split, args.overwrite, inputs=[args.in_dir])
+    found, excluded, repeated = inspect_all(args, bands, taxonomy)
+    places = [{**i.place, "height": i.height, "width": i.width} for i in found]
+    pixels = np.array([i.pixels[1:] for i in found], np.int64).reshape(len(found), -1)
+
+    unplaced = sum(p["bounds"] is None for p in places)
+    strategy = args.strategy or ("random" if unplaced else "blocks")
+    blocks = spatial_blocks(places, args.block_size)
+    names = [block or f"tile {i.tile.id}" for block, i in zip(blocks, found, strict=True)]
+    block_count = len(set(names))
+    if strategy == "blocks" and unplaced:
+        warn(f"{unplaced} of {len(found)} tiles are not georeferenced: each of them is a block of its own.")
+    groups = names if strategy == "blocks" else [i.tile.id for i in found]
+    units = joined(groups, overlapping(places, places)) if found else np.zeros(0, np.int64)
+    fractions = tuple(args.fractions or (MANY_BLOCKS if block_count >= BLOCKS_FOR_TENTHS else FEW_BLOCKS))
+    if not len(units) or units.max() + 1 < len(SPLITS):
+        raise UserError(
+            f"{args.in_dir}: {len(found)} tiles in {len(set(units))} blocks (tiles that overlap form one) cannot make "
+            "three splits. Use a smaller --block-size or --strategy random, or add tiles."
+        )
+    chosen = stratify(units, pixels, fractions, args.seed)
+    for s, split in enumerate(SPLITS):
+        if not pixels[chosen == s].any():
+            raise UserError(
+                f"{args.in_dir}: no tile of {split} would have a labelled pixel ({int((pixels.sum(axis=1) > 0).sum())} "
+                f"of {len(found)} tiles have any). Label more tiles, or use a smaller --block-size."
+            )
+    stretch = choose_stretch(args, bands, found, chosen == 0)
+
+    block_sets = [{names[i] for i in np.flatnonzero(chosen == s)} for s in range(len(SPLITS))]
+    write = functools.partial(
+        write_tile, bands=bands, stretch=stretch, mode=args.mode, num_classes=taxonomy.num_classes
+    )
+    with ExitStack() as stack:
+        writers = []
+        for split in SPLITS:
+            folder = stack.enter_context(new_folder(args.out_dir / split, args.overwrite, inputs=[args.in_dir]))
+            writers.append(TileSetWriter(args.out_dir / split, folder, taxonomy, args.mode))
+        items = [
+            (i.tile, writers[s].image_path(i.tile.id), writers[s].mask_path(i.tile.id))
+            for i, s in zip(found, chosen, strict=True)
+        ]
+        entries = map_progress(write, items, workers=args.workers, desc="Writing")
+        for i, s, block, entry in zip(found, chosen, blocks, entries, strict=True):
+            writers[s].record(i.tile.id, {**entry, "block": block, "source": "biodiversity"})
+        for s, writer in enumerate(writers):
+            shared = {} if s == 0 else {"blocks_shared_with_train": len(block_sets[s] & block_sets[0])}
+            writer.write_manifest(
+                split=SPLITS[s],
+                args=args,
+                inputs=[args.in_dir],
+                stretch=stretch,
+                bands=list(bands),
+                split_strategy=strategy,
+                block_size=args.block_size,
+                seed=args.seed,
+                fractions=list(fractions),
+                excluded=sorted(excluded),
+                repeated_images=repeated,
+                **shared,
+            )
+
+    rows = []
+    for s, (split, writer) in enumerate(zip(SPLITS, writers, strict=True)):
+        here = writer.pixels
+        shares = [f"{share:.1%}" for share in here[1:] / here[1:].sum()]
+        rows.append([split, len(writer), len(block_sets[s]), *shares, f"{here[0] / here.sum():.1%}"])
+    header = ["split", "tiles", "blocks", *taxonomy.foreground, f"{taxonomy.void} (of all)"]
+    print(table(header, rows))
+    print(f"{args.out_dir}: {len(found)} tiles, strategy {strategy}, fractions {' '.join(f'{f:g}' for f in fractions)}")
+    if excluded or repeated:
+        print(
+            f"left out: {len(excluded)} excluded, {len(repeated)} that repeat another image ({some(repeated) or '-'})"
+        )
+    if stretch:
+        count = sum(i.needs_stretch for i in found)
+        print(f"{count} tiles scaled to 8 bit, range of {stretch['kind']}: {stretch['ranges'] or 'each its own'}")
+    warn_of_absent(taxonomy, chosen, pixels, units)
+    if len(block_sets[1]) < BLOCKS_FOR_INTERVALS:
+        warn(
+            f"val has {len(block_sets[1])} spatial blocks; under {BLOCKS_FOR_INTERVALS} no interval can be given for "
+            "a difference between stages. Use a larger share in --fractions, or a smaller --block-size."
+        )
+    crossing = [len(block_sets[s] & block_sets[0]) for s in (1, 2)]
+    if any(crossing):
+        warn(
+            f"{crossing[0]} blocks of val and {crossing[1]} of test have neighbours in train, so that scores are "
+            "higher than on new ground. --strategy blocks keeps neighbours together."
+        )
+
+
+if __name__ == "__main__":
+    run(main)

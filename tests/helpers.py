@@ -1,0 +1,148 @@
+"""Small data sets that several tests share: raw tiles, an OpenEarthMap tree, and a root with all data steps done."""
+
+import contextlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from PIL import Image
+from rasterio.transform import from_origin
+
+from common.taxonomy import BIODIVERSITY, OPENEARTHMAP, Taxonomy
+from data_prep import (
+    analyze_class_distribution,
+    check_leakage,
+    combine_biodiversity_oem,
+    filter_oem_rural,
+    prepare_oem_teacher,
+    relabel_oem,
+    replicate_minority,
+    split_biodiversity,
+)
+
+CRS = "EPSG:32633"
+GSD = 0.5
+OEM_RAW = Path("data/openearthmap_raw/OpenEarthMap/OpenEarthMap_wo_xBD")
+THREE_CLASSES = Taxonomy(
+    classes=("Nothing", "Wet", "Dry", "Bright"),
+    colors=("#000000", "#0000ff", "#ffaa00", "#ffffff"),
+    from_openearthmap={
+        name: {"Wet" if name == "Water" else "Nothing" if name in ("Unknown", "Bareland") else "Dry": 1.0}
+        for name in OPENEARTHMAP.classes
+    },
+)
+
+
+def write_tif(path: Path, pixels: np.ndarray, *, origin=None, gsd=GSD, crs=CRS, **profile) -> None:
+    """Write (B, H, W) as GeoTIFF; ``origin`` is (left, top) in metres, None leaves the tile without a place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bands, height, width = pixels.shape
+    place = {"crs": crs, "transform": from_origin(*origin, gsd, gsd)} if origin else {}
+    with rasterio.open(
+        path, "w", driver="GTiff", count=bands, height=height, width=width, dtype=pixels.dtype, **place, **profile
+    ) as dst:
+        dst.write(pixels)
+
+
+def write_png(path: Path, mask: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask).save(path)
+
+
+def paint(mask: np.ndarray, num_classes: int, rng) -> np.ndarray:
+    """(H, W) class ids → (3, H, W) uint8: a colour a class, with noise."""
+    palette = np.random.default_rng(7).integers(40, 216, (num_classes, 3))
+    noise = rng.normal(0, 18, (3, *mask.shape))
+    return np.clip(np.moveaxis(palette[mask], -1, 0) + noise, 0, 255).astype(np.uint8)
+
+
+def landscape(height: int, width: int, num_classes: int, rng) -> np.ndarray:
+    """(H, W) uint8 ids: the first two classes in broad zones, the others in small rectangles, a strip of void."""
+    rows = np.linspace(0, 3, height)[:, None] + 0.3 * np.sin(np.linspace(0, 9, width))[None]
+    mask = np.where(rows % 1 < 0.65, 1, 2).astype(np.uint8)
+    for label in range(3, num_classes):
+        for top in range(8, height - 32, 96):
+            left = int(rng.integers(0, width - 32))
+            mask[top + int(rng.integers(0, 24)) :, left:][:28, :30] = label
+    mask[:, : width // 40] = 0
+    return mask
+
+
+def write_taxonomy(root: Path, taxonomy: Taxonomy) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "taxonomy.json").write_text(json.dumps(taxonomy.to_json()))
+
+
+def make_biodiversity(root: Path, *, rows=8, columns=8, size=64, taxonomy: Taxonomy = BIODIVERSITY, seed=0) -> None:
+    """Touching 8-bit RGB tiles cut from one generated scene, under ROOT/data/biodiversity_raw."""
+    rng = np.random.default_rng(seed)
+    scene = landscape(rows * size, columns * size, taxonomy.num_classes, rng)
+    image = paint(scene, taxonomy.num_classes, rng)
+    raw = root / "data" / "biodiversity_raw"
+    for r in range(rows):
+        for c in range(columns):
+            cut = (slice(r * size, (r + 1) * size), slice(c * size, (c + 1) * size))
+            origin = (500_000 + c * size * GSD, 5_000_000 - r * size * GSD)
+            write_tif(raw / "images" / f"tile_{r}_{c}.tif", image[:, *cut], origin=origin)
+            write_png(raw / "masks" / f"tile_{r}_{c}.png", scene[cut])
+
+
+def make_oem(root: Path, *, size=96, seed=1) -> None:
+    """Three OpenEarthMap regions of six tiles, one built up; a label without image, an image without label."""
+    rng = np.random.default_rng(seed)
+    built, rural = OPENEARTHMAP.index("Building"), OPENEARTHMAP.num_classes
+    for n, region in enumerate(("fields", "hills", "town")):
+        for i in range(6):
+            label = landscape(size, size, OPENEARTHMAP.num_classes, rng)
+            for ids in range(1, rural):
+                row, column = divmod(ids - 1, 4)
+                label[row * 12 : row * 12 + 12, column * 12 + i : column * 12 + 12 + i] = ids
+            if region == "town":
+                label[30:] = built
+            origin = (700_000 + n * 20_000 + (i % 3) * size * GSD, 5_000_000 - (i // 3) * size * GSD)
+            folder = root / OEM_RAW / region
+            image = paint(label, OPENEARTHMAP.num_classes, rng)
+            if (region, i) != ("town", 5):
+                write_tif(folder / "images" / f"{region}_{i}.tif", image, origin=origin)
+            if (region, i) != ("hills", 5):
+                write_tif(folder / "labels" / f"{region}_{i}.tif", label[None], origin=origin)
+
+
+def make_raw(root: Path, *, taxonomy: Taxonomy = BIODIVERSITY, seed=0) -> None:
+    """Raw Biodiversity tiles (64 of 64 px) and an OpenEarthMap tree; a taxonomy.json where it is not the built-in."""
+    if taxonomy != BIODIVERSITY:
+        write_taxonomy(root, taxonomy)
+    make_biodiversity(root, taxonomy=taxonomy, seed=seed)
+    make_oem(root, seed=seed + 1)
+
+
+def quiet(main, *flags) -> str:
+    """Run a script's main without its progress bars; returns what it printed."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+        main([str(flag) for flag in flags])
+    return out.getvalue()
+
+
+def prepare_root(root: Path, *, taxonomy: Taxonomy = BIODIVERSITY, seed=0) -> Path:
+    """Make raw data and run every data step on them through its main; returns the root."""
+    make_raw(root, taxonomy=taxonomy, seed=seed)
+    run_data_steps(root)
+    return root
+
+
+def run_data_steps(root: Path, *flags) -> None:
+    """Every data step after the audit, in order; ``flags`` go to each of them."""
+    for step in (
+        split_biodiversity,
+        analyze_class_distribution,
+        replicate_minority,
+        filter_oem_rural,
+        prepare_oem_teacher,
+        relabel_oem,
+        combine_biodiversity_oem,
+        check_leakage,
+    ):
+        quiet(step.main, "--root", root, *flags)

@@ -1,0 +1,72 @@
+"""What the documents tell a user to type is what the scripts accept."""
+
+import importlib
+import itertools
+import re
+import shlex
+
+import pytest
+
+import reproduce
+
+DOCUMENTS = ("README.md", *reproduce.DOCUMENTS, "model_weights/README.md")
+FENCES_TO_TYPE = ("bash", "console")
+
+
+def documented_commands():
+    """(document, module, flags) of each command that starts a script of this repository, in any fenced block."""
+    for document in DOCUMENTS:
+        path = reproduce.REPOSITORY / document
+        blocks = reproduce.read_blocks(path.read_text("utf-8")) if path.exists() else []
+        text = "\n".join(block for kind, _, block in blocks if kind in FENCES_TO_TYPE)
+        for line in text.replace("\\\n", " ").splitlines():
+            if re.search(r"\b(python|torchrun) ", line):
+                yield from ((document, *command) for command in plain_commands(line))
+
+
+def plain_commands(line: str):
+    """Yield (module, flags) of each ``... -m package.module flags`` and ``python reproduce.py flags`` of a line."""
+    line = re.sub(r"\$\{?\w+\}?", "1", line.removeprefix("$ "))  # the variable of a loop over seeds
+    words = shlex.shlex(line, posix=True, punctuation_chars=True)
+    words.whitespace_split = True
+    for is_separator, command in itertools.groupby(words, key=lambda word: set(word) <= set(";|&<>()")):
+        command = tuple(command)
+        for k, (before, word) in enumerate(itertools.pairwise(command), 2):
+            if not is_separator and (before == "-m" and "." in word or word == "reproduce.py"):
+                yield word.removesuffix(".py"), command[k:]
+                break
+
+
+def test_commands_are_found_in_loops_and_launchers():
+    line = "for s in 1 2; do python -m a.b --seed $s | tee x; done  # python -m no.comment"
+    assert list(plain_commands(line)) == [("a.b", ("--seed", "1"))]
+    assert list(plain_commands("$ torchrun --nproc_per_node 2 -m a.b --x")) == [("a.b", ("--x",))]
+    assert list(plain_commands("python reproduce.py --list")) == [("reproduce", ("--list",))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_document_exists_and_is_well_formed(document):
+    assert list(reproduce.read_blocks((reproduce.REPOSITORY / document).read_text("utf-8")))
+
+
+@pytest.mark.parametrize(("document", "module", "flags"), sorted(set(documented_commands())))
+def test_documented_command_parses(document, module, flags, capsys):
+    try:
+        importlib.import_module(module).parse_args(flags)
+    except SystemExit as stopped:
+        asked_for_help = stopped.code == 0 and "--help" in flags
+        assert asked_for_help, f"{document}: {module} {shlex.join(flags)}: {capsys.readouterr().err}"
+
+
+def test_each_reproduce_document_has_steps_that_reproduce_py_reads():
+    steps = reproduce.read_steps(reproduce.REPOSITORY)
+    assert {step.document for step in steps} == set(reproduce.DOCUMENTS)
+
+
+def test_make_targets_in_the_documents_exist():
+    makefile = (reproduce.REPOSITORY / "Makefile").read_text("utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.M))
+    for document in DOCUMENTS:
+        for kind, _, block in reproduce.read_blocks((reproduce.REPOSITORY / document).read_text("utf-8")):
+            named = re.findall(r"^(?:\$ )?make ([a-z-]+)", block, re.M) if kind in FENCES_TO_TYPE else []
+            assert set(named) <= targets, f"{document} names {sorted(set(named) - targets)}"

@@ -1,0 +1,100 @@
+r"""Score how difficult each training tile is for the stage 2 network; stages 3 to 6 draw tiles by these weights.
+
+The score of a tile is its mean cross-entropy over labelled pixels under the last stage 2 checkpoint of the same
+seed. A replica has the weight of its base, since it has the same pixels.
+
+    python -m training.score_difficulty
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from common.cli import Parser, UserError, command_for, non_negative_float, run
+from common.device import resolve_device
+from common.figures import new_figure, save_figure
+from common.inference import predict_tiles
+from common.models import finished_checkpoint
+from common.samplers import difficulty_weights, write_difficulty
+from common.taxonomy import IGNORE_INDEX, load_taxonomy
+from common.tiles import TileSet
+
+
+def parse_args(argv=None):
+    parser = Parser(__doc__)
+    parser.add_path("--train-dir", "data/biodiversity_split/train_rep", "tile set to score")
+    parser.add_path(
+        "--checkpoint", "model_weights/biodiversity/stage2_replication/seed{seed}/last.pt", "stage 2 checkpoint"
+    )
+    parser.add_path("--out", "artifacts/seed{seed}/tile_difficulty.tsv", "table of tile weights to write")
+    parser.add_argument(
+        "--alpha", type=non_negative_float, default=2.0, help="the most difficult tiles weigh 1 + alpha"
+    )
+    parser.add_seed()
+    parser.add_device()
+    parser.add_workers()
+    parser.add_overwrite()
+    return parser.parse_args(argv)
+
+
+def tile_losses(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(N, C, H, W) logits and (N, H, W) int64 mask → (N,) mean cross-entropy over labelled pixels; 0 without any."""
+    labelled = mask != IGNORE_INDEX
+    entropy = F.cross_entropy(logits[:, 1:], (mask - 1).clamp(min=0), reduction="none") * labelled
+    return entropy.sum(dim=(1, 2)) / labelled.sum(dim=(1, 2)).clamp(min=1)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    if args.out.exists() and not args.overwrite:
+        raise UserError(f"{args.out} exists. Replace it with --overwrite, or choose another --out.")
+    tiles = TileSet.open(args.train_dir, "data_prep.replicate_minority")
+    tiles.require_split("train", "--train-dir").require_taxonomy(load_taxonomy(args.root))
+    checkpoint = finished_checkpoint(
+        args.checkpoint, "stage2_replication", command_for("training.train_stage2_replication", args, "--seed")
+    )
+    if checkpoint.metadata["train"]["digest"] != tiles.digest:
+        raise UserError(
+            f"{args.checkpoint} was trained on other tiles than {args.train_dir} holds. Train it again: "
+            + command_for("training.train_stage2_replication", args, "--seed")
+            + " --overwrite"
+        )
+    device = resolve_device(args.device)
+    model = checkpoint.build().to(device)
+
+    bases = [tile for tile in tiles if tile.base == tile.id]
+    loss_of = {}
+    for index, mask, logits in predict_tiles(model, bases, device=device, workers=args.workers, desc="Scoring"):
+        losses = tile_losses(logits, mask).tolist()
+        loss_of |= {bases[i].id: loss for i, loss in zip(index.tolist(), losses, strict=True)}
+
+    scored = [tile for tile in tiles if tile.labelled]
+    difficulty, weight = difficulty_weights(np.array([loss_of[tile.base] for tile in scored]), args.alpha)
+    row_of = {
+        tile.id: (tile.labelled, f"{loss_of[tile.base]:.6f}", f"{d:.6f}", f"{w:.6f}")
+        for tile, d, w in zip(scored, difficulty, weight, strict=True)
+    }
+    unscored = (0, "0", "0", "1")  # never drawn, since nothing in it is labelled
+    write_difficulty(args.out, [(tile.id, *row_of.get(tile.id, unscored)) for tile in tiles])
+    save_figure(_plot(np.array([loss_of[tile.base] for tile in scored]), weight), args.out.with_suffix(".png"))
+    print(
+        f"{args.out}: {len(tiles)} tiles; weight 1 for {np.sum(weight == 1)}, {1 + args.alpha:g} for "
+        f"{np.sum(weight == 1 + args.alpha)}, mean {weight.mean():.2f}; {len(tiles) - len(scored)} without a label"
+    )
+
+
+def _plot(losses: np.ndarray, weights: np.ndarray):
+    figure = new_figure(7, 4)
+    axes = figure.subplots()
+    axes.hist(losses, bins=40, color="#9db4c0")
+    axes.set(xlabel="mean cross-entropy of a tile (nats)", ylabel="tiles", title="Difficulty of the training tiles")
+    order = np.argsort(losses)
+    twin = axes.twinx()
+    twin.plot(losses[order], weights[order], color="#b23a48")
+    twin.set_ylabel("tile weight", color="#b23a48")
+    twin.set_ylim(0, None)
+    return figure
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,40 @@
+r"""Stage 1: supervised training on Biodiversity alone, the baseline of every comparison.
+
+Tiles are drawn uniformly, windows at random; the loss is cross-entropy + Dice.
+
+    python -m training.train_stage1_baseline
+"""
+
+from common.cli import run
+from common.croppers import RandomCrop
+from common.engine import Recipe, fit, open_train_and_val
+from common.losses import HardLoss
+from common.models import EncoderWeights
+from common.presets import train_parser
+from common.samplers import UniformTiles
+
+STAGE = "stage1_baseline"
+
+
+def parse_args(argv=None):
+    parser = train_parser(STAGE, __doc__, train_dir="data/biodiversity_split/train")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    train, val = open_train_and_val(args, "data_prep.split_biodiversity")
+    recipe = Recipe(
+        stage=STAGE,
+        compared_with=None,
+        tiles=train,
+        sampler=UniformTiles(),
+        cropper=RandomCrop(args.crop_size),
+        init=EncoderWeights(args.encoder_weights),
+        loss=HardLoss(),
+    )
+    fit(recipe, val, args)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,40 @@
+r"""Stage 2: stage 1 on train_rep, in which the tiles with minority classes are repeated.
+
+The only change from stage 1 is the set of training tiles: data_prep.replicate_minority wrote it.
+
+    python -m training.train_stage2_replication
+"""
+
+from common.cli import run
+from common.croppers import RandomCrop
+from common.engine import Recipe, fit, open_train_and_val
+from common.losses import HardLoss
+from common.models import EncoderWeights
+from common.presets import train_parser
+from common.samplers import UniformTiles
+
+STAGE = "stage2_replication"
+
+
+def parse_args(argv=None):
+    parser = train_parser(STAGE, __doc__, train_dir="data/biodiversity_split/train_rep")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    train, val = open_train_and_val(args, "data_prep.replicate_minority")
+    recipe = Recipe(
+        stage=STAGE,
+        compared_with="stage1_baseline",
+        tiles=train,
+        sampler=UniformTiles(),
+        cropper=RandomCrop(args.crop_size),
+        init=EncoderWeights(args.encoder_weights),
+        loss=HardLoss(),
+    )
+    fit(recipe, val, args)
+
+
+if __name__ == "__main__":
+    run(main)

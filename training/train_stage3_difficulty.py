@@ -1,0 +1,42 @@
+r"""Stage 3: stage 2 plus difficulty-weighted tile sampling.
+
+The only change from stage 2 is the sampler: tiles are drawn in proportion to the weights that
+training.score_difficulty wrote from the stage 2 checkpoint of the same seed.
+
+    python -m training.train_stage3_difficulty
+"""
+
+from common.cli import command_for, run
+from common.croppers import RandomCrop
+from common.engine import Recipe, fit, open_train_and_val
+from common.losses import HardLoss
+from common.models import EncoderWeights
+from common.presets import train_parser
+from common.samplers import read_difficulty
+
+STAGE = "stage3_difficulty"
+
+
+def parse_args(argv=None):
+    parser = train_parser(STAGE, __doc__, train_dir="data/biodiversity_split/train_rep")
+    parser.add_path("--difficulty", "artifacts/seed{seed}/tile_difficulty.tsv", "tile weights of score_difficulty")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    train, val = open_train_and_val(args, "data_prep.replicate_minority")
+    recipe = Recipe(
+        stage=STAGE,
+        compared_with="stage2_replication",
+        tiles=train,
+        sampler=read_difficulty(args.difficulty, train, command_for("training.score_difficulty", args, "--seed")),
+        cropper=RandomCrop(args.crop_size),
+        init=EncoderWeights(args.encoder_weights),
+        loss=HardLoss(),
+    )
+    fit(recipe, val, args)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,45 @@
+r"""Stage 4: stage 3 plus minority-aware cropping.
+
+The only change from stage 3 is the cropper: every other crop is placed so that it holds a pixel of a minority
+class of its tile. data_prep.analyze_class_distribution says which classes these are.
+
+    python -m training.train_stage4_minority_crop
+"""
+
+from common.cli import command_for, run
+from common.croppers import minority_crop
+from common.engine import Recipe, fit, open_train_and_val
+from common.losses import HardLoss
+from common.models import EncoderWeights
+from common.presets import train_parser
+from common.samplers import read_difficulty
+
+STAGE = "stage4_minority_crop"
+
+
+def parse_args(argv=None):
+    parser = train_parser(STAGE, __doc__, train_dir="data/biodiversity_split/train_rep")
+    parser.add_path("--difficulty", "artifacts/seed{seed}/tile_difficulty.tsv", "tile weights of score_difficulty")
+    parser.add_path("--distribution", "artifacts/class_distribution.json", "minority classes and their shares")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    train, val = open_train_and_val(args, "data_prep.replicate_minority")
+    recipe = Recipe(
+        stage=STAGE,
+        compared_with="stage3_difficulty",
+        tiles=train,
+        sampler=read_difficulty(args.difficulty, train, command_for("training.score_difficulty", args, "--seed")),
+        cropper=minority_crop(
+            args.crop_size, args.distribution, train, command_for("data_prep.analyze_class_distribution", args)
+        ),
+        init=EncoderWeights(args.encoder_weights),
+        loss=HardLoss(),
+    )
+    fit(recipe, val, args)
+
+
+if __name__ == "__main__":
+    run(main)

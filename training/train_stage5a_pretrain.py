@@ -1,0 +1,41 @@
+r"""Stage 5A: stage 1 on Biodiversity train and relabelled OpenEarthMap together, as pretraining for 5B and 6.
+
+The only change from stage 1 is the set of training tiles: data_prep.combine_biodiversity_oem wrote it.
+Validation stays on Biodiversity.
+
+    python -m training.train_stage5a_pretrain
+"""
+
+from common.cli import run
+from common.croppers import RandomCrop
+from common.engine import Recipe, fit, open_train_and_val
+from common.losses import HardLoss
+from common.models import EncoderWeights
+from common.presets import train_parser
+from common.samplers import UniformTiles
+
+STAGE = "stage5a_pretrain"
+
+
+def parse_args(argv=None):
+    parser = train_parser(STAGE, __doc__, train_dir="data/biodiversity_oem_combined/train")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    train, val = open_train_and_val(args, "data_prep.combine_biodiversity_oem")
+    recipe = Recipe(
+        stage=STAGE,
+        compared_with="stage1_baseline",
+        tiles=train,
+        sampler=UniformTiles(),
+        cropper=RandomCrop(args.crop_size),
+        init=EncoderWeights(args.encoder_weights),
+        loss=HardLoss(),
+    )
+    fit(recipe, val, args)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,50 @@
+r"""Stage 5B: stage 4 started from the stage 5A network, trained on Biodiversity alone.
+
+The only change from stage 4 is where the weights start: every tensor is that of the last stage 5A checkpoint of
+the same seed. Together with stage 5A this arm has seen twice the steps of stage 4.
+
+    python -m training.train_stage5b_finetune
+"""
+
+from common.cli import command_for, run
+from common.croppers import minority_crop
+from common.engine import Recipe, fit, open_train_and_val
+from common.losses import HardLoss
+from common.models import StageWeights
+from common.presets import train_parser
+from common.samplers import read_difficulty
+
+STAGE = "stage5b_finetune"
+
+
+def parse_args(argv=None):
+    parser = train_parser(STAGE, __doc__, train_dir="data/biodiversity_split/train_rep")
+    parser.add_path("--difficulty", "artifacts/seed{seed}/tile_difficulty.tsv", "tile weights of score_difficulty")
+    parser.add_path("--distribution", "artifacts/class_distribution.json", "minority classes and their shares")
+    parser.add_path(
+        "--init", "model_weights/biodiversity/stage5a_pretrain/seed{seed}/last.pt", "stage 5A checkpoint to start from"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    train, val = open_train_and_val(args, "data_prep.replicate_minority")
+    recipe = Recipe(
+        stage=STAGE,
+        compared_with="stage4_minority_crop",
+        tiles=train,
+        sampler=read_difficulty(args.difficulty, train, command_for("training.score_difficulty", args, "--seed")),
+        cropper=minority_crop(
+            args.crop_size, args.distribution, train, command_for("data_prep.analyze_class_distribution", args)
+        ),
+        init=StageWeights(
+            args.init, "stage5a_pretrain", command_for("training.train_stage5a_pretrain", args, "--preset", "--seed")
+        ),
+        loss=HardLoss(),
+    )
+    fit(recipe, val, args)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,66 @@
+r"""Stage 6: stage 5B plus distillation from the OpenEarthMap teacher.
+
+The only change from stage 5B is the loss: (1 - alpha) * hard + alpha * KD. The teacher's probabilities go through
+the class matrix of the taxonomy; pixels that it takes for Bareland, Water or Unknown teach nothing.
+
+    python -m training.train_stage6_distill
+"""
+
+import torch
+
+from common.cli import command_for, fraction, positive_float, run
+from common.croppers import minority_crop
+from common.engine import Recipe, fit, open_train_and_val
+from common.losses import KD_ALPHA, KD_TEMPERATURE, HardAndKDLoss
+from common.models import StageWeights, load_teacher
+from common.presets import train_parser
+from common.samplers import read_difficulty
+
+STAGE = "stage6_distill"
+
+
+def parse_args(argv=None):
+    parser = train_parser(STAGE, __doc__, train_dir="data/biodiversity_split/train_rep")
+    parser.add_path("--difficulty", "artifacts/seed{seed}/tile_difficulty.tsv", "tile weights of score_difficulty")
+    parser.add_path("--distribution", "artifacts/class_distribution.json", "minority classes and their shares")
+    parser.add_path(
+        "--init", "model_weights/biodiversity/stage5a_pretrain/seed{seed}/last.pt", "stage 5A checkpoint to start from"
+    )
+    parser.add_path("--teacher", "model_weights/openearthmap/teacher/seed{seed}/last.pt", "teacher checkpoint")
+    parser.add_argument(
+        "--kd-alpha", type=fraction, default=KD_ALPHA, help="weight of the KD loss; the hard loss has the rest"
+    )
+    parser.add_argument(
+        "--temperature", type=positive_float, default=KD_TEMPERATURE, help="softmax temperature of the KD loss"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    train, val = open_train_and_val(args, "data_prep.replicate_minority")
+    teacher = load_teacher(args.teacher, command_for("training.train_teacher", args, "--preset", "--seed"))
+    recipe = Recipe(
+        stage=STAGE,
+        compared_with="stage5b_finetune",
+        tiles=train,
+        sampler=read_difficulty(args.difficulty, train, command_for("training.score_difficulty", args, "--seed")),
+        cropper=minority_crop(
+            args.crop_size, args.distribution, train, command_for("data_prep.analyze_class_distribution", args)
+        ),
+        init=StageWeights(
+            args.init, "stage5a_pretrain", command_for("training.train_stage5a_pretrain", args, "--preset", "--seed")
+        ),
+        loss=HardAndKDLoss(
+            teacher.build(),
+            torch.from_numpy(train.taxonomy.class_matrix()),
+            alpha=args.kd_alpha,
+            temperature=args.temperature,
+            teacher=teacher.digest,
+        ),
+    )
+    fit(recipe, val, args)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,47 @@
+r"""The OpenEarthMap teacher of stage 6, trained in the native OpenEarthMap classes.
+
+The same loop, budget and augmentation as the stages; only stage 6 uses it, and only its predictions.
+
+    python -m training.train_teacher
+"""
+
+from common.cli import run
+from common.croppers import RandomCrop
+from common.engine import Recipe, fit, open_train_and_val
+from common.losses import HardLoss
+from common.models import EncoderWeights
+from common.presets import train_parser
+from common.samplers import UniformTiles
+from common.taxonomy import OPENEARTHMAP
+
+STAGE = "teacher"
+
+
+def parse_args(argv=None):
+    parser = train_parser(
+        STAGE,
+        __doc__,
+        train_dir="data/openearthmap_teacher/train",
+        val_dir="data/openearthmap_teacher/val",
+        out_dir="model_weights/openearthmap",
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    train, val = open_train_and_val(args, "data_prep.prepare_oem_teacher", OPENEARTHMAP)
+    recipe = Recipe(
+        stage=STAGE,
+        compared_with=None,
+        tiles=train,
+        sampler=UniformTiles(),
+        cropper=RandomCrop(args.crop_size),
+        init=EncoderWeights(args.encoder_weights),
+        loss=HardLoss(),
+    )
+    fit(recipe, val, args)
+
+
+if __name__ == "__main__":
+    run(main)
