@@ -34,7 +34,7 @@ DOCUMENTS = ("REPRODUCE_DATA.md", "REPRODUCE_TRAINING.md", "REPRODUCE_EVALUATION
 PASSED_ON = ("--preset", "--seed", "--device", "--workers", "--overwrite")
 SHELL_SYNTAX = re.compile(r"[$`*?;|&<>~]")  # what bash would expand or chain
 PROGRESS = re.compile(r"%\||\[\d\d:\d\d")  # a tqdm bar, with and without a total
-SECONDS_TO_STOP = 20  # for a child that was interrupted, before it is killed
+SECONDS_TO_STOP = 60  # for an interrupted step to write its checkpoint, before it is killed
 
 
 @dataclass
@@ -155,7 +155,7 @@ def complete_commands(steps: list[Step], root: str, given: list[list[str]], resu
     """
     probe = subprocess.run(
         [sys.executable, "-c", "import reproduce; reproduce._answer()"], cwd=REPOSITORY, text=True, capture_output=True,
-        input=json.dumps([[step.argv, ["--root", root], given] for step in steps]),
+        input=json.dumps([[step.argv, ["--root", root], given, resume and step is steps[0]] for step in steps]),
     )  # fmt: skip
     if probe.returncode:
         raise RuntimeError(f"the scripts could not be asked for their flags:\n{probe.stderr}")
@@ -163,15 +163,13 @@ def complete_commands(steps: list[Step], root: str, given: list[list[str]], resu
         if problem:
             raise UserError(f"{step}: {problem}\nThe command was: {shlex.join(argv)}")
         step.argv, step.can_resume = argv, "--resume" in taken
-    if resume and steps[0].can_resume:
-        steps[0].argv.append("--resume")
 
 
 def _answer() -> None:
     print(json.dumps([_complete(*question) for question in json.load(sys.stdin)]))
 
 
-def _complete(argv, root, given):
+def _complete(argv, root, given, resume):
     said, taken = io.StringIO(), []
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         try:
@@ -180,6 +178,8 @@ def _complete(argv, root, given):
                 parse_args(["--help"])
             usage = said.getvalue().split("\n\n")[0]  # the description below it may name flags of other scripts
             taken = re.findall(r"--\w[\w-]*", usage)
+            if resume and "--resume" in taken:  # what is continued is not replaced
+                given = [flag for flag in given if flag != ["--overwrite"]] + [["--resume"]]
             argv = sum([flag for flag in given if flag[0] in taken], argv + root)
             said.truncate(0)
             parse_args(argv[3:])
@@ -193,8 +193,8 @@ def _complete(argv, root, given):
 def run_step(argv: list[str], log_path: Path, show) -> tuple[int, float, int, list[str]]:
     """Run one command with its output in the log: exit status, seconds, peak MB of its largest process, log lines.
 
-    The command runs in a process group of its own, which an interrupt stops as a whole. ``show`` receives its latest
-    output ten times a second. When it has ended, the log keeps the last state of each progress bar.
+    The command runs in a process group of its own: an interrupt gives it time to end its work, and leaves no worker
+    behind. ``show`` receives its latest output. In the end the log keeps the last state of each progress bar.
     """
     begin, memory = time.monotonic(), 0
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -215,7 +215,7 @@ def run_step(argv: list[str], log_path: Path, show) -> tuple[int, float, int, li
                     time.sleep(0.1)
             status = process.returncode
         except KeyboardInterrupt:
-            os.killpg(process.pid, signal.SIGINT)
+            process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(SECONDS_TO_STOP)
             status = 130
@@ -254,13 +254,14 @@ def run_steps(steps: list[Step], chosen: range, args, given: list[list[str]]) ->
     logs, rows, begin = args.root / "logs", {}, time.time()
     logs.mkdir(exist_ok=True)
     table = logs / "summary.tsv"
+    show = show_latest if sys.stdout.isatty() else lambda _: None
     if args.first and table.is_file():  # go on with the table of the run that is continued
         rows = {line.split("\t")[0]: line for line in table.read_text("utf-8").splitlines()[1:]}
     width = len(str(len(steps)))
     for k in chosen:
         step, log_path = steps[k], logs / f"{k + 1:02d}_{steps[k].name}.log"
         print(f"[{k + 1:{width}}/{len(steps)}] {step.name}  (elapsed {clock(time.time() - begin)})", flush=True)
-        status, seconds, memory, lines = run_step(step.argv, log_path, show_latest if sys.stdout.isatty() else id)
+        status, seconds, memory, lines = run_step(step.argv, log_path, show)
         rows[step.name] = f"{step.name}\t{seconds:.1f}\t{status}\t{memory}"
         table.write_text("\n".join(["step\tseconds\texit_status\tpeak_memory_mb", *rows.values(), ""]), "utf-8")
         if status:

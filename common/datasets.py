@@ -53,8 +53,8 @@ def resize(image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, 
     if mask.shape == (size, size):
         return image, mask
     bands = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
-    image = np.asarray(bands.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
-    return image, np.asarray(Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST))
+    image = np.array(bands.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    return image, np.array(Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST))
 
 
 def network_input(images: torch.Tensor, photometric: torch.Tensor | None = None) -> torch.Tensor:
@@ -152,7 +152,7 @@ class WholeTiles(Dataset):
         return {
             "tile": torch.tensor(index),
             "image": torch.from_numpy(tile.read_image()),
-            "mask": torch.from_numpy(np.array(tile.read_mask())),
+            "mask": torch.from_numpy(tile.read_mask()),
         }
 
 

@@ -348,7 +348,7 @@ def _optimizer(model, args) -> torch.optim.Optimizer:
     ids = {id(parameter) for parameter in encoder}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in ids]
     groups = [{"params": encoder, "lr": args.encoder_lr}, {"params": rest, "lr": args.lr}]
-    return torch.optim.AdamW(groups, weight_decay=args.weight_decay)
+    return torch.optim.AdamW(groups, weight_decay=args.weight_decay, fused=True)
 
 
 def _lr_factor(step: int, args) -> float:

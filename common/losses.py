@@ -65,7 +65,7 @@ def hard_loss(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def kd_targets(teacher_logits, class_matrix, *, temperature):
-    """What the teacher teaches: its probabilities in Biodiversity classes, sharpened.
+    """What the teacher teaches: its probabilities in Biodiversity classes, tempered like the student's.
 
     Args:
         teacher_logits: (N, T, H, W) float.

@@ -1,17 +1,8 @@
 """Segmentation metrics, all from one confusion matrix with rows truth and columns prediction."""
 
 import numpy as np
-import torch
 
 from common.taxonomy import IGNORE_INDEX, Taxonomy
-
-
-def confusion_by_tile(truth: torch.Tensor, preds: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """(N, H, W) int64 truth and preds → (N, C, C) int64 pixel counts, rows truth; void rows are counted too."""
-    n = len(truth)
-    offset = torch.arange(n, device=truth.device)[:, None, None] * num_classes**2
-    cells = offset + truth * num_classes + preds
-    return torch.bincount(cells.flatten(), minlength=n * num_classes**2).view(n, num_classes, num_classes)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -51,3 +42,9 @@ def score(confusion: np.ndarray, taxonomy: Taxonomy) -> dict:
         },
         "absent": [name for i, name in enumerate(taxonomy.foreground, 1) if truth[i] == 0],
     }
+
+
+def mean_iou_of(metrics: dict, names: list[str]) -> float | None:
+    """Mean IoU, in what ``score`` returned, of those of the classes ``names`` that occur; None where none does."""
+    values = [metrics["classes"][name]["IoU"] for name in names if name in metrics["classes"]]
+    return float(np.mean(values)) if values else None

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from PIL import Image
 from rasterio.errors import RasterioError
 
 from common.cli import UserError, positive_int
 from common.taxonomy import IGNORE_INDEX, Taxonomy
-from common.tiles import georeference
+from common.tiles import georeference, open_raster
 
 IMAGE_SUFFIXES = (".tif", ".tiff")
 MASK_SUFFIXES = (".png",)
@@ -168,7 +167,7 @@ def bands_problem(count: int, bands: tuple[int, int, int]) -> str | None:
 
 def read_raw(path: Path, bands: tuple[int, int, int]) -> RawImage:
     """Read the chosen bands of a raw image; UserError where it has too few or holds complex numbers."""
-    with rasterio.open(path) as src:
+    with open_raster(path) as src:
         problem = bands_problem(src.count, bands)
         if problem:
             raise UserError(f"{path}: {problem}.")
@@ -245,7 +244,7 @@ def inspect(tile: RawTile, *, bands: tuple[int, int, int], taxonomy: Taxonomy) -
         if unknown:
             problems.append(Problem(tile.id, "unknown ids", unknown))
     try:
-        with rasterio.open(tile.image) as src:
+        with open_raster(tile.image) as src:
             count, dtype = src.count, src.dtypes[0]
             size, place = (src.height, src.width), georeference(src)
         if mask is not None and mask.shape != size:

@@ -3,14 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from PIL import Image
 from rasterio.transform import from_bounds
 
 from common.cli import UserError, positive_float
 from common.taxonomy import Taxonomy
 from common.text import some, warn
-from common.tiles import Tile, TileSet, describe_tile, write_image, write_mask
+from common.tiles import Tile, TileSet, describe_tile, open_raster, write_image, write_mask
 
 FAR_APART = 1.5
 
@@ -49,7 +48,7 @@ def write_resampled(
     """
     image, mask = resample(tile.read_image(), mask, tile.entry["gsd"] / gsd)
     bounds = tile.entry["bounds"]
-    with rasterio.open(tile.image_path) as src:
+    with open_raster(tile.image_path) as src:
         crs = src.crs
     write_image(image_path, image, crs=crs, transform=from_bounds(*bounds, width=mask.shape[1], height=mask.shape[0]))
     write_mask(mask_path, mask)

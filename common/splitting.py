@@ -8,7 +8,7 @@ from rasterio.crs import CRS
 from common.cli import UserError
 from common.tiles import METRES_PER_DEGREE
 
-RESTARTS = 64
+FEWEST_DRAWS, MOST_DRAWS = 64, 512  # few units need more draws until one fits, and cost less each
 EDGE = 1e-6  # of a block side: rounding of coordinates moves no centre over a block's edge
 TOUCH = 0.01  # pixels: tiles that share less than this share an edge, not ground
 
@@ -153,8 +153,11 @@ def _missing(chosen: np.ndarray, present: np.ndarray, splits: int) -> list[tuple
     return [(s, int(k)) for s in range(splits) for k in enough if not present[chosen == s][:, k].any()]
 
 
-def _repair(chosen: np.ndarray, present: np.ndarray, sizes: np.ndarray, splits: int) -> np.ndarray:
-    """Move single units so that fewer classes are missing, as long as a move helps; smallest units first."""
+def _repair(chosen: np.ndarray, present: np.ndarray, sizes: np.ndarray, splits: int) -> tuple[np.ndarray, int]:
+    """Move single units so that fewer classes are missing, as long as a move helps; and how many are missing still.
+
+    Small units are moved first.
+    """
     chosen = chosen.copy()
     missing = _missing(chosen, present, splits)
     improved = True
@@ -170,7 +173,7 @@ def _repair(chosen: np.ndarray, present: np.ndarray, sizes: np.ndarray, splits: 
                     break
             if improved:
                 break
-    return chosen
+    return chosen, len(missing)
 
 
 def _distance(chosen: np.ndarray, pixels: np.ndarray, sizes: np.ndarray, fractions: np.ndarray) -> float:
@@ -189,11 +192,11 @@ def _distance(chosen: np.ndarray, pixels: np.ndarray, sizes: np.ndarray, fractio
 
 
 def stratify(
-    units: np.ndarray, pixels: np.ndarray, fractions: tuple[float, ...], seed: int, restarts: int = RESTARTS
+    units: np.ndarray, pixels: np.ndarray, fractions: tuple[float, ...], seed: int, draws: int | None = None
 ) -> np.ndarray:
     """(N,) int64 split of each tile, drawn so that each split has every class in about its overall share.
 
-    Whole units are drawn by iterative stratification over the classes they contain; of ``restarts`` draws the one
+    Whole units are drawn by iterative stratification over the classes they contain; of many draws the one
     is kept in which the fewest classes are missing from a split, and of those the one whose shares are closest.
 
     Args:
@@ -201,6 +204,7 @@ def stratify(
         pixels: (N, K) int64 labelled pixels of each class.
         fractions: share of the tiles of each split; sums to 1.
         seed: of the draws.
+        draws: how many to choose from; None takes 64 to 512, the more the fewer units there are.
 
     Raises:
         UserError: there are fewer units than splits.
@@ -215,12 +219,12 @@ def stratify(
     np.add.at(unit_pixels, units, pixels)
     present = unit_pixels > 0
     best, best_key = None, None
-    for restart in range(restarts):
-        rng = np.random.default_rng([seed, restart])
+    for draw in range(draws or int(np.clip(50_000 // count, FEWEST_DRAWS, MOST_DRAWS))):
+        rng = np.random.default_rng([seed, draw])
         chosen = _iterative_stratification(present, sizes, fractions, rng)
-        chosen = _repair(chosen, present, sizes, splits)
+        chosen, missing = _repair(chosen, present, sizes, splits)
         empty = splits - len(np.unique(chosen))
-        key = (empty, len(_missing(chosen, present, splits)), _distance(chosen, unit_pixels, sizes, fractions))
+        key = (empty, missing, _distance(chosen, unit_pixels, sizes, fractions))
         if best_key is None or key < best_key:
             best, best_key = chosen, key
     return best[units]

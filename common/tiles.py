@@ -26,12 +26,20 @@ from common.taxonomy import IGNORE_INDEX, Taxonomy, taxonomy_from_json
 MANIFEST = "manifest.json"
 METRES_PER_DEGREE = 111_320.0  # of latitude, on the WGS 84 sphere
 
-warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+
+@contextmanager
+def open_raster(path: Path, mode: str = "r", **profile):
+    """rasterio.open without its warning about rasters that have no place on earth: a tile need not have one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        dataset = rasterio.open(path, mode, **profile)
+    with dataset:
+        yield dataset
 
 
 def read_image(path: Path, window: tuple[int, int, int] | None = None) -> np.ndarray:
     """(3, H, W) uint8 image; of a window (row, column, side) in pixels only those pixels are read."""
-    with rasterio.open(path) as src:
+    with open_raster(path) as src:
         if window is None:
             return src.read()
         row, column, side = window
@@ -41,16 +49,14 @@ def read_image(path: Path, window: tuple[int, int, int] | None = None) -> np.nda
 def read_mask(path: Path) -> np.ndarray:
     """(H, W) uint8 class ids."""
     with Image.open(path) as image:
-        return np.asarray(image)
+        return np.array(image)
 
 
 def write_image(path: Path, image: np.ndarray, *, crs=None, transform=None) -> None:
     """Write a (3, H, W) uint8 image as a GeoTIFF without compression, so that windows of it are quick to read."""
     _, height, width = image.shape
     profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "height": height, "width": width}
-    with rasterio.open(
-        path, "w", **profile, crs=crs, transform=transform, photometric="RGB", interleave="pixel"
-    ) as dst:
+    with open_raster(path, "w", **profile, crs=crs, transform=transform, photometric="RGB", interleave="pixel") as dst:
         dst.write(image)
 
 

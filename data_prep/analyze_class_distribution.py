@@ -88,21 +88,22 @@ def draw(distribution: dict, taxonomy: Taxonomy, tile_count: int):
     )
     left.set_xscale("log")
     left.set_xlim(floor, 180)
-    left.axvline(100 * distribution["minority_share"], color="#444444", linestyle="--", linewidth=1)
-    left.text(
-        100 * distribution["minority_share"], 1.01, f"minority under {distribution['minority_share']:.0%}",
-        transform=left.get_xaxis_transform(), ha="center", va="bottom", fontsize=8,
-    )  # fmt: skip
+    threshold = 100 * distribution["minority_share"]
+    if threshold >= floor:
+        left.axvline(threshold, color="#444444", linestyle="--", linewidth=1)
+        where = {"transform": left.get_xaxis_transform(), "ha": "center", "va": "bottom", "fontsize": 8}
+        left.text(threshold, 1.01, f"minority under {threshold:g}%", **where)
     left.set_xlabel("share of labelled pixels, % (log scale)")
     left.xaxis.set_major_formatter("{x:g}")
     right.barh(labels, presence, color=colors, edgecolor="#444444", linewidth=0.5)
     right.set_xlim(0, 115)
     right.set_xlabel(f"tiles that contain the class, % of {tile_count}")
+    style = {"va": "center", "fontsize": 9}
+    halo = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     for row, (share, present) in enumerate(zip(shares, presence, strict=True)):
-        left.text(
-            max(share, floor) * 1.08, row, f"{share:.2g}" if share < 1 else f"{share:.1f}", va="center", fontsize=9
-        )
-        right.text(present + 1, row, f"{present:.1f}", va="center", fontsize=9)
+        percent = f"{share:.2g}" if share < 1 else f"{share:.1f}"
+        left.text(max(share, floor) * 1.08, row, percent, bbox=halo, **style)
+        right.text(present + 1, row, f"{present:.1f}", **style)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     left.invert_yaxis()
@@ -132,8 +133,8 @@ def main(argv=None):
     ]
     print(table(["class", "pixels", "share of labelled", "tiles", ""], rows))
     chosen = distribution["tiles_to_replicate"]
-    print(f"minority classes (under {args.minority_share:.0%}): {', '.join(minority) or 'none'}")
-    print(f"tiles to replicate (at least {args.tile_share:.0%} minority): {len(chosen)} of {len(train)}")
+    print(f"minority classes (under {100 * args.minority_share:g}%): {', '.join(minority) or 'none'}")
+    print(f"tiles to replicate (at least {100 * args.tile_share:g}% minority): {len(chosen)} of {len(train)}")
     print(f"{args.out} and {args.out.with_suffix('.png').name} written")
     for name, c in distribution["classes"].items():
         if not c["pixels"]:
@@ -141,7 +142,7 @@ def main(argv=None):
                 f"{name} does not occur in {args.train_dir}: nothing can be learnt of it, and it is no minority class."
             )
     if not minority:
-        warn(f"no class is under {args.minority_share:.0%}; replication needs one. Raise --minority-share.")
+        warn(f"no class is under {100 * args.minority_share:g}%; replication needs one. Raise --minority-share.")
 
 
 if __name__ == "__main__":

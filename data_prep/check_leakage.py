@@ -105,8 +105,6 @@ def compare(parts: dict[str, Part]) -> tuple[list[dict], list[dict]]:
     if "OEM teacher val" in parts and "OEM teacher train" in parts:
         pairs.append(("OEM teacher val", "OEM teacher train"))
     for held, name in pairs:
-        if (held, name) == ("test", "test"):
-            continue
         shared = shared_tiles(parts[held], parts[name])
         counts = Counter(kind for kind, _, _ in shared)
         for kind in counts:
@@ -134,15 +132,16 @@ def origins(parts: dict[str, Part]) -> list[dict]:
         if names:
             findings.append({"kind": kind, "sets": sets, "count": len(names), "text": f"{text}: {some(names)}"})
 
+    def say(kind, name, text):
+        findings.append({"kind": kind, "sets": [name], "count": 1, "text": text})
+
     train = parts["train"].tiles
     for name in ("train", "val", "test"):
         tiles = parts[name].tiles
-        add(
-            "split", [name], [] if tiles.split == name else [tiles.split],
-            f"{tiles.path} should be '{name}', but its manifest says",
-        )  # fmt: skip
+        if tiles.split != name:
+            say("split", name, f"{tiles.path} should be '{name}', but its manifest says {tiles.split}")
         if tiles.stretch != train.stretch:
-            add("stretch", [name], [tiles.path.name], "scaled to 8 bit by another range than train")
+            say("stretch", name, f"{name} was scaled to 8 bit by another range than train")
         if name != "train":
             strangers = [t.id for t in tiles if t.entry.get("source") == "openearthmap" or t.entry.get("region")]
             add("OpenEarthMap tile", [name], strangers, f"{name} holds OpenEarthMap tiles")
@@ -153,10 +152,10 @@ def origins(parts: dict[str, Part]) -> list[dict]:
         made_from = {parent["digest"] for parent in tiles.manifest["made_from"]}
         module = "replicate_minority" if name == "train_rep" else "combine_biodiversity_oem"
         if train.digest not in made_from:
-            text = f"{name} was made from another train; make it again: python -m data_prep.{module} --overwrite"
-            add("another train", [name], [tiles.path.name], text)
+            again = f"make it again: python -m data_prep.{module} --overwrite"
+            say("another train", name, f"{name} was made from another train; {again}")
         if tiles.split != "train":
-            add("split", [name], [tiles.split], f"{tiles.path} should be 'train', but its manifest says")
+            say("split", name, f"{tiles.path} should be 'train', but its manifest says {tiles.split}")
         own = [t for t in tiles if t.entry.get("source") != "openearthmap"]
         add(
             "base", [name], [t.id for t in own if t.base not in train], f"{name} holds tiles whose base is not in train"

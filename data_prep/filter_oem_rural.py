@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from rasterio.errors import RasterioError
 
 from common.cli import Parser, UserError, fraction, map_progress, positive_float, run
@@ -24,6 +23,7 @@ from common.tiles import (
     describe_tile,
     georeference,
     new_tile_set,
+    open_raster,
     place,
     read_image,
     write_image,
@@ -120,7 +120,7 @@ def find_pairs(region: Path) -> tuple[list[Pair], int, int]:
 
 def read_label(path: Path) -> np.ndarray:
     """(H, W) uint8 ids of an OpenEarthMap label; UserError where it is not one 8-bit band."""
-    with rasterio.open(path) as src:
+    with open_raster(path) as src:
         if src.count != 1 or src.dtypes[0] != "uint8":
             raise UserError(f"{path}: has {src.count} bands of {src.dtypes[0]}, expected one of uint8 class ids.")
         return src.read(1)
@@ -130,7 +130,7 @@ def look(pair: Pair) -> tuple[float, dict]:
     """Built-up share of a pair, and its place, height and width; UserError names what does not fit."""
     try:
         label = read_label(pair.label)
-        with rasterio.open(pair.image) as src:
+        with open_raster(pair.image) as src:
             count, dtype, size, where = src.count, src.dtypes[0], src.shape, georeference(src)
     except RasterioError as error:
         raise UserError(
@@ -151,7 +151,7 @@ def write_tile(item: tuple[Pair, Path, Path], *, mode: str) -> dict:
     pair, image_path, mask_path = item
     label = read_label(pair.label)
     image = read_image(pair.image)
-    with rasterio.open(pair.image) as src:
+    with open_raster(pair.image) as src:
         where, crs, transform, plain = georeference(src), src.crs, src.transform, src.count == 3 and len(src.files) == 1
     if plain:
         place(pair.image, image_path, mode)
@@ -178,8 +178,8 @@ def main(argv=None):
     kept = [pair for pair in pairs if known[pair][0] <= args.max_built]
     if not kept:
         raise UserError(
-            f"{args.in_dir}: none of {len(pairs)} tiles with image and label has at most {args.max_built:.0%} built-up "
-            "pixels. Raise --max-built, or unpack more regions."
+            f"{args.in_dir}: none of {len(pairs)} tiles with image and label has at most {100 * args.max_built:g}% "
+            "built-up pixels. Raise --max-built, or unpack more regions."
         )
     facts = {"max_built": args.max_built, "block_size": args.block_size}
     with new_tile_set(args.out_dir, args, taxonomy=OPENEARTHMAP, split="pool", inputs=[args.in_dir], **facts) as out:

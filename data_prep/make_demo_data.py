@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 import rasterio
 from PIL import Image, ImageDraw
+from rasterio import Affine
 from rasterio.crs import CRS
-from rasterio.transform import from_origin
 from scipy import ndimage
 
 from common.cli import Parser, UserError, map_progress, positive_int, run
@@ -182,7 +182,7 @@ def spline_noise(rng, shape, scale) -> np.ndarray:
     for axis, side in enumerate(shape):
         position = np.arange(side, dtype=np.float32) / np.float32(scale) + np.float32(rng.random())
         whole = position.astype(np.intp)
-        t = position - whole
+        t = position - whole.astype(np.float32)
         # uniform cubic B-spline: smooth across the knots
         weights = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
         along = (-1, 1) if axis == 0 else (1, -1)
@@ -193,7 +193,7 @@ def spline_noise(rng, shape, scale) -> np.ndarray:
 def curved_frame(rng, shape) -> tuple[np.ndarray, np.ndarray]:
     """Two (H, W) float32 coordinates in pixels, at right angles but turned and bent, along which fields lie."""
     angle = rng.uniform(0, math.pi)
-    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
+    y, x = (axis.astype(np.float32) for axis in np.ogrid[: shape[0], : shape[1]])
     u = np.float32(math.cos(angle)) * x + np.float32(math.sin(angle)) * y
     v = np.float32(-math.sin(angle)) * x + np.float32(math.cos(angle)) * y
     u += np.float32(9) * spline_noise(rng, shape, 160)
@@ -723,7 +723,7 @@ def write_geotiff(path: Path, array, left, top) -> None:
     bands, height, width = array.shape
     with rasterio.open(
         path, "w", driver="GTiff", dtype=array.dtype.name, count=bands, height=height, width=width,
-        crs=CRS.from_epsg(EPSG), transform=from_origin(left, top, PIXEL_M, PIXEL_M),
+        crs=CRS.from_epsg(EPSG), transform=Affine(PIXEL_M, 0, left, 0, -PIXEL_M, top),
         compress="deflate", predictor=3 if array.dtype.kind == "f" else 2, num_threads=1,
     ) as file:  # fmt: skip
         file.write(array)

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from PIL import Image
 from rasterio.transform import from_origin
 
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP, Taxonomy
+from common.tiles import open_raster
 from data_prep import (
     analyze_class_distribution,
     check_leakage,
@@ -40,7 +40,7 @@ def write_tif(path: Path, pixels: np.ndarray, *, origin=None, gsd=GSD, crs=CRS, 
     path.parent.mkdir(parents=True, exist_ok=True)
     bands, height, width = pixels.shape
     place = {"crs": crs, "transform": from_origin(*origin, gsd, gsd)} if origin else {}
-    with rasterio.open(
+    with open_raster(
         path, "w", driver="GTiff", count=bands, height=height, width=width, dtype=pixels.dtype, **place, **profile
     ) as dst:
         dst.write(pixels)
@@ -133,8 +133,8 @@ def prepare_root(root: Path, *, taxonomy: Taxonomy = BIODIVERSITY, seed=0) -> Pa
     return root
 
 
-def run_data_steps(root: Path, *flags) -> None:
-    """Every data step after the audit, in order; ``flags`` go to each of them."""
+def run_data_steps(root: Path) -> None:
+    """Every data step after the audit, in order."""
     for step in (
         split_biodiversity,
         analyze_class_distribution,
@@ -145,4 +145,4 @@ def run_data_steps(root: Path, *flags) -> None:
         combine_biodiversity_oem,
         check_leakage,
     ):
-        quiet(step.main, "--root", root, *flags)
+        quiet(step.main, "--root", root)

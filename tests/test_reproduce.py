@@ -179,17 +179,19 @@ def test_a_failing_step_stops_the_run_and_says_how_to_go_on(pipeline):
 
 
 def test_an_interrupted_stage_is_resumed_and_the_steps_after_it_are_not(pipeline):
-    resumable = "parser.add_argument('--resume', action='store_true')"
+    resumable = "g = parser.add_mutually_exclusive_group()"
+    resumable += "; [g.add_argument(flag, action='store_true') for flag in ('--overwrite', '--resume')]"
     pipeline.module("train.score", flags=f"parser.add_argument('--split'); {resumable}")
     flags = f"parser.add_seed(); {resumable}"
     pipeline.module("train.stage1", flags=flags, body="raise KeyboardInterrupt")
-    assert "--root demo --from stage1 --resume\n" in pipeline.run("--root", "demo", status=130).err
+    hint = "python reproduce.py --root demo --overwrite --from stage1 --resume"
+    assert f"{hint}\n" in pipeline.run("--root", "demo", "--overwrite", status=130).err
     pipeline.module("train.stage1", flags=flags)
-    pipeline.run("--root", "demo", "--from", "stage1", "--resume")
+    pipeline.run(*hint.split()[2:])
     assert pipeline.ran()[2:] == [
         "train.stage1 --seed 1 --root demo --resume",
-        "train.score --split val --root demo",
-        "train.score --split test --root demo",
+        "train.score --split val --root demo --overwrite",
+        "train.score --split test --root demo --overwrite",
     ]
 
 
@@ -198,7 +200,7 @@ def test_a_defect_in_a_step_exits_1_and_shows_its_traceback_from_the_log(pipelin
     process = pipeline.start("--root", "demo")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "    ZeroDivisionError: division by zero" in err and "reproduce.py\", line" not in err
+    assert "    ZeroDivisionError: division by zero" in err and 'reproduce.py", line' not in err
 
 
 def test_a_killed_step_is_named_with_its_signal(pipeline):

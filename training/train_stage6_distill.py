@@ -56,7 +56,7 @@ def main(argv=None):
             torch.from_numpy(train.taxonomy.class_matrix()),
             alpha=args.kd_alpha,
             temperature=args.temperature,
-            teacher=teacher.digest,
+            teacher_digest=teacher.digest,
         ),
     )
     fit(recipe, val, args)

@@ -1,0 +1,67 @@
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.helpers import prepare_root, quiet
+from training import (
+    score_difficulty,
+    train_stage1_baseline,
+    train_stage2_replication,
+    train_stage3_difficulty,
+    train_stage4_minority_crop,
+    train_stage5a_pretrain,
+    train_stage5b_finetune,
+    train_stage6_distill,
+    train_teacher,
+)
+
+# EfficientNet drops layers at random, so that these runs also show whether such draws are reproducible.
+TRAIN_FLAGS = (
+    *("--preset", "demo", "--encoder", "efficientnet-b0", "--crop-size", "32", "--batch-size", "4"),
+    *("--iterations", "2", "--val-every", "1", "--warmup", "1", "--workers", "0", "--device", "cpu"),
+)
+
+
+def train(step, root: Path, *flags) -> str:
+    """Run a training script for a few steps of a small network; returns what it printed."""
+    return quiet(step.main, "--root", root, *TRAIN_FLAGS, *flags)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Tiny networks gain nothing from threads and lose much where the machine is busy."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory) -> Path:
+    """A root with every data step done; tests read it and write elsewhere."""
+    return prepare_root(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture(scope="session")
+def trained(prepared, tmp_path_factory) -> Path:
+    """A root in which the teacher and all stages were trained for two steps; tests only read it."""
+    root = tmp_path_factory.mktemp("trained") / "root"
+    shutil.copytree(prepared, root)
+    for step in (train_teacher, train_stage1_baseline, train_stage2_replication):
+        train(step, root)
+    quiet(score_difficulty.main, "--root", root, "--device", "cpu")
+    for step in (
+        train_stage3_difficulty,
+        train_stage4_minority_crop,
+        train_stage5a_pretrain,
+        train_stage5b_finetune,
+        train_stage6_distill,
+    ):
+        train(step, root)
+    return root
+
+
+@pytest.fixture
+def difficulty_rows(trained) -> list[dict]:
+    with open(trained / "artifacts/seed42/tile_difficulty.tsv", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t"))

@@ -1,0 +1,423 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.cli import UserError
+from common.resampling import resample
+from common.splitting import joined, overlapping, spatial_blocks, stratify
+from common.taxonomy import BIODIVERSITY, OPENEARTHMAP, load_taxonomy
+from common.tiles import TileSet, open_raster, read_mask
+from data_prep import (
+    analyze_class_distribution,
+    check_biodiversity,
+    combine_biodiversity_oem,
+    filter_oem_rural,
+    prepare_oem_teacher,
+    relabel_oem,
+    replicate_minority,
+    split_biodiversity,
+)
+from data_prep.analyze_class_distribution import class_distribution
+from data_prep.filter_oem_rural import built_share
+from data_prep.relabel_oem import relabel
+from tests.helpers import OEM_RAW, THREE_CLASSES, make_biodiversity, prepare_root, quiet, run_data_steps, write_tif
+
+REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "real_data"
+SPLITS = ("train", "val", "test")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A root on which every data step has run; tests only read it."""
+    return prepare_root(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture
+def root(prepared, tmp_path):
+    """A copy of the prepared root that a test may change."""
+    shutil.copytree(prepared, tmp_path / "root")
+    return tmp_path / "root"
+
+
+def tiles(root, *parts):
+    return TileSet.open(root.joinpath("data", *parts), made_by="x")
+
+
+def splits(root):
+    return [tiles(root, "biodiversity_split", name) for name in SPLITS]
+
+
+def share(tile_set, name):
+    pixels = tile_set.pixels[1:]
+    return pixels[tile_set.taxonomy.foreground.index(name)] / pixels.sum()
+
+
+# Splitting
+
+
+def grid(rows, columns, side=100.0, crs="a"):
+    """Touching square tiles of 10 x 10 pixels."""
+    return [
+        {"crs": crs, "bounds": [c * side, -(r + 1) * side, (c + 1) * side, -r * side], "gsd": side / 10}
+        | {"height": 10, "width": 10}
+        for r in range(rows)
+        for c in range(columns)
+    ]
+
+
+def test_a_block_is_two_by_two_tiles_unless_another_size_is_asked_for():
+    blocks = np.array(spatial_blocks(grid(4, 6))).reshape(4, 6)
+    assert len(set(blocks.ravel())) == 6
+    assert len(set(blocks[:2, :2].ravel())) == 1 and blocks[0, 1] != blocks[0, 2]
+
+
+def test_rounding_of_coordinates_moves_no_tile_to_another_block():
+    places = grid(4, 4, side=0.1)  # 0.1 has no exact binary form
+    assert spatial_blocks(places) == spatial_blocks(grid(4, 4, side=1.0))
+
+
+def test_tiles_without_a_place_have_no_block_and_systems_do_not_share_blocks():
+    nowhere = {"crs": None, "bounds": None, "gsd": None, "height": 10, "width": 10}
+    blocks = spatial_blocks([*grid(2, 2), *grid(2, 2, crs="b"), nowhere])
+    assert len(set(blocks[:4])) == len(set(blocks[4:8])) == 1
+    assert blocks[0] != blocks[4] and blocks[8] is None
+
+
+def test_tiles_that_touch_share_no_ground_and_tiles_that_overlap_do():
+    places = grid(1, 3)
+    assert overlapping(places[:1], places[1:]) == []
+    shifted = {**places[1], "bounds": [x + (50 if k % 2 == 0 else 0) for k, x in enumerate(places[1]["bounds"])]}
+    assert overlapping([shifted], places) == [(0, 1), (0, 2)]
+    assert overlapping([{**shifted, "crs": "b"}], places) == []
+
+
+def test_blocks_with_overlapping_tiles_form_one_unit():
+    assert joined(["a", "b", "c", "d"], [(0, 2)]).tolist() == [0, 1, 0, 2]
+
+
+def test_every_class_in_three_units_reaches_each_split_and_units_stay_whole():
+    rng = np.random.default_rng(3)
+    units = np.repeat(np.arange(40), 4)
+    pixels = np.zeros((160, 5), np.int64)
+    pixels[:, 0] = 1000
+    for k in range(1, 5):
+        holders = rng.choice(40, 3, replace=False)
+        pixels[np.isin(units, holders), k] = 50
+    for seed in range(3):
+        chosen = stratify(units, pixels, (0.8, 0.1, 0.1), seed, draws=8)
+        for s in range(3):
+            assert (pixels[chosen == s].sum(axis=0) > 0).all()
+        assert all(len(set(chosen[units == unit])) == 1 for unit in range(40))
+        assert abs(np.mean(chosen == 0) - 0.8) < 0.1
+
+
+def test_stratified_draws_keep_shares_closer_than_a_random_draw():
+    rng = np.random.default_rng(0)
+    pixels = rng.gamma(0.3, 1000, (120, 4)).astype(np.int64)
+    overall = pixels.sum(axis=0) / pixels.sum()
+
+    def worst(chosen):
+        return max(
+            np.abs(pixels[chosen == s].sum(axis=0) / pixels[chosen == s].sum() - overall).max() for s in range(3)
+        )
+
+    drawn = worst(stratify(np.arange(120), pixels, (0.6, 0.2, 0.2), 0))
+    by_chance = [worst(rng.choice(3, 120, p=[0.6, 0.2, 0.2])) for _ in range(50)]
+    assert drawn < np.quantile(by_chance, 0.05)
+
+
+def test_the_splits_share_the_tiles_out_by_whole_blocks_and_all_have_every_class(prepared):
+    train, val, test = splits(prepared)
+    assert len(train) + len(val) + len(test) == 64
+    blocks = [{tile.block for tile in part} for part in (train, val, test)]
+    assert not (blocks[0] & blocks[1] or blocks[0] & blocks[2] or blocks[1] & blocks[2])
+    assert sum(map(len, blocks)) == 16
+    for part in (train, val, test):
+        assert (part.pixels[1:] > 0).all()
+        assert part.manifest["split_strategy"] == "blocks" and part.manifest["fractions"] == [0.6, 0.2, 0.2]
+    assert val.manifest["blocks_shared_with_train"] == 0
+
+
+def test_one_seed_gives_one_split_and_another_seed_another(root):
+    before = [part.digest for part in splits(root)]
+    quiet(split_biodiversity.main, "--root", root, "--overwrite", "--workers", 2)
+    assert [part.digest for part in splits(root)] == before
+    quiet(split_biodiversity.main, "--root", root, "--overwrite", "--seed", 1)
+    assert [part.digest for part in splits(root)] != before
+
+
+def test_a_random_split_counts_the_blocks_on_both_sides(root):
+    quiet(split_biodiversity.main, "--root", root, "--overwrite", "--strategy", "random")
+    train, val, _ = splits(root)
+    shared = {tile.block for tile in train} & {tile.block for tile in val}
+    assert val.manifest["blocks_shared_with_train"] == len(shared) > 0
+
+
+def test_tiles_without_a_place_are_split_one_by_one(tmp_path):
+    make_biodiversity(tmp_path, rows=4, columns=4, size=32)
+    for path in (tmp_path / "data" / "biodiversity_raw" / "images").iterdir():
+        with open_raster(path) as src:
+            pixels = src.read()
+        path.unlink()
+        write_tif(path, pixels)
+    quiet(split_biodiversity.main, "--root", tmp_path)
+    train, _, _ = splits(tmp_path)
+    assert train.manifest["split_strategy"] == "random"
+    assert len({tile.block for tile in train}) == len(train)
+
+
+@pytest.mark.parametrize("split_that_fails", SPLITS)
+def test_a_split_that_fails_while_writing_leaves_the_earlier_one(root, monkeypatch, split_that_fails):
+    before = [part.digest for part in splits(root)]
+    write = split_biodiversity.write_tile
+
+    def full_disk(item, **settings):
+        if f".{split_that_fails}.partial" in str(item[1]):
+            raise OSError("disk full")
+        return write(item, **settings)
+
+    monkeypatch.setattr(split_biodiversity, "write_tile", full_disk)
+    with pytest.raises(OSError, match="disk full"):
+        quiet(split_biodiversity.main, "--root", root, "--overwrite", "--seed", 5)
+    assert [part.digest for part in splits(root)] == before
+    assert not [p.name for p in (root / "data" / "biodiversity_split").iterdir() if p.name.startswith(".")]
+
+
+def test_an_existing_split_is_refused_before_any_tile_is_read(root, monkeypatch):
+    monkeypatch.setattr(split_biodiversity, "inspect_all", lambda *_: pytest.fail("read tiles"))
+    with pytest.raises(UserError, match="--overwrite"):
+        quiet(split_biodiversity.main, "--root", root)
+
+
+def test_a_split_without_a_labelled_pixel_is_refused(tmp_path):
+    make_biodiversity(tmp_path, rows=4, columns=4, size=32)
+    masks = sorted((tmp_path / "data" / "biodiversity_raw" / "masks").iterdir())
+    for path in masks[1:]:
+        shutil.copyfile(masks[0], path)
+        from_first = np.zeros((32, 32), np.uint8)
+        path.unlink()
+        split_biodiversity.write_mask(path, from_first)
+    with pytest.raises(UserError, match="would have a labelled pixel"):
+        quiet(split_biodiversity.main, "--root", tmp_path)
+
+
+@pytest.mark.parametrize("fractions", [("0.5", "0.2", "0.2"), ("1", "0", "0"), ("0.8", "0.3", "-0.1")])
+def test_fractions_that_do_not_share_out_all_tiles_are_wrong_use(fractions):
+    with pytest.raises(SystemExit) as stop:
+        split_biodiversity.parse_args(["--fractions", *fractions])
+    assert stop.value.code == 2
+
+
+# Replication
+
+
+def test_minority_classes_follow_from_the_shares_and_absent_classes_are_none():
+    pixels = np.array([[5, 90, 5, 0, 0, 0], [0, 50, 50, 0, 0, 0], [10, 96, 0, 4, 0, 0]])
+    found = class_distribution(["a", "b", "c"], pixels, BIODIVERSITY, minority_share=0.1, tile_share=0.045)
+    rare, common, absent = BIODIVERSITY.classes[3], BIODIVERSITY.classes[2], BIODIVERSITY.classes[5]
+    assert found["minority_classes"] == [rare]
+    assert found["classes"][common]["share"] == pytest.approx(55 / 295)
+    assert found["classes"][common]["tiles"] == 2 and found["classes"][absent]["tile_presence"] == 0
+    assert found["tiles_to_replicate"] == {}
+    found = class_distribution(["a", "b", "c"], pixels, BIODIVERSITY, minority_share=0.2, tile_share=0.045)
+    assert found["minority_classes"] == [common, rare]
+    assert sorted(found["tiles_to_replicate"]) == ["a", "b"]
+
+
+def test_replication_raises_the_share_of_every_minority_class_and_copies_only_listed_tiles(prepared):
+    train, repeated = tiles(prepared, "biodiversity_split", "train"), tiles(prepared, "biodiversity_split", "train_rep")
+    distribution = json.loads((prepared / "artifacts" / "class_distribution.json").read_text())
+    assert len(distribution["minority_classes"]) == 3
+    for name in distribution["minority_classes"]:
+        assert share(repeated, name) > 1.5 * share(train, name)
+    listed = distribution["tiles_to_replicate"]
+    assert len(repeated) == len(train) + 2 * len(listed)
+    replicas = [tile for tile in repeated if tile.id != tile.base]
+    assert {tile.base for tile in replicas} == set(listed)
+    for tile in replicas:
+        assert tile.image_path.samefile(train[tile.base].image_path) and tile.block == train[tile.base].block
+
+
+def test_a_distribution_of_another_train_is_refused(root):
+    quiet(split_biodiversity.main, "--root", root, "--overwrite", "--seed", 1)
+    with pytest.raises(UserError, match="analyze_class_distribution"):
+        quiet(replicate_minority.main, "--root", root, "--overwrite")
+
+
+def test_without_a_minority_class_replication_says_what_to_raise(root):
+    quiet(analyze_class_distribution.main, "--root", root, "--minority-share", "0")
+    with pytest.raises(UserError, match="higher --minority-share"):
+        quiet(replicate_minority.main, "--root", root, "--overwrite")
+
+
+def test_no_step_reads_val_or_test_to_find_minority_classes(root):
+    before = (root / "artifacts" / "class_distribution.json").read_text()
+    shutil.rmtree(root / "data" / "biodiversity_split" / "val")
+    shutil.rmtree(root / "data" / "biodiversity_split" / "test")
+    quiet(analyze_class_distribution.main, "--root", root)
+    assert (root / "artifacts" / "class_distribution.json").read_text() == before
+    with pytest.raises(UserError, match="'test', expected 'train'"):
+        train = root / "data" / "biodiversity_split" / "train"
+        manifest = json.loads((train / "manifest.json").read_text())
+        (train / "manifest.json").write_text(json.dumps({**manifest, "split": "test"}))
+        quiet(analyze_class_distribution.main, "--root", root)
+
+
+# OpenEarthMap
+
+
+def test_built_share_counts_developed_space_road_and_building_among_labelled_pixels():
+    names = ["Developed space", "Road", "Building", "Tree", "Unknown", "Unknown"]
+    label = np.array([[OPENEARTHMAP.index(name) for name in names]], np.uint8)
+    assert built_share(label, Path("a.tif")) == pytest.approx(0.75)
+    assert built_share(np.zeros((2, 2), np.uint8), Path("a.tif")) == 0
+    with pytest.raises(UserError, match=r"a\.tif: ids \[9\]"):
+        built_share(np.full((2, 2), 9, np.uint8), Path("a.tif"))
+
+
+def test_the_rural_filter_drops_the_built_up_region_and_counts_what_has_no_pair(prepared, tmp_path):
+    printed = quiet(filter_oem_rural.main, "--root", prepared, "--out-dir", tmp_path / "out")
+    rows = {line.split()[0]: line.split()[1:5] for line in printed.splitlines()[1:5]}
+    assert rows["fields"] == ["6", "0", "0", "0"] and rows["hills"] == ["5", "0", "0", "1"]
+    assert rows["town"] == ["0", "5", "1", "0"]
+    kept = TileSet.open(tmp_path / "out", made_by="x")
+    assert {tile.entry["region"] for tile in kept} == {"fields", "hills"}
+    assert kept.taxonomy == OPENEARTHMAP and kept.split == "pool"
+    with open_raster(prepared / OEM_RAW / "fields" / "labels" / "fields_0.tif") as src:
+        np.testing.assert_array_equal(kept["fields_0"].read_mask(), src.read(1))
+
+
+def test_a_region_with_labels_alone_is_counted_and_an_empty_one_is_named(root):
+    shutil.rmtree(root / OEM_RAW / "town" / "images")
+    printed = quiet(filter_oem_rural.main, "--root", root, "--overwrite")
+    assert [line.split()[1:4] for line in printed.splitlines() if line.startswith("town")] == [["0", "0", "6"]]
+    shutil.rmtree(root / OEM_RAW / "town" / "labels")
+    with pytest.raises(UserError, match="town has neither an images nor a labels folder"):
+        quiet(filter_oem_rural.main, "--root", root, "--overwrite")
+
+
+def test_the_teacher_keeps_openearthmap_classes_and_its_val_has_blocks_of_its_own(prepared):
+    train, val = tiles(prepared, "openearthmap_teacher", "train"), tiles(prepared, "openearthmap_teacher", "val")
+    assert (train.split, val.split) == ("train", "val") and train.taxonomy == val.taxonomy == OPENEARTHMAP
+    assert len(train) + len(val) == 11 and len(val) >= 1
+    assert not {tile.block for tile in train} & {tile.block for tile in val}
+
+
+@pytest.mark.parametrize("name", OPENEARTHMAP.classes)
+def test_relabelling_gives_each_openearthmap_class_its_largest_entry(name):
+    row = BIODIVERSITY.from_openearthmap[name]
+    label = np.full((2, 2), OPENEARTHMAP.index(name), np.uint8)
+    mask = relabel(label, BIODIVERSITY.hard_lookup(), Path("a.tif"))
+    assert {BIODIVERSITY.classes[i] for i in mask.ravel()} == {max(row, key=row.get)}
+
+
+def test_relabelling_refuses_an_id_that_is_no_openearthmap_class():
+    with pytest.raises(UserError, match=r"a\.tif: ids \[9\]"):
+        relabel(np.full((2, 2), 9, np.uint8), BIODIVERSITY.hard_lookup(), Path("a.tif"))
+
+
+def test_relabelled_tiles_keep_image_place_and_every_pixel_of_their_labels(prepared):
+    native, relabelled = tiles(prepared, "openearthmap_filtered"), tiles(prepared, "openearthmap_relabelled")
+    lookup = BIODIVERSITY.hard_lookup()
+    assert native.ids == relabelled.ids and relabelled.taxonomy == BIODIVERSITY
+    for tile in relabelled:
+        assert tile.image_path.samefile(native[tile.id].image_path)
+        assert tile.entry["bounds"] == native[tile.id].entry["bounds"]
+        np.testing.assert_array_equal(tile.read_mask(), lookup[native[tile.id].read_mask()])
+        assert tile.pixels.tolist() == np.bincount(tile.read_mask().ravel(), minlength=6).tolist()
+
+
+def test_resampling_keeps_the_ground_and_makes_up_no_class(root):
+    before = tiles(root, "openearthmap_relabelled")
+    quiet(relabel_oem.main, "--root", root, "--overwrite", "--gsd", "1.0")
+    quiet(prepare_oem_teacher.main, "--root", root, "--overwrite", "--gsd", "1.0")
+    after = tiles(root, "openearthmap_relabelled")
+    for tile in after:
+        assert tile.read_mask().shape == tile.read_image().shape[1:] == (48, 48)
+        assert tile.entry["bounds"] == before[tile.id].entry["bounds"] and tile.entry["gsd"] == 1.0
+        assert tile.block == before[tile.id].block and tile.entry["region"] == before[tile.id].entry["region"]
+        with open_raster(tile.image_path) as src:
+            assert src.transform.a == pytest.approx(1.0) and list(src.bounds) == tile.entry["bounds"]
+    assert tiles(root, "openearthmap_teacher", "train").gsd == 1.0
+
+
+def test_resampled_images_are_means_and_masks_are_ids():
+    image = np.zeros((3, 4, 4), np.uint8)
+    image[:, :, ::2] = 200
+    mask = np.tile(np.array([1, 5], np.uint8), (4, 2))
+    small, ids = resample(image, mask, 0.5)
+    assert small.shape == (3, 2, 2) and abs(int(small.mean()) - 100) < 30
+    assert set(np.unique(ids)) <= {1, 5}
+
+
+def test_resolutions_far_apart_are_warned_of(prepared, tmp_path, capsys):
+    relabel_oem.main(["--root", str(prepared), "--out-dir", str(tmp_path / "far"), "--gsd", "1.0"])
+    said = capsys.readouterr()
+    assert "OpenEarthMap 0.5 m, resampled to 1 m; train 0.5 m" in said.out
+    assert "differ by more than 1.5 times" in said.err
+
+
+def test_the_combined_set_is_train_and_openearthmap_under_names_of_their_own(prepared):
+    combined = tiles(prepared, "biodiversity_oem_combined", "train")
+    train, oem = tiles(prepared, "biodiversity_split", "train"), tiles(prepared, "openearthmap_relabelled")
+    assert set(combined.ids) == set(train.ids) | {f"oem_{tile_id}" for tile_id in oem.ids}
+    assert combined.split == "train" and combined.stretch == train.stretch
+    np.testing.assert_array_equal(combined.pixels, train.pixels + oem.pixels)
+    assert combined[train.ids[0]].image_path.samefile(train.tiles[0].image_path)
+
+
+def test_a_held_out_split_cannot_be_combined(prepared, tmp_path):
+    val = prepared / "data" / "biodiversity_split" / "val"
+    with pytest.raises(UserError, match="'val', expected 'train'"):
+        quiet(combine_biodiversity_oem.main, "--root", prepared, "--train-dir", val, "--out-dir", tmp_path / "out")
+
+
+# The whole chain
+
+
+def test_the_data_are_on_disk_once(prepared):
+    images = [p for p in (prepared / "data").rglob("*.tif") if "labels" not in p.parts]
+    assert len(images) > 200
+    assert len({p.stat().st_ino for p in images}) == 64 + 17  # one for each raw image
+
+
+def test_the_chain_runs_with_another_number_of_classes(tmp_path):
+    prepare_root(tmp_path, taxonomy=THREE_CLASSES)
+    quiet(check_biodiversity.main, "--root", tmp_path)
+    train = tiles(tmp_path, "biodiversity_split", "train")
+    assert train.taxonomy == load_taxonomy(tmp_path) == THREE_CLASSES
+    distribution = json.loads((tmp_path / "artifacts" / "class_distribution.json").read_text())
+    assert distribution["minority_classes"] == ["Bright"]
+    relabelled = tiles(tmp_path, "openearthmap_relabelled")
+    water = tiles(tmp_path, "openearthmap_filtered").pixels[OPENEARTHMAP.index("Water")]
+    assert relabelled.pixels[THREE_CLASSES.index("Wet")] == water > 0
+    (tmp_path / "taxonomy.json").unlink()
+    with pytest.raises(UserError, match="Two taxonomies"):
+        quiet(analyze_class_distribution.main, "--root", tmp_path)
+
+
+def test_raw_tiles_are_never_changed(prepared, tmp_path):
+    make_biodiversity(tmp_path)
+    for path in (tmp_path / "data" / "biodiversity_raw").rglob("*.*"):
+        assert path.read_bytes() == (prepared / path.relative_to(tmp_path)).read_bytes()
+
+
+def test_the_chain_runs_on_real_tiles(tmp_path):
+    if not REAL_DATA.is_dir():
+        pytest.skip("the real tiles are not beside the repository")
+    (tmp_path / "data").mkdir()
+    for name in ("biodiversity_raw", "openearthmap_raw"):
+        (tmp_path / "data" / name).symlink_to(REAL_DATA / name)
+    shutil.copyfile(REAL_DATA / "taxonomy.json", tmp_path / "taxonomy.json")
+    run_data_steps(tmp_path)
+    train, val, test = splits(tmp_path)
+    assert len(train) + len(val) + len(test) == 216
+    assert all((part.pixels[1:] > 0).all() for part in (train, val, test))
+    assert len({tile.block for tile in val}) >= 10
+    distribution = json.loads((tmp_path / "artifacts" / "class_distribution.json").read_text())
+    assert distribution["minority_classes"] == ["Urban", "Barren"]
+    assert len(tiles(tmp_path, "openearthmap_filtered")) < 108
+    assert read_mask(val.tiles[0].mask_path).shape == (204, 204)
