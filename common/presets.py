@@ -18,7 +18,7 @@ PRESETS = {
         "warmup": 500,
         "val_every": 1_000,
     },
-    "laptop": {**_SCRATCH, "crop_size": 128, "batch_size": 8, "iterations": 400, "warmup": 20, "val_every": 100},
+    "laptop": {**_SCRATCH, "crop_size": 128, "batch_size": 8, "iterations": 360, "warmup": 20, "val_every": 90},
     "demo": {**_SCRATCH, "crop_size": 64, "batch_size": 8, "iterations": 200, "warmup": 10, "val_every": 50},
 }
 # What train_parser offers and what belongs to the result: two runs with the same values are comparable.

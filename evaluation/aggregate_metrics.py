@@ -214,20 +214,14 @@ def summary_table(arms: dict[str, Arm], classes: list[str], minority: list[str] 
 
 def seeds_note(arms: dict[str, Arm]) -> str:
     """How far the differences can be trusted."""
-    fewest = min(len(arm.last) for arm in arms.values())
-    if len({tuple(sorted(arm.last)) for arm in arms.values()}) > 1:
-        return (
-            "The stages have different seeds, so that the rank also compares seeds; a single run differs by a point "
-            f"or two from the next, and no interval is given under {SEEDS_FOR_INTERVALS} seeds."
-        )
+    counts = {len(arm.last) for arm in arms.values()}
+    fewest, under = min(counts), f"no interval is given under {SEEDS_FOR_INTERVALS} seeds."
+    differ = len({tuple(sorted(arm.last)) for arm in arms.values()}) > 1
+    note = "The stages have different seeds, so that the rank also compares seeds. " if differ else ""
     if fewest == 1:
-        return (
-            "Single run: differences of a point or two are noise; no interval is given under "
-            f"{SEEDS_FOR_INTERVALS} seeds."
-        )
-    if fewest < SEEDS_FOR_INTERVALS:
-        return f"Means over {fewest} seeds or more; no interval is given under {SEEDS_FOR_INTERVALS} seeds."
-    return f"Means over {fewest} seeds or more."
+        who = "Single run" if counts == {1} else "Stages of a single run"
+        return f"{note}{who}: differences of a point or two are noise; {under}"
+    return f"{note}Means over {fewest} seeds or more" + (f"; {under}" if fewest < SEEDS_FOR_INTERVALS else ".")
 
 
 def summary(results: list[Result], arms: dict[str, Arm], minority, cautions: list[str], in_dir: Path, command) -> str:

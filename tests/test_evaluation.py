@@ -355,7 +355,7 @@ def test_stages_are_ranked_by_their_means_over_seeds(tmp_path, capsys):
     assert rows[FIRST][header.index("seeds")] == "2"
     assert rows[FIRST][header.index("mIoU")] == f"{100 * first:.1f}"
     assert rows[FIRST][header.index("best.pt")] == f"{100 * iou(99):.1f}"
-    assert rows[FINAL_STAGE][header.index("steps") + 1] == "40"  # the star of a minority class is a word of its own
+    assert rows[FINAL_STAGE][header.index("steps") - 1] == "40"  # a star in the header is a word of its own
     assert f"{100 * ((iou(90) + iou(80)) / 2 - first):+.1f}" in rows[SECOND]
     for stage in STAGES[2:-1]:
         assert rows[stage.name][1:3] == ["not", "run"]
