@@ -4,7 +4,7 @@ import os
 
 from common.cli import Parser, non_negative_float, non_negative_int, positive_float, positive_int
 
-_SCRATCH = {"arch": "unet", "encoder": "resnet18", "encoder_weights": "none", "lr": 6e-4, "encoder_lr": 6e-4}
+_SCRATCH = {"arch": "unet", "encoder": "resnet18", "encoder_weights": "none", "lr": 1.5e-3, "encoder_lr": 1.5e-3}
 PRESETS = {
     "paper": {
         "arch": "unet",
@@ -19,7 +19,7 @@ PRESETS = {
         "val_every": 1_000,
     },
     "laptop": {**_SCRATCH, "crop_size": 128, "batch_size": 8, "iterations": 360, "warmup": 20, "val_every": 90},
-    "demo": {**_SCRATCH, "crop_size": 64, "batch_size": 8, "iterations": 200, "warmup": 10, "val_every": 50},
+    "demo": {**_SCRATCH, "crop_size": 64, "batch_size": 8, "iterations": 120, "warmup": 10, "val_every": 60},
 }
 # What train_parser offers and what belongs to the result: two runs with the same values are comparable.
 SETTINGS = (*PRESETS["paper"], "weight_decay", "clip_norm")

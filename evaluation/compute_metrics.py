@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from common.cli import Parser, UserError, command_for, run
+from common.cli import Parser, UserError, command_for, non_negative_int, run
 from common.device import resolve_device
 from common.figures import save_figure
 from common.inference import UnfinishedRun, open_to_score, tile_confusions
@@ -65,7 +65,7 @@ def parse_args(argv=None):
     parser.add_path("--out-dir", "evaluation/evaluation_results/{split}", "folder for the results")
     parser.add_argument(
         "--seed",
-        type=int,
+        type=non_negative_int,
         default=42,
         help="run that goes to the test split, fixed beforehand; on val every seed is scored",
     )
@@ -210,19 +210,24 @@ def report(metrics: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_results(folder: Path, metrics: dict, confusions: TileConfusions, setting: Setting) -> None:
-    """The files of one checkpoint, run.json apart."""
-    taxonomy, minority = setting.tiles.taxonomy, setting.minority
-    folder.mkdir(exist_ok=True)
-    write_json(folder / METRICS, metrics)
-    (folder / "evaluation_report.txt").write_text(report(metrics), encoding="utf-8")
-    confusions.save(folder / CONFUSIONS)
+def draw_figures(folder: Path, metrics: dict, confusions: TileConfusions, setting: Setting) -> None:
+    """confusion_matrix.png, class_iou_scores.png and class_f1_scores.png."""
+    taxonomy = setting.tiles.taxonomy
     about = f"{heading(metrics)}\nmIoU {metrics['mIoU']:.1%}, mF1 {metrics['mF1']:.1%}, OA {metrics['OA']:.1%}"
     figure = confusion_figure(confusions.confusions.sum(axis=0), taxonomy, about)
     save_figure(figure, folder / "confusion_matrix.png")
     for key in ("IoU", "F1"):
-        figure = class_scores_figure(metrics, key, taxonomy, minority, heading(metrics))
+        figure = class_scores_figure(metrics, key, taxonomy, setting.minority, heading(metrics))
         save_figure(figure, folder / f"class_{key.lower()}_scores.png")
+
+
+def write_results(folder: Path, metrics: dict, confusions: TileConfusions, setting: Setting) -> None:
+    """The files of one checkpoint, run.json apart."""
+    folder.mkdir(exist_ok=True)
+    write_json(folder / METRICS, metrics)
+    (folder / "evaluation_report.txt").write_text(report(metrics), encoding="utf-8")
+    confusions.save(folder / CONFUSIONS)
+    draw_figures(folder, metrics, confusions, setting)
 
 
 def copy_run_record(source: Path, target: Path, metadata: dict) -> None:

@@ -125,10 +125,10 @@ def main(argv=None):
             continue
         preds = predict(model, chosen, device=device, workers=args.workers, desc=stage.name)
         columns.append(("\n".join(stage.title.split("  ", 1)), preds))
-    problems = "\n".join(f"  {failure}" for failure in failures)
+    problems = "".join(f"\n  {failure}" for failure in failures)
     if not columns:
         raise UserError(
-            f"{args.weights_dir} holds no last.pt of seed {args.seed} that can be drawn.\n{problems}\nTrain one first: "
+            f"{args.weights_dir} holds no last.pt of seed {args.seed} that can be drawn.{problems}\nTrain one first: "
             + command_for("training.train_stage1_baseline", args, "--seed")
         )
     note = f"val, seed {args.seed}, last.pt; below each prediction its scores on the tile, %; pale where unlabelled"
@@ -138,7 +138,8 @@ def main(argv=None):
     blocks = len({tile.block for tile in chosen})
     print(f"{args.out}: {len(chosen)} tiles of {blocks} blocks, {len(columns)} stages; most {', '.join(minority)}")
     if failures:
-        raise UserError(f"{len(failures)} stages could not be drawn, the others were:\n{problems}")
+        count = f"{len(failures)} stage{'s' if len(failures) > 1 else ''}"
+        raise UserError(f"{count} could not be drawn, the others were:{problems}")
 
 
 if __name__ == "__main__":
