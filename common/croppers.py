@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from common.cli import UserError
-from common.tiles import TileSet, read_json
+from common.files import read_json
+from common.tiles import TileSet
 
 
 class RandomCrop:

@@ -27,14 +27,16 @@ from tqdm import tqdm
 from common.cli import UserError
 from common.datasets import STRIDE, CropDataset, StepSampler, loader_options, network_input
 from common.device import Processes, autocast, cuda_problem, resolve_device
+from common.files import write_json
 from common.history import history_row, plot_history, validation_line, write_history
 from common.inference import tile_confusions
 from common.metrics import score
 from common.models import Checkpoint
 from common.presets import SETTINGS
 from common.samplers import TileDraws
+from common.stages import STAGE_OF
 from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
-from common.tiles import TileSet, write_json
+from common.tiles import TileSet
 
 LOG_EVERY = 10  # steps between readings of the loss, each of which waits for the device
 BEST_AND_LAST = ("best.pt", "last.pt")
@@ -46,7 +48,6 @@ class Recipe:
     """What a stage is made of. Stages that are compared differ in one of the last five."""
 
     stage: str
-    compared_with: str | None
     tiles: TileSet
     sampler: object
     cropper: object
@@ -377,7 +378,7 @@ def _record(recipe: Recipe, val: TileSet, args, draws: TileDraws, device) -> dic
     ancestors = list(recipe.init.ancestors)
     return {
         "stage": recipe.stage,
-        "compared_with": recipe.compared_with,
+        "compared_with": STAGE_OF[recipe.stage].compared_with if recipe.stage in STAGE_OF else None,
         "seed": args.seed,
         "command": args.command,
         "preset": args.preset,

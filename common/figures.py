@@ -1,6 +1,5 @@
 """Figures without pyplot: class colours, class legends, and files that appear whole."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from common.files import replacing
 from common.taxonomy import Taxonomy
 
 
@@ -36,8 +36,6 @@ def class_legend(figure_or_axes, taxonomy: Taxonomy, *, void: bool = True, **kwa
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = 150) -> None:
-    """Write a figure as PNG beside ``path`` and rename it, so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, dpi=dpi, format="png", facecolor="white")
-    os.replace(partial, path)
+    """Write a figure as PNG, so that a reader never sees half of it."""
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=dpi, format="png", facecolor="white")

@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.ticker import PercentFormatter
 
 from common.figures import new_figure, save_figure
+from common.files import write_text
 from common.taxonomy import Taxonomy
 
 
@@ -32,9 +33,7 @@ def write_history(path: Path, rows: list[dict]) -> None:
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text.getvalue(), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, text.getvalue())
 
 
 def plot_history(path: Path, rows: list[dict], taxonomy: Taxonomy, title: str) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 import pickle
 import warnings
 import zipfile
@@ -14,8 +13,8 @@ import torch
 from torch import nn
 
 from common.cli import UserError
+from common.files import replacing, sha256_file
 from common.taxonomy import IGNORE_INDEX, OPENEARTHMAP, Taxonomy, taxonomy_from_json
-from common.tiles import sha256_file
 
 VOID_LOGIT = -1e4  # its softmax is 0 in every precision, and unlike -inf it leaves no NaN in products
 
@@ -122,10 +121,8 @@ class Checkpoint:
 
     def save(self) -> None:
         """Write to ``path`` atomically."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        torch.save({"model": self.state, "metadata": self.metadata, "training": self.training}, partial)
-        os.replace(partial, self.path)
+        with replacing(self.path) as partial:
+            torch.save({"model": self.state, "metadata": self.metadata, "training": self.training}, partial)
 
     @classmethod
     def load(cls, path: Path, remedy: str) -> "Checkpoint":

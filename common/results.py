@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from common.cli import UserError
+from common.files import read_json
 from common.taxonomy import Taxonomy
-from common.tiles import TileSet, read_json
+from common.tiles import TileSet
 
 METRICS, CONFUSIONS, RUN_RECORD = "metrics.json", "tile_confusions.npz", "run.json"
 WHICH = ("last", "best")  # last.pt, the end of the schedule; best.pt, chosen on val

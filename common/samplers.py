@@ -5,13 +5,15 @@ come from three separate streams, so that changing one of them between stages le
 """
 
 import csv
+import io
 import math
 from pathlib import Path
 
 import numpy as np
 
 from common.cli import UserError
-from common.tiles import TileSet, sha256_file
+from common.files import sha256_file, write_text
+from common.tiles import TileSet
 
 TILE_STREAM, WINDOW_STREAM, AUGMENTATION_STREAM = range(3)
 DIFFICULTY_COLUMNS = ("tile_id", "labelled_pixels", "loss", "difficulty", "weight")
@@ -78,13 +80,11 @@ def difficulty_weights(losses: np.ndarray, alpha: float) -> tuple[np.ndarray, np
 
 def write_difficulty(path: Path, rows: list[tuple]) -> None:
     """Write rows of DIFFICULTY_COLUMNS as tab-separated text."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(DIFFICULTY_COLUMNS)
-        writer.writerows(rows)
-    partial.replace(path)
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerow(DIFFICULTY_COLUMNS)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def read_difficulty(path: Path, tiles: TileSet, command: str) -> WeightedTiles:

@@ -7,9 +7,10 @@ import numpy as np
 
 from common.cli import Parser, fraction, run
 from common.figures import new_figure, save_figure
+from common.files import write_json
 from common.taxonomy import Taxonomy, load_taxonomy
 from common.text import table, warn
-from common.tiles import TileSet, write_json
+from common.tiles import TileSet
 
 
 def parse_args(argv=None):

@@ -12,6 +12,7 @@ import numpy as np
 
 from common.cli import Parser, UserError, map_progress, run
 from common.figures import class_legend, color_mask, new_figure, save_figure
+from common.files import write_json
 from common.raw import (
     PERCENTILES,
     Inspection,
@@ -28,7 +29,7 @@ from common.raw import (
 from common.splitting import overlapping
 from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
 from common.text import some, table
-from common.tiles import read_mask, write_json
+from common.tiles import read_mask
 
 SHOWN = 5  # warnings of one kind on the screen; audit.json has all
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.cli import Parser, UserError, map_progress, run
+from common.files import sha256_file, write_json
 from common.splitting import overlapping
 from common.taxonomy import OPENEARTHMAP, load_taxonomy
 from common.text import some, table, warn
-from common.tiles import TileSet, manifest_digest, sha256_file, write_json
+from common.tiles import TileSet, manifest_digest
 
 SPLIT = "data_prep.split_biodiversity"
 

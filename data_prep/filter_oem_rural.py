@@ -14,21 +14,12 @@ import numpy as np
 from rasterio.errors import RasterioError
 
 from common.cli import Parser, UserError, fraction, map_progress, positive_float, run
+from common.files import check_out_dir, place
 from common.raw import IMAGE_SUFFIXES, files_by_stem
 from common.splitting import spatial_blocks
 from common.taxonomy import OEM_BUILT_UP, OPENEARTHMAP
 from common.text import table
-from common.tiles import (
-    check_out_dir,
-    describe_tile,
-    georeference,
-    new_tile_set,
-    open_raster,
-    place,
-    read_image,
-    write_image,
-    write_mask,
-)
+from common.tiles import describe_tile, georeference, new_tile_set, open_raster, read_image, write_image, write_mask
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ import numpy as np
 from tqdm import tqdm
 
 from common.cli import Parser, UserError, fraction, run
+from common.files import check_out_dir, new_folder
 from common.resampling import add_gsd, compare_gsd, require_gsd, write_resampled
 from common.splitting import joined, overlapping, stratify
 from common.taxonomy import OPENEARTHMAP
 from common.text import table
-from common.tiles import TileSet, TileSetWriter, check_out_dir, new_folder
+from common.tiles import TileSet, TileSetWriter
 
 SPLITS = ("train", "val")
 

@@ -11,10 +11,11 @@ import numpy as np
 from tqdm import tqdm
 
 from common.cli import Parser, UserError, run
+from common.files import check_out_dir, place, sha256_file
 from common.resampling import add_gsd, compare_gsd, require_gsd, write_resampled
 from common.taxonomy import OPENEARTHMAP, load_taxonomy
 from common.text import table
-from common.tiles import TileSet, check_out_dir, new_tile_set, place, sha256_file, write_mask
+from common.tiles import TileSet, new_tile_set, write_mask
 
 
 def parse_args(argv=None):

@@ -6,9 +6,10 @@ python -m data_prep.replicate_minority --copies 2
 from tqdm import tqdm
 
 from common.cli import Parser, UserError, positive_int, run
+from common.files import read_json
 from common.taxonomy import load_taxonomy
 from common.text import some, table
-from common.tiles import TileSet, new_tile_set, read_json
+from common.tiles import TileSet, new_tile_set
 
 DISTRIBUTION = "python -m data_prep.analyze_class_distribution"
 

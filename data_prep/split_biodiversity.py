@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from common.cli import Parser, UserError, fraction, map_progress, positive_float, run
+from common.files import check_out_dir, new_folder, place
 from common.raw import (
     PERCENTILES,
     SAMPLE_IN_ALL,
@@ -33,16 +34,7 @@ from common.raw import (
 from common.splitting import joined, overlapping, spatial_blocks, stratify
 from common.taxonomy import IGNORE_INDEX, load_taxonomy
 from common.text import some, table, warn
-from common.tiles import (
-    TileSetWriter,
-    check_out_dir,
-    describe_tile,
-    new_folder,
-    place,
-    read_mask,
-    write_image,
-    write_mask,
-)
+from common.tiles import TileSetWriter, describe_tile, read_mask, write_image, write_mask
 
 SPLITS = ("train", "val", "test")
 MANY_BLOCKS, FEW_BLOCKS = (0.8, 0.1, 0.1), (0.6, 0.2, 0.2)

@@ -8,7 +8,6 @@ tiles. Stages are ranked by last.pt: mean IoU, then mean F1, then overall accura
 
 import csv
 import io
-import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from common.cli import Parser, UserError, command_for, run
 from common.figures import new_figure, save_figure
+from common.files import read_json, write_text
 from common.metrics import mean_iou_of, score
 from common.results import (
     CONFUSIONS,
@@ -32,7 +32,6 @@ from common.results import (
 from common.stages import FINAL_STAGE, STAGE_NAMES, STAGE_OF, STAGES
 from common.taxonomy import Taxonomy, taxonomy_from_json
 from common.text import table, warn
-from common.tiles import read_json
 
 KEYS = ("mIoU", "mF1", "OA")
 SEEDS_FOR_INTERVALS = 3
@@ -268,14 +267,6 @@ def tidy_rows(results: list[Result], minority: list[str] | None) -> list[list]:
         values["cumulative_steps"] = result.facts["cumulative_steps"]
         rows += [[result.stage, result.seed, result.which, key, value] for key, value in values.items()]
     return rows
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write beside ``path`` and rename, so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def ablation_figure(arms: dict[str, Arm], classes: list[str], minority: list[str] | None):

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from common.cli import Parser, UserError, command_for, non_negative_int, run
 from common.device import resolve_device
 from common.figures import save_figure
+from common.files import check_out_dir, new_folder, read_json, write_json
 from common.inference import UnfinishedRun, open_to_score, tile_confusions
 from common.metrics import mean_iou_of, score
 from common.models import Checkpoint
@@ -41,7 +42,7 @@ from common.results import (
 from common.stages import FINAL_STAGE, STAGE_NAMES, STAGE_OF
 from common.taxonomy import load_taxonomy
 from common.text import table, warn
-from common.tiles import TileSet, check_out_dir, new_folder, read_json, write_json
+from common.tiles import TileSet
 from evaluation.figures import class_scores_figure, confusion_figure
 
 TEST_LOG = Path("evaluation/evaluation_results/test/test_log.jsonl")  # under the root, whatever --out-dir is

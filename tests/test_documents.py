@@ -70,3 +70,23 @@ def test_make_targets_in_the_documents_exist():
         for kind, _, block in reproduce.read_blocks((reproduce.REPOSITORY / document).read_text("utf-8")):
             named = re.findall(r"^(?:\$ )?make ([a-z-]+)", block, re.M) if kind in FENCES_TO_TYPE else []
             assert set(named) <= targets, f"{document} names {sorted(set(named) - targets)}"
+
+
+def readme_tree() -> set[str]:
+    """The paths of the README's tree, folders without their slash."""
+    block = next(b for b in re.findall(r"```\n(.*?)```", (reproduce.REPOSITORY / "README.md").read_text("utf-8"), re.DOTALL))
+    paths, folder = set(), ""
+    for line in block.splitlines():
+        name = line.split()[0]
+        path = folder + name if line.startswith(" ") else name
+        folder = name if name.endswith("/") and not line.startswith(" ") else folder
+        paths.add(path.rstrip("/"))
+    return paths
+
+
+def test_the_tree_of_the_readme_is_true():
+    there = {path for path in readme_tree() if (reproduce.REPOSITORY / path).exists()}
+    assert readme_tree() - there == set()
+    packages = ("data_prep", "training", "evaluation", "common")
+    modules = {f"{p}/{path.name}" for p in packages for path in (reproduce.REPOSITORY / p).glob("*.py")}
+    assert {path for path in modules if not path.endswith("__init__.py")} <= readme_tree()

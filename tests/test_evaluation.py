@@ -16,12 +16,13 @@ from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 
 from common.cli import UserError, run
 from common.datasets import network_input
+from common.files import write_json
 from common.metrics import score
 from common.models import Checkpoint, build_model
 from common.results import TileConfusions
 from common.stages import FINAL_STAGE, STAGES
 from common.taxonomy import BIODIVERSITY, IGNORE_INDEX
-from common.tiles import TileSet, describe_tile, new_tile_set, write_image, write_json, write_mask
+from common.tiles import TileSet, describe_tile, new_tile_set, write_image, write_mask
 from evaluation import aggregate_metrics, compute_metrics, plot_predictions
 
 ARCH, ENCODER = "linknet", "timm-mobilenetv3_small_minimal_100"  # 3 MB a checkpoint

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from common.cli import UserError
-from common.tiles import TileSet, describe_tile, manifest_digest, place, sha256_file, write_image, write_mask
+from common.files import place, sha256_file
+from common.tiles import TileSet, describe_tile, manifest_digest, write_image, write_mask
 from data_prep import check_leakage, split_biodiversity
 from tests.helpers import prepare_root, quiet
 

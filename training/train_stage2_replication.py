@@ -26,7 +26,6 @@ def main(argv=None):
     train, val = open_train_and_val(args, "data_prep.replicate_minority")
     recipe = Recipe(
         stage=STAGE,
-        compared_with="stage1_baseline",
         tiles=train,
         sampler=UniformTiles(),
         cropper=RandomCrop(args.crop_size),

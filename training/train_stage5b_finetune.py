@@ -32,7 +32,6 @@ def main(argv=None):
     train, val = open_train_and_val(args, "data_prep.replicate_minority")
     recipe = Recipe(
         stage=STAGE,
-        compared_with="stage4_minority_crop",
         tiles=train,
         sampler=read_difficulty(args.difficulty, train, command_for("training.score_difficulty", args, "--seed")),
         cropper=minority_crop(

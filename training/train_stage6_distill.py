@@ -42,7 +42,6 @@ def main(argv=None):
     teacher = load_teacher(args.teacher, command_for("training.train_teacher", args, "--preset", "--seed"))
     recipe = Recipe(
         stage=STAGE,
-        compared_with="stage5b_finetune",
         tiles=train,
         sampler=read_difficulty(args.difficulty, train, command_for("training.score_difficulty", args, "--seed")),
         cropper=minority_crop(

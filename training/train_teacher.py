@@ -33,7 +33,6 @@ def main(argv=None):
     train, val = open_train_and_val(args, "data_prep.prepare_oem_teacher", OPENEARTHMAP)
     recipe = Recipe(
         stage=STAGE,
-        compared_with=None,
         tiles=train,
         sampler=UniformTiles(),
         cropper=RandomCrop(args.crop_size),
