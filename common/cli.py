@@ -105,7 +105,10 @@ def run(main) -> None:
     try:
         status = main() or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        said = str(error)
+        if "Original Traceback" in said:  # how torch passes on an error of a loader worker
+            said = said.rpartition("UserError: ")[2].strip()
+        print(f"error: {said}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -89,12 +89,12 @@ def minority_crop(size: int, path: Path, tiles: TileSet, command: str) -> Minori
     made_from = {parent["digest"] for parent in tiles.manifest["made_from"]} | {tiles.digest}
     try:
         if found["train_digest"] not in made_from:
-            raise UserError(f"{path} was written for another train split. Write it again: {command} --overwrite")
+            raise UserError(f"{path} was written for another train split. Write it again: {command}")
         names = found["minority_classes"]
         shares = [found["classes"][name]["share"] for name in names]
         classes = [tiles.taxonomy.index(name) for name in names]
     except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path} is not a class distribution. Write it again: {command} --overwrite") from None
+        raise UserError(f"{path} is not a class distribution. Write it again: {command}") from None
     if not names:
         raise UserError(f"{path} names no minority class. Raise the threshold: {command} --minority-share 0.2")
     return MinorityCrop(size, classes, shares)

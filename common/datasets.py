@@ -1,5 +1,6 @@
 """Crops for training and whole tiles for evaluation, and the one place where pixels become network input."""
 
+import functools
 import math
 import signal
 from dataclasses import dataclass
@@ -74,9 +75,13 @@ def network_input(images: torch.Tensor, photometric: torch.Tensor | None = None)
         images = (images * brightness).clamp_(0, 1)
         mean = images.mean(dim=(1, 2, 3), keepdim=True)
         images = ((images - mean) * contrast + mean).clamp_(0, 1)
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device)[:, None, None]
-    std = torch.tensor(IMAGENET_STD, device=images.device)[:, None, None]
+    mean, std = _channel_statistics(images.device)
     return (images - mean) / std
+
+
+@functools.cache  # made once, since copying to a device waits for it
+def _channel_statistics(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    return tuple(torch.tensor(values, device=device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
 
 
 class CropDataset(Dataset):
@@ -84,12 +89,18 @@ class CropDataset(Dataset):
 
     def __init__(self, tiles: TileSet, draws: TileDraws, cropper, seed: int):
         self.tiles = tiles.tiles
+        self.num_classes = tiles.taxonomy.num_classes
         self.draws = draws
         self.cropper = cropper
         self.seed = seed
 
     def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
-        """``tile`` () int64 index, ``image`` (3, S, S) uint8, ``mask`` (S, S) uint8, ``photometric`` (2,) float32."""
+        """One crop.
+
+        Returns:
+            ``tile`` () int64 index, ``pixels`` (C,) int64 pixels of each class, ``image`` (3, S, S) uint8,
+            ``mask`` (S, S) uint8, ``photometric`` (2,) float32 as ``network_input`` takes it.
+        """
         index = self.draws(position)
         tile = self.tiles[index]
         augmentation = Augmentation.draw(stream(self.seed, position, AUGMENTATION_STREAM))
@@ -99,6 +110,7 @@ class CropDataset(Dataset):
         image, mask = resize(image, mask[row : row + side, column : column + side], self.cropper.size)
         return {
             "tile": torch.tensor(index),
+            "pixels": torch.from_numpy(np.bincount(mask.ravel(), minlength=self.num_classes)),
             "image": torch.from_numpy(np.ascontiguousarray(augmentation.orient(image))),
             "mask": torch.from_numpy(np.ascontiguousarray(augmentation.orient(mask))),
             "photometric": torch.tensor([augmentation.brightness, augmentation.contrast], dtype=torch.float32),
@@ -132,9 +144,9 @@ def loader_options(workers: int, device: torch.device) -> dict:
 
 
 def _outlive_interrupts(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the main one stops the run, its workers serve it until then."""
+    """Signals reach every process of a group; the main one stops the run, its workers serve it until then."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class WholeTiles(Dataset):

@@ -4,6 +4,8 @@ import os
 
 import torch
 import torch.distributed as dist
+from timm.layers import convert_sync_batchnorm
+from torch.nn.parallel import DistributedDataParallel
 
 from common.cli import UserError
 
@@ -65,9 +67,19 @@ class Processes:
             dist.all_reduce(tensor)
         return tensor
 
-    def wait(self) -> None:
-        if self.world > 1:
-            dist.barrier()
+    def agree(self, here: bool, device: torch.device) -> bool:
+        """Whether it is so in any process."""
+        return bool(self.sum(torch.tensor(float(here), device=device)).item())
+
+    def share(self, model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+        """The network whose gradients, and on CUDA batch statistics, are those of all processes."""
+        if self.world == 1:
+            return model
+        if device.type == "cuda":
+            model = convert_sync_batchnorm(model)  # that of timm, whose normalisation layers hold activations too
+        # Some encoders have layers that a segmentation network does not use.
+        ids = [device.index] if device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=ids, find_unused_parameters=True)
 
     def close(self) -> None:
         if self.world > 1:

@@ -20,18 +20,17 @@ import numpy as np
 import segmentation_models_pytorch as smp
 import torch
 import torchvision
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from common.cli import UserError
+from common.cli import UserError, command_for
 from common.datasets import STRIDE, CropDataset, StepSampler, loader_options, network_input
 from common.device import Processes, autocast, cuda_problem, resolve_device
 from common.files import write_json
 from common.history import history_row, plot_history, validation_line, write_history
 from common.inference import tile_confusions
 from common.metrics import score
-from common.models import Checkpoint
+from common.models import Checkpoint, rerun_command
 from common.presets import SETTINGS
 from common.samplers import TileDraws
 from common.stages import STAGE_OF
@@ -39,8 +38,7 @@ from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
 from common.tiles import TileSet
 
 LOG_EVERY = 10  # steps between readings of the loss, each of which waits for the device
-BEST_AND_LAST = ("best.pt", "last.pt")
-RUN_FILES = (*BEST_AND_LAST, "run.json", "history.csv", "curves.png")
+RUN_FILES = ("best.pt", "last.pt", "run.json", "history.csv", "curves.png")
 
 
 @dataclass
@@ -75,9 +73,11 @@ def open_train_and_val(args, made_by: str, taxonomy: Taxonomy | None = None) -> 
             other holds too, or its tiles are not larger than the crop.
     """
     taxonomy = taxonomy or load_taxonomy(args.root)
-    train = TileSet.open(args.train_dir, made_by).require_split("train", "--train-dir").require_taxonomy(taxonomy)
+    train = TileSet.open(args.train_dir, command_for(made_by, args)).require_split("train", "--train-dir")
+    train.require_taxonomy(taxonomy)
     val_made_by = made_by if taxonomy.from_openearthmap is None else "data_prep.split_biodiversity"
-    val = TileSet.open(args.val_dir, val_made_by).require_split("val", "--val-dir").require_taxonomy(taxonomy)
+    val = TileSet.open(args.val_dir, command_for(val_made_by, args)).require_split("val", "--val-dir")
+    val.require_taxonomy(taxonomy)
     validated = {tile.entry["content_sha256"] for tile in val}
     shared = [tile.id for tile in train if tile.entry["content_sha256"] in validated]
     if shared:
@@ -131,12 +131,10 @@ def fit(recipe: Recipe, val: TileSet, args) -> None:
         if processes.main:  # the counts of all processes are added up later
             drawn.load(resumed.training["drawn"])
         history, seconds = resumed.training["history"], resumed.training["seconds"]
-        record["best"] = resumed.metadata["best"]
-    network = model
-    if processes.world > 1:
-        if device.type == "cuda":
-            network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        network = DistributedDataParallel(network, device_ids=[device.index] if device.type == "cuda" else None)
+        record["checkpoints"] = resumed.metadata["checkpoints"]
+        best = args.out_dir / "best.pt"  # may be of a validation after that of last.pt, where the run was killed
+        record["best"] = Checkpoint.load(best, "--overwrite").metadata["best"] if best.is_file() else None
+    network = processes.share(model, device)
     loss = recipe.loss.to(device)
 
     start = resumed.metadata["step"] if resumed else 0
@@ -185,6 +183,10 @@ def fit(recipe: Recipe, val: TileSet, args) -> None:
         }
         if not processes.main:
             return
+        if record["checkpoints"] == 0:  # only now is there something to put in their place
+            for name in RUN_FILES:
+                (args.out_dir / name).unlink(missing_ok=True)
+        record["checkpoints"] += 1
         state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
         metadata = json.loads(json.dumps(record))
         if better:
@@ -196,12 +198,13 @@ def fit(recipe: Recipe, val: TileSet, args) -> None:
         write_json(args.out_dir / "run.json", record)
 
     step, since = start, time.perf_counter()
-    with bar, _stop_signals() as stop:
-        for batch in loader:
+    with bar, _stop_signals() as stop, _out_of_memory_told(args):
+        batches = iter(loader)
+        for batch in batches:
             torch.manual_seed(_step_seed(args.seed, step, processes.rank))  # stochastic depth and dropout
             network.train()
-            batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
             drawn.add(batch)
+            batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
             batch["mask"] = batch["mask"].long()
             batch["image"] = network_input(batch["image"], batch["photometric"])
             with autocast(device):
@@ -216,7 +219,9 @@ def fit(recipe: Recipe, val: TileSet, args) -> None:
             step += 1
             bar.update()
             validate = step % args.val_every == 0 or step == args.iterations
-            if step % LOG_EVERY == 0 or validate or stop:
+            read = validate or step % LOG_EVERY == 0
+            stopping = bool(stop) if processes.world == 1 else read and processes.agree(bool(stop), device)
+            if read or stopping:
                 meter.read(step, recipe.stage)
                 rate = (step - start) * args.batch_size / (time.perf_counter() - since)
                 bar.set_postfix_str(f"loss {meter.recent:.3f}, lr {lr:.1e}, {rate:.0f} crops/s")
@@ -230,12 +235,14 @@ def fit(recipe: Recipe, val: TileSet, args) -> None:
                     tqdm.write(validation_line(history[-1], taxonomy))
                 checkpoint(step, metrics)
                 since, start = time.perf_counter(), step
-            if stop and step < args.iterations:
+            if stopping and step < args.iterations:
                 seconds["training"] += time.perf_counter() - since
                 checkpoint(step, None)
                 if processes.main:
-                    tqdm.write(f"Stopped at step {step}. Continue with: {args.command} --resume", file=sys.stderr)
-                raise SystemExit(128 + stop[0])
+                    again = rerun_command(args.command, "--resume") + (" under torchrun" if processes.world > 1 else "")
+                    tqdm.write(f"Stopped at step {step}. Continue with: {again}", file=sys.stderr)
+                del batches  # ends the loader's workers
+                raise SystemExit(128 + (stop[0] if stop else signal.SIGTERM))
     if processes.main:
         took = seconds["training"] + seconds["validation"]
         print(
@@ -250,24 +257,21 @@ class Drawn:
 
     def __init__(self, num_tiles: int, num_classes: int, device: torch.device):
         self.counts = {
-            "pixels": torch.zeros(num_classes, dtype=torch.int64, device=device),
-            "crops_with": torch.zeros(num_classes, dtype=torch.int64, device=device),
-            "tiles": torch.zeros(num_tiles, dtype=torch.int64, device=device),
+            "pixels": torch.zeros(num_classes, dtype=torch.int64),
+            "crops_with": torch.zeros(num_classes, dtype=torch.int64),
+            "tiles": torch.zeros(num_tiles, dtype=torch.int64),
         }
+        self.device = device
 
     def add(self, batch: dict[str, torch.Tensor]) -> None:
-        """Count a batch with ``tile`` (N,) and ``mask`` (N, H, W) uint8."""
-        masks, num_classes = batch["mask"], len(self.counts["pixels"])
-        offset = torch.arange(len(masks), device=masks.device)[:, None, None] * num_classes
-        by_crop = torch.bincount((masks + offset).flatten(), minlength=len(masks) * num_classes)
-        by_crop = by_crop.view(len(masks), num_classes)
-        self.counts["pixels"] += by_crop.sum(dim=0)
-        self.counts["crops_with"] += (by_crop > 0).sum(dim=0)
+        """Count a batch with ``tile`` (N,) and ``pixels`` (N, C), both int64 and on the CPU."""
+        self.counts["pixels"] += batch["pixels"].sum(dim=0)
+        self.counts["crops_with"] += (batch["pixels"] > 0).sum(dim=0)
         self.counts["tiles"] += torch.bincount(batch["tile"], minlength=len(self.counts["tiles"]))
 
     def state(self, processes: Processes) -> dict[str, torch.Tensor]:
         """The counts of all processes."""
-        return {name: processes.sum(count.clone()).cpu() for name, count in self.counts.items()}
+        return {name: processes.sum(count.to(self.device, copy=True)).cpu() for name, count in self.counts.items()}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
         """Start from the counts of an earlier ``state``."""
@@ -392,6 +396,7 @@ def _record(recipe: Recipe, val: TileSet, args, draws: TileDraws, device) -> dic
         "train": _tiles_facts(recipe.tiles) | {"tiles_without_label": draws.without_label},
         "val": _tiles_facts(val),
         "ancestors": ancestors,
+        "checkpoints": 0,
         "best": None,
         "last": None,
         "device": torch.cuda.get_device_name(device)
@@ -414,9 +419,11 @@ def _tiles_facts(tiles: TileSet) -> dict:
 
 def _git_commit() -> str | None:
     here = Path(__file__).parent
-    shown = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"], cwd=here, capture_output=True, text=True, check=False
-    )
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        shown = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # no git on this machine
+        return None
     return shown.stdout.strip() or None
 
 
@@ -438,10 +445,8 @@ def _resumable(args, record: dict) -> Checkpoint | None:
         )
     args.out_dir.mkdir(parents=True, exist_ok=True)
     if not (args.resume and last.is_file()):
-        for name in there:
-            (args.out_dir / name).unlink(missing_ok=True)
         return None
-    found = Checkpoint.load(last, f"{args.command.replace(' --resume', '')} --overwrite")
+    found = Checkpoint.load(last, rerun_command(args.command, "--overwrite"))
     if found.training is None:
         raise UserError(f"{last} is of a finished run of {found.metadata['step']} steps. Replace it with --overwrite.")
     known, asked = found.metadata, json.loads(json.dumps(record))
@@ -460,6 +465,18 @@ def _difference(key: str, known, asked) -> str:
             if known.get(name) != asked.get(name):
                 return _difference(f"{key}.{name}", known.get(name), asked.get(name))
     return f"{key}: {known} there, {asked} asked for"
+
+
+@contextmanager
+def _out_of_memory_told(args):
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"the GPU's memory does not suffice for --batch-size {args.batch_size} and --crop-size {args.crop_size} "
+            f"({str(error).splitlines()[0]}). Give smaller ones, the same in every arm, or share the batch among "
+            "several GPUs with torchrun."
+        ) from None
 
 
 @contextmanager

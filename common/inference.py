@@ -9,8 +9,7 @@ from tqdm import tqdm
 
 from common.cli import UserError
 from common.datasets import STRIDE, network_input, tile_loader
-from common.device import autocast
-from common.models import Checkpoint
+from common.models import Checkpoint, rerun_command
 from common.tiles import TileSet
 
 WINDOW = 1024  # pixels; larger tiles are predicted in windows of this side
@@ -40,9 +39,7 @@ def _forward(model, images: torch.Tensor) -> torch.Tensor:
         step = step if mode == "reflect" else (bottom, right)
         images = F.pad(images, (0, step[1], 0, step[0]), mode=mode)
         bottom, right = bottom - step[0], right - step[1]
-    with autocast(images.device):
-        logits = model(images)
-    return logits[..., :height, :width].float()
+    return model(images)[..., :height, :width]
 
 
 def _starts(length: int) -> list[int]:
@@ -126,6 +123,7 @@ def open_to_score(
     lacking = [key for key in METADATA_TO_SCORE if key not in known]
     if lacking:
         raise UserError(f"{path} does not say its {', '.join(lacking)}. Train it again: {remedy}")
+    remedy = rerun_command(known["command"], "--overwrite")
     if (known["stage"], known["seed"]) != (stage, seed):
         raise UserError(
             f"{path} is of {known['stage']} seed {known['seed']}, expected {stage} seed {seed}. "
@@ -134,7 +132,7 @@ def open_to_score(
     if found.training is not None:
         raise UnfinishedRun(
             f"{path} is of an unfinished run, at step {known['step']} of {known['iterations']}. "
-            f"Finish it: {command} --resume"
+            f"Finish it: {rerun_command(known['command'], '--resume')}"
         )
     if found.taxonomy != tiles.taxonomy:
         raise UserError(

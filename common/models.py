@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import pickle
+import shlex
 import warnings
 import zipfile
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch import nn
 from common.cli import UserError
 from common.files import replacing, sha256_file
 from common.taxonomy import IGNORE_INDEX, OPENEARTHMAP, Taxonomy, taxonomy_from_json
+from common.tiles import TileSet
 
 VOID_LOGIT = -1e4  # its softmax is 0 in every precision, and unlike -inf it leaves no NaN in products
 
@@ -160,11 +162,17 @@ class StageWeights:
     """Start from every tensor of an earlier stage's last checkpoint.
 
     Raises:
-        UserError: the checkpoint is missing, broken, of an unfinished run, or of another network or taxonomy.
+        UserError: the checkpoint is missing, broken, of an unfinished run, another seed, another split (what it
+            was trained on could be in ``val`` or test here), or of another network or taxonomy.
     """
 
-    def __init__(self, path: Path, stage: str, remedy: str):
-        self.checkpoint = finished_checkpoint(path, stage, remedy)
+    def __init__(self, path: Path, stage: str, seed: int, val: TileSet, remedy: str):
+        self.checkpoint = finished_checkpoint(path, stage, seed, remedy)
+        known = self.checkpoint.metadata
+        if known["val"]["digest"] != val.digest or known["stretch"] != val.stretch:
+            raise UserError(
+                f"{path} was trained under another split than that of {val.path}. Train it again: {remedy} --overwrite"
+            )
         self.ancestors = tuple(lineage(self.checkpoint))
 
     def build(self, arch: str, encoder: str, taxonomy: Taxonomy) -> nn.Module:
@@ -179,22 +187,31 @@ class StageWeights:
         return {"kind": "stage", "stage": self.checkpoint.metadata["stage"], "digest": self.checkpoint.digest}
 
 
-def finished_checkpoint(path: Path, stage: str, remedy: str) -> Checkpoint:
-    """The checkpoint of a finished run of ``stage``; UserError where it is something else."""
+def finished_checkpoint(path: Path, stage: str, seed: int, remedy: str) -> Checkpoint:
+    """The checkpoint of a finished run of ``stage`` with ``seed``; UserError where it is something else."""
     found = Checkpoint.load(path, remedy)
-    if found.metadata.get("stage") != stage:
-        raise UserError(f"{path} is of stage {found.metadata.get('stage')}, expected {stage}. Remedy: {remedy}")
+    known = found.metadata
+    if (known.get("stage"), known.get("seed")) != (stage, seed):
+        raise UserError(
+            f"{path} is of {known.get('stage')} with seed {known.get('seed')}, expected {stage} with seed {seed}. "
+            f"Remedy: {remedy}"
+        )
     if found.training is not None:
         raise UserError(
-            f"{path} is of a run that stopped at step {found.metadata['step']} of {found.metadata['iterations']}. "
-            f"Finish it: {remedy} --resume"
+            f"{path} is of a run that stopped at step {known['step']} of {known['iterations']}. "
+            f"Finish it: {rerun_command(known['command'], '--resume')}"
         )
     return found
 
 
-def load_teacher(path: Path, remedy: str) -> Checkpoint:
+def rerun_command(command: str, flag: str) -> str:
+    """The command of an earlier run with ``flag`` (--resume or --overwrite), for messages."""
+    return shlex.join([word for word in shlex.split(command) if word not in ("--overwrite", "--resume")] + [flag])
+
+
+def load_teacher(path: Path, seed: int, remedy: str) -> Checkpoint:
     """The finished teacher checkpoint; UserError where it is none, or was not trained in OpenEarthMap classes."""
-    found = finished_checkpoint(path, "teacher", remedy)
+    found = finished_checkpoint(path, "teacher", seed, remedy)
     if found.taxonomy != OPENEARTHMAP:
         raise UserError(f"{path} was not trained in the OpenEarthMap classes. Remedy: {remedy} --overwrite")
     return found

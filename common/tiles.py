@@ -8,6 +8,7 @@ import hashlib
 import math
 import os
 import re
+import struct
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,14 +16,17 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+import rasterio.warp
 from PIL import Image
-from rasterio.errors import NotGeoreferencedWarning
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from common.cli import UserError
 from common.files import MANIFEST, digest_json, new_folder, place, read_json, sha256_file, write_json
 from common.taxonomy import IGNORE_INDEX, Taxonomy, taxonomy_from_json
 
 METRES_PER_DEGREE = 111_320.0  # of latitude, on the WGS 84 sphere
+DAMAGED = "Restore it from its source, or run the step that wrote its folder again with --overwrite."
+TILE_SUFFIXES = (".tif", ".tiff", ".png")
 
 
 @contextmanager
@@ -36,18 +40,28 @@ def open_raster(path: Path, mode: str = "r", **profile):
 
 
 def read_image(path: Path, window: tuple[int, int, int] | None = None) -> np.ndarray:
-    """(3, H, W) uint8 image; of a window (row, column, side) in pixels only those pixels are read."""
-    with open_raster(path) as src:
-        if window is None:
-            return src.read()
-        row, column, side = window
-        return src.read(window=((row, row + side), (column, column + side)))
+    """(3, H, W) uint8 image; of a window (row, column, side) in pixels only those pixels are read.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        with open_raster(path) as src:
+            if window is None:
+                return src.read()
+            row, column, side = window
+            return src.read(window=((row, row + side), (column, column + side)))
+    except RasterioError as error:
+        raise UserError(f"{path}: cannot be read as TIFF ({error}). {DAMAGED}") from None
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """(H, W) uint8 class ids."""
-    with Image.open(path) as image:
-        return np.array(image)
+    """(H, W) uint8 class ids; UserError where the file is missing or damaged."""
+    try:
+        with Image.open(path) as image:
+            return np.array(image)
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
+        raise UserError(f"{path}: cannot be read as PNG ({error}). {DAMAGED}") from None
 
 
 def write_image(path: Path, image: np.ndarray, *, crs=None, transform=None) -> None:
@@ -68,27 +82,45 @@ def manifest_digest(manifest: dict) -> str:
     return digest_json({key: manifest[key] for key in ("split", "taxonomy", "stretch", "tiles")})
 
 
+def pixel_size(src) -> tuple[float, float] | None:
+    """Width and height in metres of an open raster's pixels; None where its unit is not known.
+
+    Where the scale depends on the latitude (geographic systems, Mercator) it is taken at the raster's centre.
+    """
+    crs, grid = src.crs, src.transform
+    if crs is None or grid.is_identity:
+        return None
+    width, height = math.hypot(grid.a, grid.d), math.hypot(grid.b, grid.e)
+    wkt = crs.to_wkt()
+    if crs.is_geographic:
+        latitude = (src.bounds.bottom + src.bounds.top) / 2
+        return width * METRES_PER_DEGREE * math.cos(math.radians(latitude)), height * METRES_PER_DEGREE
+    if crs.is_projected:
+        unit = crs.linear_units_factor[1]
+    else:
+        units = re.findall(r'UNIT\["[^"]*",\s*([0-9.eE+-]+)', wkt)  # of a local system the last one is linear
+        unit = float(units[-1]) if units else 0.0
+    if 'PROJECTION["Mercator_1SP"]' in wkt:  # EPSG:3857 and its like: true to scale at the equator alone
+        middle = grid * (src.width / 2, src.height / 2)
+        _, (latitude,) = rasterio.warp.transform(crs, "EPSG:4326", [middle[0]], [middle[1]])
+        unit *= math.cos(math.radians(latitude))
+    return (width * unit, height * unit) if unit else None
+
+
 def georeference(src) -> dict:
     """Where an open raster lies: crs (WKT or None), bounds (left, bottom, right, top), gsd in metres or None.
 
-    bounds is None for a raster without a geotransform. gsd is the ground sampling distance along x; of a
-    geographic system it is taken at the raster's centre.
+    bounds is None for a raster without a geotransform, and is the same for rasters stored from north to south and from
+    south to north. gsd is the ground sampling distance along x, as ``pixel_size`` gives it.
     """
     if src.transform.is_identity:
         return {"crs": None, "bounds": None, "gsd": None}
-    crs, gsd = src.crs, None
-    if crs is not None:
-        step = abs(src.transform.a)
-        unit = re.findall(r'UNIT\["[^"]*",\s*([0-9.eE+-]+)', crs.to_wkt())
-        if crs.is_geographic:
-            latitude = (src.bounds.bottom + src.bounds.top) / 2
-            gsd = step * METRES_PER_DEGREE * math.cos(math.radians(latitude))
-        elif unit:
-            gsd = step * float(unit[-1])  # the last UNIT of a projected or local system is its linear one
+    left, bottom, right, top = src.bounds
+    size = pixel_size(src)
     return {
-        "crs": crs.to_wkt() if crs is not None else None,
-        "bounds": list(src.bounds),
-        "gsd": round(gsd, 4) if gsd else None,
+        "crs": src.crs.to_wkt() if src.crs is not None else None,
+        "bounds": [min(left, right), min(bottom, top), max(left, right), max(bottom, top)],
+        "gsd": round(size[0], 4) if size else None,
     }
 
 
@@ -170,30 +202,31 @@ class TileSet:
         self._position = {tile.id: i for i, tile in enumerate(self.tiles)}
 
     @classmethod
-    def open(cls, path: Path, made_by: str) -> "TileSet":
+    def open(cls, path: Path, command: str) -> "TileSet":
         """Open a finished tile set; UserError where it is missing, or its files differ from its manifest.
 
-        ``made_by`` is the module that writes this folder, for the message.
+        ``command`` makes this folder (see ``command_for``); the messages name it. Hidden files and the sidecars of GIS
+        programs are passed over.
         """
-        remedy = f"python -m {made_by}"
         if not (path / MANIFEST).is_file():
-            raise UserError(f"{path} is not a finished tile set: it has no {MANIFEST}. Make it first: {remedy}")
-        manifest = read_json(path / MANIFEST, f"{remedy} --overwrite")
+            raise UserError(f"{path} is not a finished tile set: it has no {MANIFEST}. Make it first: {command}")
+        manifest = read_json(path / MANIFEST, f"move {path} away, then {command}")
         try:
             taxonomy = taxonomy_from_json(manifest["taxonomy"], path / MANIFEST)
             tiles = cls(path, manifest, taxonomy)
         except (KeyError, TypeError, AttributeError):
             raise UserError(
-                f"{path / MANIFEST} is not a manifest of this project. Write it again: {remedy} --overwrite"
+                f"{path / MANIFEST} is not a manifest of this project. Move {path} away, then make it: {command}"
             ) from None
         for folder, suffix in (("images", ".tif"), ("masks", ".png")):
             there = {entry.name for entry in os.scandir(path / folder)} if (path / folder).is_dir() else set()
             listed = {tile_id + suffix for tile_id in tiles._position}
-            for names, what in ((listed - there, "lacks"), (there - listed, "holds, beside its manifest,")):
+            others = {n for n in there - listed if not n.startswith(".") and n.lower().endswith(TILE_SUFFIXES)}
+            for names, what in ((listed - there, "lacks"), (others, "holds, beside its manifest,")):
                 if names:
                     raise UserError(
                         f"{path / folder} {what} {len(names)} of {len(listed)} files (first: {min(names)}). "
-                        f"Make the folder again: {remedy} --overwrite"
+                        f"Make the folder again: {command} --overwrite"
                     )
         return tiles
 
@@ -253,15 +286,6 @@ class TileSet:
             )
         return self
 
-    def require_made_from(self, source: "TileSet", made_by: str) -> "TileSet":
-        """Refuse a folder that was made from an earlier version of ``source``."""
-        if source.digest not in {parent["digest"] for parent in self.manifest["made_from"]}:
-            raise UserError(
-                f"{self.path} was made from another version of {source.path}. "
-                f"Make it again: python -m {made_by} --overwrite"
-            )
-        return self
-
 
 def shares_line(taxonomy: Taxonomy, pixels: np.ndarray) -> str:
     """The share of each class among the labelled pixels, and that of void among all, as one line."""
@@ -279,6 +303,7 @@ class TileSetWriter:
         self.taxonomy = taxonomy
         self.mode = mode
         self.entries: dict[str, dict] = {}
+        self._claimed: set[str] = set()
         for name in ("images", "masks"):
             (folder / name).mkdir()
 
@@ -291,18 +316,24 @@ class TileSetWriter:
     def mask_path(self, tile_id: str) -> Path:
         return self.folder / "masks" / f"{tile_id}.png"
 
-    def record(self, tile_id: str, entry: dict) -> None:
-        """Enter a tile whose two files are in the folder."""
-        if tile_id in self.entries:
+    def claim(self, tile_id: str) -> tuple[Path, Path]:
+        """Where to write the image and the mask of a new tile; UserError where another tile has this id."""
+        if tile_id in self._claimed:
             raise UserError(f"{self.path}: two tiles are called {tile_id}. Rename one of them.")
+        self._claimed.add(tile_id)
+        return self.image_path(tile_id), self.mask_path(tile_id)
+
+    def record(self, tile_id: str, entry: dict) -> None:
+        """Enter a tile that was claimed and whose two files are in the folder."""
         self.entries[tile_id] = entry
 
     def add(self, tile: Tile, *, tile_id: str | None = None, **changes) -> None:
         """Take a tile of another set over unchanged, under another id or with other entries where given."""
         tile_id = tile_id or tile.id
+        image_path, mask_path = self.claim(tile_id)
+        place(tile.image_path, image_path, self.mode)
+        place(tile.mask_path, mask_path, self.mode)
         self.record(tile_id, {**tile.entry, **changes})
-        place(tile.image_path, self.image_path(tile_id), self.mode)
-        place(tile.mask_path, self.mask_path(tile_id), self.mode)
 
     @property
     def pixels(self) -> np.ndarray:

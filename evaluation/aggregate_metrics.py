@@ -55,6 +55,7 @@ class Result:
     facts: dict
     tiles: TileConfusions
     settings: dict
+    recipe: dict
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -81,7 +82,7 @@ def read_result(folder: Path, stage: str, seed: int, which: str, remedy: str) ->
         digests = (facts["split_digest"], facts["checkpoint_digest"])
         names = taxonomy_from_json(facts["taxonomy"], folder / METRICS).classes
         facts["cumulative_steps"], facts["minority_classes"], facts["split_facts"]["blocks"]
-        settings = record["settings"]
+        settings, recipe = record["settings"], record["recipe"]
     except (KeyError, TypeError):
         raise UserError(f"{folder / METRICS} is not of this project. Evaluate again: {remedy}") from None
     if here != (stage, seed, which):
@@ -90,7 +91,7 @@ def read_result(folder: Path, stage: str, seed: int, which: str, remedy: str) ->
         raise UserError(f"{folder}: {METRICS} and {CONFUSIONS} are of two evaluations. Evaluate again: {remedy}")
     if facts["split"] != "val":
         raise UserError(f"{folder / METRICS} is of the {facts['split']} split; stages are compared on val alone.")
-    return Result(stage, seed, which, folder, facts, tiles, settings)
+    return Result(stage, seed, which, folder, facts, tiles, settings, recipe)
 
 
 def read_results(in_dir: Path, remedy: str) -> tuple[list[Result], list[str]]:
@@ -136,6 +137,25 @@ def differing_settings(results: list[Result]) -> list[str]:
         if differing:
             against = f"{stage} and {other}" if other in of_stage else f"the runs of {stage}"
             sentences.append(f"{against} were trained with different {', '.join(differing)}: not comparable.")
+    return sentences
+
+
+def differing_recipes(results: list[Result]) -> list[str]:
+    """A sentence for each run that differs from the one it is compared with in more than its one component."""
+    run_of = {(result.stage, result.seed): result for result in results}
+    sentences = []
+    for (name, seed), result in run_of.items():
+        stage = STAGE_OF[name]
+        other = run_of.get((stage.compared_with, seed))
+        if other is None:
+            continue
+        differing = [part for part in result.recipe if result.recipe[part] != other.recipe.get(part)]
+        if differing != [stage.component]:
+            found = ", ".join(differing) or "nothing"
+            sentences.append(
+                f"{name} seed {seed} differs from {other.stage} in {found}, expected {stage.component} alone: their "
+                "difference mixes changes. Train again what was made from other artefacts."
+            )
     return sentences
 
 
@@ -336,7 +356,8 @@ def main(argv=None):
     minority = agreed_minority(results)
     arms = arms_of(results, minority)
     cautions = [f"left out: {reason}" for reason in left_out]
-    cautions += differing_settings([result for result in results if result.which == "last"])
+    last = [result for result in results if result.which == "last"]
+    cautions += differing_settings(last) + differing_recipes(last)
     if len({str(result.facts["minority_classes"]) for result in results}) > 1:
         cautions.append(f"results name different minority classes, their mean is left out. Evaluate again: {remedy}")
     shared = shared_blocks_note("val", results[0].facts["split_facts"])

@@ -10,7 +10,6 @@ needs --reason.
     python -m evaluation.compute_metrics --split val
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -39,7 +38,7 @@ from common.results import (
     seed_folders,
     shared_blocks_note,
 )
-from common.stages import FINAL_STAGE, STAGE_NAMES, STAGE_OF
+from common.stages import FINAL_STAGE, STAGE_NAMES, STAGE_OF, training_command
 from common.taxonomy import load_taxonomy
 from common.text import table, warn
 from common.tiles import TileSet
@@ -112,11 +111,6 @@ def open_setting(args) -> Setting:
     if note:
         warn(note)
     return Setting(tiles, minority, resolve_device(args.device), args.workers, args.command)
-
-
-def training_command(args, stage: str, seed: int) -> str:
-    """The command that trains a stage with a seed."""
-    return command_for(f"training.train_{stage}", argparse.Namespace(root=args.root, seed=seed), "--seed")
 
 
 def metrics_of(checkpoint: Checkpoint, which: str, digest: str, confusions: TileConfusions, setting: Setting) -> dict:
@@ -277,7 +271,7 @@ def score_run(stage: str, seed: int, args, setting: Setting, bar) -> tuple[dict[
     for which in WHICH:
         try:
             usable[which] = open_to_score(
-                source / f"{which}.pt", stage, seed, setting.tiles, training_command(args, stage, seed)
+                source / f"{which}.pt", stage, seed, setting.tiles, training_command(args.root, stage, seed)
             )
         except UnfinishedRun as problem:  # its best.pt may yet be replaced
             return {}, "not scored", [str(problem)]
@@ -321,12 +315,15 @@ def evaluate_val(args) -> None:
     if not runs:
         raise UserError(
             f"{args.weights_dir} holds no run of {', '.join(stages)}. Train one first: "
-            + training_command(args, stages[0], args.seed)
+            + training_command(args.root, stages[0], args.seed)
         )
     rows, failures = [], []
     with tqdm(total=len(runs) * len(WHICH), desc="Checkpoints", unit="checkpoint") as bar:
         for number, (stage, seed) in enumerate(runs, 1):
-            found, what, failed = score_run(stage, seed, args, setting, bar)
+            try:
+                found, what, failed = score_run(stage, seed, args, setting, bar)
+            except UserError as problem:  # its results folder cannot be written
+                found, what, failed = {}, "not scored", [str(problem)]
             failures += failed
             last, best = found.get("last"), found.get("best")
             scores = [f"{last[key]:.1%}" if last else "-" for key in ("mIoU", "mF1", "OA")]
@@ -384,9 +381,9 @@ def evaluate_test(args) -> None:
     setting = open_setting(args)
     source, log = args.weights_dir / FINAL_STAGE / f"seed{args.seed}", args.root / TEST_LOG
     target = args.out_dir / FINAL_STAGE / f"seed{args.seed}"
-    command = training_command(args, FINAL_STAGE, args.seed)
+    command = training_command(args.root, FINAL_STAGE, args.seed)
     sibling = args.data_dir.parent / "val"
-    val = TileSet.open(sibling, "data_prep.split_biodiversity") if sibling.exists() else setting.tiles
+    val = TileSet.open(sibling, "data_prep.split_biodiversity").require_split("val", "the folder beside --data-dir")
     open_to_score(source / "last.pt", FINAL_STAGE, args.seed, val, command)  # of a finished run, under this split
     checkpoint, model = open_to_score(source / "best.pt", FINAL_STAGE, args.seed, setting.tiles, command)
     digest = checkpoint.digest

@@ -6,8 +6,6 @@ Stages are drawn by last.pt; a stage that was not run is left out and named.
     python -m evaluation.plot_predictions
 """
 
-import argparse
-
 import numpy as np
 import torch
 
@@ -17,7 +15,7 @@ from common.figures import class_legend, color_mask, new_figure, save_figure
 from common.inference import confusion_by_tile, open_to_score, predict_tiles
 from common.metrics import score
 from common.results import read_minority
-from common.stages import STAGES
+from common.stages import STAGES, training_command
 from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
 from common.tiles import Tile, TileSet
 
@@ -115,9 +113,7 @@ def main(argv=None):
         if not path.parent.is_dir():
             not_run.append(stage.name)
             continue
-        command = command_for(
-            f"training.train_{stage.name}", argparse.Namespace(root=args.root, seed=args.seed), "--seed"
-        )
+        command = training_command(args.root, stage.name, args.seed)
         try:
             _, model = open_to_score(path, stage.name, args.seed, tiles, command)
         except UserError as problem:

@@ -74,7 +74,8 @@ def test_make_targets_in_the_documents_exist():
 
 def readme_tree() -> set[str]:
     """The paths of the README's tree, folders without their slash."""
-    block = next(b for b in re.findall(r"```\n(.*?)```", (reproduce.REPOSITORY / "README.md").read_text("utf-8"), re.DOTALL))
+    text = (reproduce.REPOSITORY / "README.md").read_text("utf-8")
+    block = next(block for kind, _, block in reproduce.read_blocks(text) if kind == "" and "REPRODUCE_DATA.md" in block)
     paths, folder = set(), ""
     for line in block.splitlines():
         name = line.split()[0]

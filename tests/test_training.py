@@ -1,23 +1,32 @@
 import csv
+import importlib
 import json
+import math
+import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 import torch
 
-from common import losses
+from common import engine, losses
 from common.cli import UserError
 from common.croppers import RandomCrop, minority_crop
-from common.datasets import CropDataset
+from common.datasets import CropDataset, network_input
 from common.device import Processes
 from common.engine import RUN_FILES, Drawn
+from common.losses import LossTerm
 from common.models import Checkpoint, EncoderWeights, digest_tensors
+from common.presets import PRESETS, SETTINGS
 from common.samplers import TileDraws, UniformTiles, read_difficulty
+from common.stages import STAGE_OF
 from common.taxonomy import OPENEARTHMAP
-from common.tiles import TileSet
-from tests.conftest import train
+from common.tiles import Tile, TileSet
+from tests.conftest import TRAIN_FLAGS, train
 from tests.helpers import quiet
 from training import (
     score_difficulty,
@@ -30,7 +39,8 @@ from training import (
 )
 
 WEIGHTS = "model_weights/biodiversity"
-# DESIGN section 6: the one entry in which an arm differs from the arm it is compared with.
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+# The one entry in which an arm may differ from the arm it is compared with, as the method says.
 COMPONENT = {
     "stage2_replication": ("stage1_baseline", "tiles"),
     "stage3_difficulty": ("stage2_replication", "sampler"),
@@ -53,7 +63,7 @@ def checkpoint(root, stage, name="last.pt"):
 def test_an_arm_differs_from_the_one_it_is_compared_with_in_one_component(trained, stage):
     compared_with, component = COMPONENT[stage]
     run, base = run_of(trained, stage), run_of(trained, compared_with)
-    assert run["compared_with"] == compared_with
+    assert run["compared_with"] == compared_with and STAGE_OF[stage].component == component
     assert [name for name in run["recipe"] if run["recipe"][name] != base["recipe"][name]] == [component]
 
 
@@ -161,11 +171,32 @@ def test_the_minority_crop_raises_the_share_of_crops_with_each_minority_class(tr
         assert seeking["crops_with_class"][name] > without["crops_with_class"][name]
 
 
-def test_a_replica_has_the_weight_of_its_base_and_losses_are_those_of_stage_2(trained, difficulty_rows):
+def test_a_replica_has_the_weight_of_its_base(trained, difficulty_rows):
     tiles = TileSet.open(trained / "data/biodiversity_split/train_rep", "")
     weight = {row["tile_id"]: row["weight"] for row in difficulty_rows}
     replicas = [tile for tile in tiles if tile.base != tile.id]
     assert replicas and all(weight[tile.id] == weight[tile.base] for tile in replicas)
+
+
+def test_the_difficulty_of_a_tile_is_its_cross_entropy_under_the_stage_2_network(trained, difficulty_rows):
+    tiles = TileSet.open(trained / "data/biodiversity_split/train_rep", "")
+    model = checkpoint(trained, "stage2_replication").build().eval()
+    for row in difficulty_rows[:3]:
+        tile = tiles[row["tile_id"]]
+        with torch.no_grad():
+            logits = model(network_input(torch.from_numpy(tile.read_image())[None]))[0, 1:]
+        mask = torch.from_numpy(tile.read_mask()).long()
+        log_probs = logits.log_softmax(dim=0)[:, mask > 0]
+        wanted = -log_probs.gather(0, mask[mask > 0][None] - 1).mean().item()
+        assert float(row["loss"]) == pytest.approx(wanted, abs=1e-4)
+
+
+def test_unlabelled_pixels_do_not_count_in_the_difficulty():
+    logits = torch.zeros(2, 6, 2, 2)
+    logits[0, 1, 0, 0] = 5.0
+    mask = torch.tensor([[[2, 0], [0, 0]], [[0, 0], [0, 0]]])
+    losses = score_difficulty.tile_losses(logits, mask)
+    assert losses.tolist() == pytest.approx([math.log(4 + math.exp(5)), 0.0])
 
 
 @pytest.fixture
@@ -191,26 +222,62 @@ def test_another_seed_gives_another_result(root):
 
 
 def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(root, monkeypatch):
-    flags = ("--overwrite", "--iterations", 4, "--val-every", 3)
+    flags = ("--overwrite", "--iterations", 5, "--val-every", 2)
     train(train_stage6_distill, root, *flags)
-    whole, told = checkpoint(root, "stage6_distill"), run_of(root, "stage6_distill")
 
-    def stop_after_two_steps(self, batch, add=Drawn.add, seen=[]):  # noqa: B006 - counts over calls
+    def outcome():
+        digests = [checkpoint(root, "stage6_distill", name).digest for name in ("last.pt", "best.pt")]
+        run = run_of(root, "stage6_distill")
+        return digests, history(root, "stage6_distill"), [run[key] for key in ("drawn", "last", "best", "finished")]
+
+    whole = outcome()
+    seen = []
+
+    def stop_after_three_steps(self, batch, add=Drawn.add):
         add(self, batch)
-        seen.append(1)
-        if len(seen) == 2:
+        seen.append(batch)
+        if len(seen) == 3:
             signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Drawn, "add", stop_after_two_steps)
+        patch.setattr(Drawn, "add", stop_after_three_steps)
         with pytest.raises(SystemExit) as stopped:
             train(train_stage6_distill, root, *flags)
-    assert stopped.value.code == 143 and checkpoint(root, "stage6_distill").metadata["step"] == 2
+    assert stopped.value.code == 143 and checkpoint(root, "stage6_distill").metadata["step"] == 3
     train(train_stage6_distill, root, "--resume", *flags[1:])
-    resumed = checkpoint(root, "stage6_distill")
-    assert resumed.digest == whole.digest and resumed.training is None
-    again = run_of(root, "stage6_distill")
-    assert again["drawn"] == told["drawn"] and again["last"] == told["last"] and again["best"] == told["best"]
+    assert outcome() == whole and checkpoint(root, "stage6_distill").training is None
+
+
+def test_a_signal_to_all_processes_of_a_run_leaves_a_checkpoint_to_resume_from(prepared, tmp_path):
+    command = [sys.executable, "-m", "training.train_stage1_baseline", "--root", prepared, *TRAIN_FLAGS]
+    command += ["--out-dir", tmp_path / "out", "--iterations", "500", "--val-every", "2", "--workers", "2"]
+    with open(tmp_path / "said", "w+") as said:
+        run = subprocess.Popen(command, start_new_session=True, stdout=said, stderr=said, env=ONE_THREAD)
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "out/last.pt").exists() and run.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        os.killpg(run.pid, signal.SIGINT)
+        assert run.wait(60) == 130, (tmp_path / "said").read_text()
+    text = (tmp_path / "said").read_text()
+    assert "--resume" in text and "Traceback" not in text
+    assert Checkpoint.load(tmp_path / "out/last.pt", "").training is not None
+
+
+def test_two_processes_draw_what_one_draws_and_write_one_run(prepared, tmp_path):
+    flags = ["--root", prepared, *TRAIN_FLAGS]
+    for name, launcher in (("one", []), ("two", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"])):
+        command = [sys.executable, *launcher, "-m", "training.train_stage1_baseline", *flags, "--out-dir"]
+        subprocess.run([*command, tmp_path / name], check=True, capture_output=True, env=ONE_THREAD, timeout=200)
+    one, two = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two"))
+    assert one["drawn"] == two["drawn"] and one["crops"] == two["crops"] == 8
+    assert {path.name for path in (tmp_path / "two").iterdir()} == set(RUN_FILES)
+    assert (
+        Checkpoint.load(tmp_path / "two/last.pt", "").state.keys()
+        == Checkpoint.load(tmp_path / "one/last.pt", "").state.keys()
+    )
+    # Each process normalises by the statistics of its own crops on the CPU, so that the losses are only alike.
+    losses = [float(next(csv.DictReader(open(tmp_path / name / "history.csv")))["loss"]) for name in ("one", "two")]
+    assert losses[1] == pytest.approx(losses[0], rel=0.3)
 
 
 def test_resuming_with_other_settings_is_refused_naming_the_difference(root):
@@ -248,10 +315,66 @@ def test_validating_on_the_test_split_is_refused(trained, tmp_path):
         )
 
 
-def test_training_opens_no_file_of_the_test_split(root):
-    shutil.rmtree(root / "data/biodiversity_split/test")
-    train(train_stage1_baseline, root, "--overwrite")
-    assert run_of(root, "stage1_baseline")["finished"]
+def test_training_reads_val_only_to_validate_and_nothing_of_test(root, monkeypatch):
+    opened, read = set(), set()
+    validating = []
+
+    def open_set(path, command, original=TileSet.open):
+        opened.add(path.name)
+        return original(path, command)
+
+    def read_tile(self, *window, original=Tile.read_image):
+        read.add((self.folder.name, bool(validating)))
+        return original(self, *window)
+
+    def validate(*args, original=engine._validate):
+        validating.append(True)
+        metrics = original(*args)
+        validating.clear()
+        return metrics
+
+    monkeypatch.setattr(TileSet, "open", open_set)
+    monkeypatch.setattr(Tile, "read_image", read_tile)
+    monkeypatch.setattr(engine, "_validate", validate)
+    for step in (train_stage1_baseline, train_stage6_distill):
+        train(step, root, "--overwrite")
+    assert opened == {"train", "train_rep", "val"}
+    assert read == {("train", False), ("train_rep", False), ("val", True)}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_arm_has_the_same_settings_in_each_preset(preset):
+    arms = [importlib.import_module(f"training.train_{stage}") for stage in ("teacher", "stage1_baseline", *COMPONENT)]
+    settings = [{name: getattr(arm.parse_args(["--preset", preset]), name) for name in SETTINGS} for arm in arms]
+    assert all(found == settings[0] for found in settings) and len(settings) == 8
+
+
+def test_distillation_changes_what_is_learned(trained):
+    assert checkpoint(trained, "stage6_distill").digest != checkpoint(trained, "stage5b_finetune").digest
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms():
+    terms = [LossTerm(*term) for term in (("hard", torch.tensor(6.0), torch.tensor(3.0), 0.7),)]
+    terms.append(LossTerm("kd", torch.tensor(10.0), torch.tensor(2.0), 0.3))
+    total = engine._LossMeter(Processes(torch.device("cpu")), torch.device("cpu")).add(terms)
+    assert total.item() == pytest.approx(0.7 * 2 + 0.3 * 5)
+
+
+@pytest.mark.parametrize("known", [{"seed": 7}, {"stretch": {"kind": "tile"}}, {"val": {"digest": "other"}}])
+def test_an_ancestor_of_another_seed_or_split_is_refused(root, known):
+    path = root / WEIGHTS / "stage5a_pretrain/seed42/last.pt"
+    found = Checkpoint.load(path, "")
+    Checkpoint(path, found.state, {**found.metadata, **known}).save()
+    for step in (train_stage5b_finetune, train_stage6_distill):
+        with pytest.raises(UserError, match="stage5a_pretrain.*(another split|expected stage5a_pretrain with seed 42)"):
+            train(step, root, "--overwrite")
+
+
+def test_a_run_that_cannot_start_leaves_the_one_it_would_replace(root):
+    before = checkpoint(root, "stage1_baseline").digest
+    with pytest.raises(UserError, match="unett"):
+        train(train_stage1_baseline, root, "--overwrite", "--arch", "unett")
+    assert checkpoint(root, "stage1_baseline").digest == before
 
 
 def test_a_missing_artefact_is_named_with_the_command_that_makes_it(root):

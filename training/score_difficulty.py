@@ -48,10 +48,13 @@ def main(argv=None):
     args = parse_args(argv)
     if args.out.exists() and not args.overwrite:
         raise UserError(f"{args.out} exists. Replace it with --overwrite, or choose another --out.")
-    tiles = TileSet.open(args.train_dir, "data_prep.replicate_minority")
+    tiles = TileSet.open(args.train_dir, command_for("data_prep.replicate_minority", args))
     tiles.require_split("train", "--train-dir").require_taxonomy(load_taxonomy(args.root))
     checkpoint = finished_checkpoint(
-        args.checkpoint, "stage2_replication", command_for("training.train_stage2_replication", args, "--seed")
+        args.checkpoint,
+        "stage2_replication",
+        args.seed,
+        command_for("training.train_stage2_replication", args, "--seed"),
     )
     if checkpoint.metadata["train"]["digest"] != tiles.digest:
         raise UserError(

@@ -38,7 +38,11 @@ def main(argv=None):
             args.crop_size, args.distribution, train, command_for("data_prep.analyze_class_distribution", args)
         ),
         init=StageWeights(
-            args.init, "stage5a_pretrain", command_for("training.train_stage5a_pretrain", args, "--preset", "--seed")
+            args.init,
+            "stage5a_pretrain",
+            args.seed,
+            val,
+            command_for("training.train_stage5a_pretrain", args, "--preset", "--seed"),
         ),
         loss=HardLoss(),
     )

@@ -39,7 +39,7 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     train, val = open_train_and_val(args, "data_prep.replicate_minority")
-    teacher = load_teacher(args.teacher, command_for("training.train_teacher", args, "--preset", "--seed"))
+    teacher = load_teacher(args.teacher, args.seed, command_for("training.train_teacher", args, "--preset", "--seed"))
     recipe = Recipe(
         stage=STAGE,
         tiles=train,
@@ -48,7 +48,11 @@ def main(argv=None):
             args.crop_size, args.distribution, train, command_for("data_prep.analyze_class_distribution", args)
         ),
         init=StageWeights(
-            args.init, "stage5a_pretrain", command_for("training.train_stage5a_pretrain", args, "--preset", "--seed")
+            args.init,
+            "stage5a_pretrain",
+            args.seed,
+            val,
+            command_for("training.train_stage5a_pretrain", args, "--preset", "--seed"),
         ),
         loss=HardAndKDLoss(
             teacher.build(),
