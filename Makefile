@@ -4,7 +4,7 @@ DEMO_ROOT ?= demo
 SEED ?= 42
 
 VENV_PYTHON := .venv/bin/python
-STAMP := .venv/requirements-installed
+STAMP := .venv/requirements-$(if $(CONSTRAINTS),constrained,unconstrained)
 RESULTS = $(DEMO_ROOT)/evaluation/evaluation_results
 
 .DEFAULT_GOAL := help
@@ -15,7 +15,7 @@ help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
 	@echo
 	@echo '  PYTHON=python3.12   the Python that .venv is made with, 3.11 or newer'
-	@echo '  CONSTRAINTS=        newest versions that requirements.txt allows, not those of constraints.txt'
+	@echo '  CONSTRAINTS=        whatever versions requirements.txt allows, not just those of constraints.txt'
 	@echo '  DEMO_ROOT=demo      the folder that make demo writes, SEED=42 its seed'
 
 install: $(STAMP)  ## make .venv and install requirements.txt under constraints.txt (about 6 GB, once)
@@ -36,12 +36,13 @@ $(STAMP): requirements.txt $(CONSTRAINTS)
 	@echo 'Installing requirements.txt $(if $(CONSTRAINTS),under $(CONSTRAINTS) )into .venv:' \
 	  'about 6 GB where it is new (torch with CUDA), which takes some minutes'
 	$(VENV_PYTHON) -m pip --disable-pip-version-check install -r requirements.txt $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
-	@touch $@
+	@rm -f .venv/requirements-* && touch $@
 
 demo: $(STAMP)  ## the whole pipeline on a small generated data set, in demo/
-	@if test -e '$(DEMO_ROOT)' && test '$(DEMO_ROOT)' != demo && ! test -e '$(DEMO_ROOT)/data/demo_data.json'; then \
-	  echo 'error: $(DEMO_ROOT) was not made by make demo and will not be replaced. Name another: DEMO_ROOT=...' >&2; \
-	  exit 2; fi
+	@if test -n "$$(ls -A '$(DEMO_ROOT)' 2>/dev/null)" && ! test -e '$(DEMO_ROOT)/data/demo_data.json' && \
+	  ! test -e '$(DEMO_ROOT)/data/.demo_data.partial'; then \
+	  echo 'error: $(DEMO_ROOT) was not made by make demo (it has no data/demo_data.json) and is not replaced.' \
+	    'Remove it yourself, or name another folder: make demo DEMO_ROOT=...' >&2; exit 2; fi
 	rm -rf '$(DEMO_ROOT)'
 	$(VENV_PYTHON) -m data_prep.make_demo_data --root '$(DEMO_ROOT)' --seed $(SEED)
 	$(VENV_PYTHON) reproduce.py --root '$(DEMO_ROOT)' --preset demo --seed $(SEED)

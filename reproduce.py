@@ -27,7 +27,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.cli import Parser, UserError, run
+try:
+    from common.cli import Parser, UserError, run
+except ModuleNotFoundError as missing:
+    raise SystemExit(
+        f"error: {missing}. Run this with the Python that has requirements.txt installed: source .venv/bin/activate "
+        "after make install, or conda activate ClassImbalance."
+    ) from None
 
 REPOSITORY = Path(__file__).resolve().parent
 DOCUMENTS = ("REPRODUCE_DATA.md", "REPRODUCE_TRAINING.md", "REPRODUCE_EVALUATION.md")
@@ -243,7 +249,9 @@ def clock(seconds: float) -> str:
 
 
 def how_to_go_on(step: Step, args, given: list[list[str]]) -> str:
-    words = ["python", os.path.relpath(__file__)]
+    on_path = shutil.which("python")
+    same = on_path and os.path.abspath(on_path) == os.path.abspath(sys.executable)
+    words = ["python" if same else os.path.relpath(sys.executable), os.path.relpath(__file__)]
     words += [] if args.root == Path(".") else ["--root", str(args.root)]
     words += sum(given, []) + (["--controls"] if args.controls else []) + (["--to", args.last] if args.last else [])
     return shlex.join([*words, "--from", step.name, *(["--resume"] if step.can_resume else [])])

@@ -25,6 +25,7 @@ METADATA_TO_SCORE = (
     "taxonomy",
     "stretch",
     "val",
+    "command",
 )
 
 

@@ -91,3 +91,12 @@ def test_the_tree_of_the_readme_is_true():
     packages = ("data_prep", "training", "evaluation", "common")
     modules = {f"{p}/{path.name}" for p in packages for path in (reproduce.REPOSITORY / p).glob("*.py")}
     assert {path for path in modules if not path.endswith("__init__.py")} <= readme_tree()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_that_a_document_links_to_exist_and_nothing_is_left_to_fill_in(document):
+    path = reproduce.REPOSITORY / document
+    text = path.read_text("utf-8")
+    assert "PUT_" not in text
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+    assert [link for link in links if not (path.parent / link).exists()] == []

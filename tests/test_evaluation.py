@@ -20,7 +20,7 @@ from common.files import write_json
 from common.metrics import score
 from common.models import Checkpoint, build_model
 from common.results import TileConfusions
-from common.stages import FINAL_STAGE, STAGES
+from common.stages import FINAL_STAGE, STAGE_NAMES, STAGE_OF, STAGES
 from common.taxonomy import BIODIVERSITY, IGNORE_INDEX
 from common.tiles import TileSet, describe_tile, new_tile_set, write_image, write_mask
 from evaluation import aggregate_metrics, compute_metrics, plot_predictions
@@ -60,6 +60,14 @@ def make_split(root, split, seed):
     return TileSet.open(path, "nothing")
 
 
+def recipe_of(stage: str) -> dict:
+    """A recipe that differs from that of the arm it is compared with in its one component alone."""
+    known = STAGE_OF[stage]
+    if known.compared_with is None:
+        return dict.fromkeys(("tiles", "sampler", "cropper", "init", "loss"), "of the first stage")
+    return {**recipe_of(known.compared_with), known.component: f"of {stage}"}
+
+
 def save_run(root, stage, seed, weights_seed, **changes):
     """last.pt, best.pt and run.json of a finished run with random weights; best.pt has other weights than last.pt."""
     folder = root / "model_weights" / "biodiversity" / stage / f"seed{seed}"
@@ -78,7 +86,9 @@ def save_run(root, stage, seed, weights_seed, **changes):
             "taxonomy": BIODIVERSITY.to_json(),
             "stretch": None,
             "val": {"digest": val.digest},
+            "command": f"python -m training.train_{stage} --seed {seed} --overwrite",
             "settings": {"lr": 1e-3, "iterations": 20},
+            "recipe": recipe_of(stage),
             **changes,
         }
         Checkpoint(folder / name, model.state_dict(), metadata).save()
@@ -314,7 +324,7 @@ def test_nothing_but_a_finished_final_stage_sees_the_test_split(root, capsys):
     assert not (root / "evaluation").exists()
 
 
-def write_result(root, stage, seed, right, *, split_digest="tiles", which="last", lr=1e-3, steps=20):
+def write_result(root, stage, seed, right, *, split_digest="tiles", which="last", lr=1e-3, steps=20, recipe=None):
     """A result as compute_metrics leaves it: ``right`` of 100 pixels of each of two classes are right, on two tiles."""
     confusion = np.zeros((6, 6), np.int64)
     confusion[1, 1] = confusion[2, 2] = right
@@ -336,7 +346,7 @@ def write_result(root, stage, seed, right, *, split_digest="tiles", which="last"
         "taxonomy": BIODIVERSITY.to_json(),
     }
     write_json(folder / "metrics.json", facts)
-    write_json(folder / "run.json", {"settings": {"lr": lr}})
+    write_json(folder / "run.json", {"settings": {"lr": lr}, "recipe": recipe_of(stage) | (recipe or {})})
     halves = np.stack([confusion // 2, confusion - confusion // 2])
     TileConfusions(
         ["a", "b"], ["x", "y"], halves, list(BIODIVERSITY.classes), split_digest, facts["checkpoint_digest"]
@@ -390,6 +400,16 @@ def test_results_of_other_tiles_are_left_out_by_name(tmp_path, capsys):
     assert printed.replace("warning: ", "").splitlines()[0] in text
     assert f"{100 * iou(99):.1f}" not in text
     assert [line.split()[1:3] for line in text.splitlines() if line.startswith(FINAL_STAGE)] == [["not", "run"]]
+
+
+def test_a_stage_that_differs_in_more_than_its_component_is_named(tmp_path, capsys):
+    for stage in STAGE_NAMES[:3]:
+        write_result(tmp_path, stage, 42, 50)
+    aggregate_metrics.main(["--root", tmp_path])
+    assert "mixes changes" not in capsys.readouterr().out
+    write_result(tmp_path, STAGE_NAMES[2], 42, 50, recipe={"cropper": "another"})
+    aggregate_metrics.main(["--root", tmp_path])
+    assert f"{STAGE_NAMES[2]} seed 42 differs from {STAGE_NAMES[1]} in sampler, cropper" in capsys.readouterr().out
 
 
 def test_a_stage_trained_with_other_settings_is_named(tmp_path, capsys):
