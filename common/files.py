@@ -77,7 +77,9 @@ def place(source: Path, target: Path, mode: str) -> None:
         with open(source, "rb") as original, open(target, "xb") as copy:
             shutil.copyfileobj(original, copy)
     except FileExistsError:
-        raise UserError(f"{target} exists, so {source} cannot be put there. Give one of the two another name.") from None
+        raise UserError(
+            f"{target} exists, so {source} cannot be put there. Give one of the two another name."
+        ) from None
 
 
 def _holds_only_ours(path: Path, marker: str) -> bool:
@@ -106,7 +108,9 @@ def check_out_dirs(paths: list[Path], overwrite: bool, *, inputs: list[Path] = (
         for source in inputs:
             there = Path(source).resolve()
             if here == there or there in here.parents or here in there.parents:
-                raise UserError(f"--out-dir {path} and the input {source} lie in one another. Choose another --out-dir.")
+                raise UserError(
+                    f"--out-dir {path} and the input {source} lie in one another. Choose another --out-dir."
+                )
     existing = [path for path in paths if path.exists() or path.is_symlink()]
     if existing and not overwrite and len(existing) == len(paths):
         raise UserError(f"{existing[0]} exists. Replace it with --overwrite, or choose another --out-dir.")

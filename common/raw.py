@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 
 from common.cli import UserError, positive_int
@@ -20,6 +21,7 @@ SIDECAR_SUFFIXES = (".xml", ".tfw", ".ovr", ".prj", ".msk", ".pgw", ".wld")
 PERCENTILES = (2, 98)
 SAMPLE_PER_TILE = 4096
 SAMPLE_IN_ALL = 4_000_000  # pixels; 48 MB of float32 in three bands, whatever the number of tiles
+OPAQUE_OR_CLEAR = 0.9  # share of an alpha band that is fully one or the other; GDAL calls any fourth 8-bit band alpha
 UNITS_GAP = 8.0  # brightness of one sensor differs less than this between neighbours in rank
 
 
@@ -46,7 +48,8 @@ class Problem:
 class RawImage:
     """The chosen bands of a raw tile.
 
-    pixels: (3, H, W) in the file's own type. valid: (H, W) bool, False at nodata and non-finite pixels.
+    pixels: (3, H, W) in the file's own type. valid: (H, W) bool, False at nodata, transparent and non-finite
+    pixels.
     place: what ``georeference`` returns. as_it_is: the file is an 8-bit RGB GeoTIFF that needs no rewriting.
     """
 
@@ -165,6 +168,23 @@ def bands_problem(count: int, bands: tuple[int, int, int]) -> str | None:
     return f"has {count} band{'s' if count > 1 else ''}, but --bands {asked} asks for band {max(bands)}; {remedy}"
 
 
+def _opaque(src, bands: tuple[int, int, int]) -> np.ndarray | None:
+    """(H, W) bool, False where an alpha band or a mask says that an open raster shows nothing; None without either.
+
+    An alpha band that is asked for is an image, and so is one with many values between clear and opaque.
+    """
+    flags = src.mask_flag_enums[bands[0] - 1]
+    if MaskFlags.per_dataset not in flags:
+        return None
+    if ColorInterp.alpha in src.colorinterp:
+        band = src.colorinterp.index(ColorInterp.alpha) + 1
+        alpha = src.read(band)
+        if band in bands or np.isin(alpha, (0, alpha.max())).mean() < OPAQUE_OR_CLEAR:
+            return None
+        return alpha > 0
+    return src.dataset_mask() > 0
+
+
 def read_raw(path: Path, bands: tuple[int, int, int]) -> RawImage:
     """Read the chosen bands of a raw image; UserError where it has too few or holds complex numbers."""
     with open_raster(path) as src:
@@ -173,6 +193,7 @@ def read_raw(path: Path, bands: tuple[int, int, int]) -> RawImage:
             raise UserError(f"{path}: {problem}.")
         pixels = src.read(list(bands))
         nodata = [src.nodatavals[band - 1] for band in bands]
+        opaque = _opaque(src, bands)
         place, crs, transform = georeference(src), src.crs, src.transform
         plain = src.driver == "GTiff" and src.count == 3 and bands == (1, 2, 3) and len(src.files) == 1
     if np.iscomplexobj(pixels):
@@ -180,6 +201,8 @@ def read_raw(path: Path, bands: tuple[int, int, int]) -> RawImage:
     valid = np.isfinite(pixels).all(axis=0)
     if all(value is not None for value in nodata):
         valid &= ~np.all([band == value for band, value in zip(pixels, nodata, strict=True)], axis=0)
+    if opaque is not None:
+        valid &= opaque
     as_it_is = plain and pixels.dtype == np.uint8 and not pixels[:, ~valid].any()
     if place["bounds"] is None:
         crs = transform = None
@@ -218,7 +241,8 @@ def mask_problems(mask: np.ndarray, path: Path, taxonomy: Taxonomy) -> str | Non
     unknown = np.flatnonzero(np.bincount(mask.ravel(), minlength=256)[taxonomy.num_classes :]) + taxonomy.num_classes
     if not unknown.size:
         return None
-    return f"{path}: ids {unknown.tolist()} are not classes, expected 0-{taxonomy.num_classes - 1}"
+    remedy = f"; write 0 ({taxonomy.void}) where nothing is labelled" if 255 in unknown else ""
+    return f"{path}: ids {unknown.tolist()} are not classes, expected 0-{taxonomy.num_classes - 1}{remedy}"
 
 
 def _read_mask(tile: RawTile) -> tuple[np.ndarray | None, Problem | None]:
@@ -229,6 +253,11 @@ def _read_mask(tile: RawTile) -> tuple[np.ndarray | None, Problem | None]:
         return None, Problem(tile.id, "unreadable", f"{tile.mask}: cannot be read as PNG ({error})")
     if mode != "L":
         text = f"{tile.mask}: is a PNG of mode {mode}, expected one 8-bit grey channel of class ids (mode L)"
+        if mode == "P":
+            text += (
+                ". Where its palette indices are the class ids, save it again without the palette: "
+                "Image.fromarray(numpy.array(Image.open(path))).save(path), with PIL"
+            )
         return None, Problem(tile.id, "mask type", text)
     return mask, None
 
@@ -265,7 +294,8 @@ def inspect(tile: RawTile, *, bands: tuple[int, int, int], taxonomy: Taxonomy) -
         return Inspection(tile, problems, **facts)
     valid = image.valid
     if not valid.all():
-        text = f"{tile.image}: {1 - valid.mean():.1%} of its pixels are nodata or NaN and become {taxonomy.void}"
+        text = f"{tile.image}: {1 - valid.mean():.1%} of its pixels are nodata, transparent or NaN"
+        text += f" and become {taxonomy.void}"
         problems.append(Problem(tile.id, "nodata", text, fatal=False))
     pixels = np.bincount(mask[valid], minlength=taxonomy.num_classes)
     pixels[IGNORE_INDEX] += np.count_nonzero(~valid)

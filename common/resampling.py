@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from rasterio.transform import from_bounds
+from rasterio.transform import Affine
 
-from common.cli import UserError, positive_float
+from common.cli import UserError, command_for, positive_float
 from common.taxonomy import Taxonomy
 from common.text import some, warn
-from common.tiles import Tile, TileSet, describe_tile, open_raster, write_image, write_mask
+from common.tiles import Tile, TileSet, describe_tile, open_raster, pixel_size, write_image, write_mask
 
 FAR_APART = 1.5
 
@@ -23,13 +23,13 @@ def add_gsd(parser) -> None:
     )
 
 
-def resample(image: np.ndarray, mask: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
-    """A (3, H, W) uint8 image and (H, W) uint8 mask with ``factor`` times as many pixels a side.
+def resample(image: np.ndarray, mask: np.ndarray, factors: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """A (3, H, W) uint8 image and (H, W) uint8 mask with ``factors`` times as many rows and columns.
 
     Images are averaged over each new pixel's footprint when they shrink and interpolated when they grow; masks take
     the nearest pixel, so that no id is made up.
     """
-    height, width = (max(1, round(side * factor)) for side in mask.shape)
+    height, width = (max(1, round(side * factor)) for side, factor in zip(mask.shape, factors, strict=True))
     colors = Image.fromarray(np.ascontiguousarray(np.moveaxis(image, 0, -1)))
     colors = colors.resize((width, height), Image.Resampling.BILINEAR)
     ids = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
@@ -46,13 +46,14 @@ def write_resampled(
         mask: (H, W) uint8 in ``taxonomy``, in the size of the tile's image.
         gsd: metres.
     """
-    image, mask = resample(tile.read_image(), mask, tile.entry["gsd"] / gsd)
-    bounds = tile.entry["bounds"]
     with open_raster(tile.image_path) as src:
-        crs = src.crs
-    write_image(image_path, image, crs=crs, transform=from_bounds(*bounds, width=mask.shape[1], height=mask.shape[0]))
+        crs, grid, (pixel_width, pixel_height) = src.crs, src.transform, pixel_size(src)
+    height, width = mask.shape
+    image, mask = resample(tile.read_image(), mask, (pixel_height / gsd, pixel_width / gsd))
+    grid = grid * Affine.scale(width / mask.shape[1], height / mask.shape[0])
+    write_image(image_path, image, crs=crs, transform=grid)
     write_mask(mask_path, mask)
-    place = {"crs": tile.entry["crs"], "bounds": bounds, "gsd": gsd}
+    place = {"crs": tile.entry["crs"], "bounds": tile.entry["bounds"], "gsd": gsd}
     kept = {key: tile.entry[key] for key in ("block", "region", "source") if key in tile.entry}
     return {**describe_tile(image, mask, image_path, mask_path, place, taxonomy.num_classes), **kept}
 
@@ -67,9 +68,13 @@ def require_gsd(tiles: TileSet, gsd: float | None) -> None:
         )
 
 
-def compare_gsd(oem: TileSet, train_dir: Path, gsd: float | None) -> None:
-    """Print the ground sampling distance of OpenEarthMap tiles beside that of train; warn where they are far apart."""
-    train = TileSet.open(train_dir, made_by="data_prep.split_biodiversity")
+def compare_gsd(oem: TileSet, args) -> None:
+    """Print the ground sampling distance of OpenEarthMap tiles beside that of train; warn where they are far apart.
+
+    Of ``args`` the flags --train-dir and --gsd are used.
+    """
+    gsd = args.gsd
+    train = TileSet.open(args.train_dir, command_for("data_prep.split_biodiversity", args))
     found = gsd or oem.gsd
 
     def say(value):

@@ -1,15 +1,19 @@
 """Spatial blocks, and splits drawn so that each has every class."""
 
+import functools
 import math
 
 import numpy as np
 from rasterio.crs import CRS
+from rasterio.errors import CRSError
+from rasterio.warp import transform_bounds
 
 from common.cli import UserError
 from common.tiles import METRES_PER_DEGREE
 
 FEWEST_DRAWS, MOST_DRAWS = 64, 512  # few units need more draws until one fits, and cost less each
 EDGE = 1e-6  # of a block side: rounding of coordinates moves no centre over a block's edge
+WORLD = CRS.from_epsg(4326)
 TOUCH = 0.01  # pixels: tiles that share less than this share an edge, not ground
 
 
@@ -35,8 +39,54 @@ def block_side(places: list[dict], metres: float | None) -> tuple[float, float]:
     return x, y
 
 
+@functools.cache
+def _to_world(crs: str) -> CRS | None:
+    """A system from its WKT, None where it has no known relation to longitude and latitude."""
+    try:
+        system = CRS.from_wkt(crs)
+    except CRSError:
+        return None
+    return system if system.is_geographic or system.is_projected else None
+
+
+@functools.cache
+def world_bounds(crs: str | None, bounds: tuple[float, ...]) -> tuple[float, ...] | None:
+    """Bounds in longitude and latitude; None where the system is unknown, or a local one."""
+    system = _to_world(crs) if crs else None
+    if system is None:
+        return None
+    try:
+        found = transform_bounds(system, WORLD, *bounds)
+    except CRSError:
+        return None
+    return found if np.isfinite(found).all() else None
+
+
+def _on_the_world(place: dict) -> dict:
+    """A tile's place with its bounds in longitude and latitude, None where they cannot be known."""
+    return {**place, "crs": WORLD.to_wkt(), "bounds": world_bounds(place["crs"], tuple(place["bounds"]))}
+
+
+def _interleaved(by_crs: dict[str, list[int]], places: list[dict]) -> set[str]:
+    """The systems whose tiles cover the same part of the world as those of another system."""
+    extents = {}
+    for crs, members in by_crs.items():
+        boxes = [world_bounds(crs, tuple(places[i]["bounds"])) for i in members]
+        if all(box is not None for box in boxes):
+            low, high = np.min(boxes, axis=0), np.max(boxes, axis=0)
+            extents[crs] = (low[0], low[1], high[2], high[3])
+    return {
+        a
+        for a, (left, bottom, right, top) in extents.items()
+        for b, other in extents.items()
+        if a != b and left < other[2] and other[0] < right and bottom < other[3] and other[1] < top
+    }
+
+
 def spatial_blocks(places: list[dict], metres: float | None = None, prefix: str = "") -> list[str | None]:
     """The block of each tile: its centre's cell in a grid laid over all tiles of its CRS; None without a place.
+
+    Tiles of several systems that cover the same region share one grid, in longitude and latitude.
 
     Args:
         places: crs, bounds, gsd, height and width of each tile.
@@ -47,6 +97,13 @@ def spatial_blocks(places: list[dict], metres: float | None = None, prefix: str 
     for i, place in enumerate(places):
         if place["bounds"] is not None:
             by_crs.setdefault(place["crs"] or "", []).append(i)
+    mixed = _interleaved(by_crs, places) if len(by_crs) > 1 else set()
+    if mixed:
+        members = sorted(i for crs in mixed for i in by_crs.pop(crs))
+        places = list(places)
+        for i in members:
+            places[i] = _on_the_world(places[i])
+        by_crs[WORLD.to_wkt()] = sorted([*by_crs.get(WORLD.to_wkt(), []), *members])
     blocks: list[str | None] = [None] * len(places)
     for number, crs in enumerate(sorted(by_crs)):
         members = by_crs[crs]
@@ -60,34 +117,68 @@ def spatial_blocks(places: list[dict], metres: float | None = None, prefix: str 
     return blocks
 
 
-def overlapping(places: list[dict], others: list[dict]) -> list[tuple[int, int]]:
-    """(i, j) of each pair of tiles places[i], others[j] of one CRS that cover common ground; edges may touch.
+def _by_system(places: list[dict]) -> dict[str, list[int]]:
+    """Positions of the tiles that have a place by system; without a CRS the source stands for it."""
+    members: dict[str, list[int]] = {}
+    for i, p in enumerate(places):
+        if p["bounds"] is not None:
+            members.setdefault(p["crs"] or f"unknown, {p.get('source')}", []).append(i)
+    return members
 
-    Tiles with a place but without a CRS are compared where their source is the same.
+
+def _meeting(places: list[dict], first: list[int], others: list[dict], second: list[int]) -> list[tuple[int, int]]:
+    """(i, j) of the tiles of ``first`` and ``second``, all in one system, that cover common ground."""
+    boxes = np.array([others[j]["bounds"] for j in second])
+    pixel = (boxes[:, 2:] - boxes[:, :2]) / [(others[j]["width"], others[j]["height"]) for j in second]
+    pairs = []
+    for i in first:
+        box = np.array(places[i]["bounds"])
+        shared = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+        pairs.extend((i, second[j]) for j in np.flatnonzero((shared > TOUCH * pixel).all(axis=1)))
+    return pairs
+
+
+def overlapping(places: list[dict], others: list[dict]) -> list[tuple[int, int]]:
+    """(i, j) of each pair of tiles places[i], others[j] that cover common ground; edges may touch.
+
+    Tiles of two systems are compared by their bounding boxes in longitude and latitude, which are a little larger
+    than the tiles. Tiles with a place but without a CRS are compared where their source is the same; see
+    ``not_comparable`` for the rest.
 
     Args:
         places, others: crs, bounds, height and width of each tile, source where known; bounds None where unknown.
     """
-
-    def by_system(tiles):
-        members: dict[str, list[int]] = {}
-        for i, p in enumerate(tiles):
-            if p["bounds"] is not None:
-                members.setdefault(p["crs"] or f"unknown, {p.get('source')}", []).append(i)
-        return members
-
     pairs = []
-    first, second = by_system(places), by_system(others)
+    first, second = _by_system(places), _by_system(others)
     for system in sorted(first.keys() & second.keys()):
-        here = second[system]
-        boxes = np.array([others[j]["bounds"] for j in here])
-        pixel = np.abs(boxes[:, 2:] - boxes[:, :2]) / [(others[j]["width"], others[j]["height"]) for j in here]
-        for i in first[system]:
-            box = np.array(places[i]["bounds"])
-            shared = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
-            hits = np.flatnonzero((shared > TOUCH * pixel).all(axis=1))
-            pairs.extend((i, here[j]) for j in hits)
+        pairs += _meeting(places, first[system], others, second[system])
+    worlds = {}
+    for a in sorted(first) if len(first.keys() | second.keys()) > 1 else ():
+        for b in sorted(second.keys() - {a}):
+            if _to_world(a) is None or _to_world(b) is None:
+                continue
+            for side, tiles, members in (("first", places, first[a]), ("second", others, second[b])):
+                for i in members:
+                    if (side, i) not in worlds:
+                        worlds[side, i] = _on_the_world(tiles[i])
+            here = [i for i in first[a] if worlds["first", i]["bounds"]]
+            there = [j for j in second[b] if worlds["second", j]["bounds"]]
+            if here and there:
+                near = [worlds["first", i] for i in here], [worlds["second", j] for j in there]
+                met = _meeting(near[0], list(range(len(here))), near[1], list(range(len(there))))
+                pairs += [(here[i], there[j]) for i, j in met]
     return pairs
+
+
+def not_comparable(places: list[dict], others: list[dict]) -> int:
+    """Number of pairs of tiles, both with a place, of which nobody can say whether they cover common ground."""
+    first, second = _by_system(places), _by_system(others)
+    return sum(
+        len(first[a]) * len(second[b])
+        for a in first
+        for b in second
+        if a != b and (_to_world(a) is None or _to_world(b) is None)
+    )
 
 
 def joined(groups: list[str], pairs: list[tuple[int, int]]) -> np.ndarray:

@@ -5,7 +5,7 @@ python -m data_prep.analyze_class_distribution
 
 import numpy as np
 
-from common.cli import Parser, fraction, run
+from common.cli import Parser, command_for, fraction, run
 from common.figures import new_figure, save_figure
 from common.files import write_json
 from common.taxonomy import Taxonomy, load_taxonomy
@@ -114,7 +114,7 @@ def draw(distribution: dict, taxonomy: Taxonomy, tile_count: int):
 def main(argv=None):
     args = parse_args(argv)
     taxonomy = load_taxonomy(args.root)
-    train = TileSet.open(args.train_dir, made_by="data_prep.split_biodiversity")
+    train = TileSet.open(args.train_dir, command_for("data_prep.split_biodiversity", args))
     train.require_split("train", "--train-dir").require_taxonomy(taxonomy)
     pixels = np.array([tile.pixels for tile in train])
     distribution = class_distribution(train.ids, pixels, taxonomy, args.minority_share, args.tile_share)

@@ -6,13 +6,14 @@ Writes audit.json, audit.png and exclude.txt; exit status 2 where a tile cannot 
 """
 
 import functools
+import shlex
 from collections import Counter, defaultdict
 
 import numpy as np
 
-from common.cli import Parser, UserError, map_progress, run
+from common.cli import Parser, UserError, command_for, map_progress, run
 from common.figures import class_legend, color_mask, new_figure, save_figure
-from common.files import write_json
+from common.files import write_json, write_text
 from common.raw import (
     PERCENTILES,
     Inspection,
@@ -26,7 +27,7 @@ from common.raw import (
     repeated_images,
     to_8bit,
 )
-from common.splitting import overlapping
+from common.splitting import not_comparable, overlapping
 from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
 from common.text import some, table
 from common.tiles import read_mask
@@ -78,13 +79,20 @@ def collection_problems(found: list[Inspection], repeated: dict[str, str], taxon
         )
     systems = {i.place["crs"] for i in found if i.place["bounds"] is not None}
     if len(systems) > 1:
-        add("mixed systems", f"tiles are in {len(systems)} coordinate systems; each gets spatial blocks of its own")
+        add(
+            "mixed systems", f"tiles are in {len(systems)} coordinate systems; those of one region share spatial blocks"
+        )
     kept = [i for i in found if i.tile.id not in repeated]
     places = [{**i.place, "height": i.height, "width": i.width} for i in kept]
     pairs = [(kept[i].tile.id, kept[j].tile.id) for i, j in overlapping(places, places) if i < j]
     if pairs:
         shown = some([f"{a} and {b}" for a, b in pairs])
         add("overlapping ground", f"{len(pairs)} pairs of tiles, which stay in one split together: {shown}")
+    unknown = not_comparable(places, places) // 2
+    if unknown:
+        add(
+            "ground not comparable", f"{unknown} pairs of tiles are in systems that cannot be compared with one another"
+        )
     pixels = np.sum([i.pixels for i in found if i.pixels] or [[0] * taxonomy.num_classes], axis=0)
     absent = [name for name, count in zip(taxonomy.foreground, pixels[1:], strict=True) if not count]
     if absent:
@@ -226,7 +234,7 @@ def main(argv=None):
             "gsd": float(np.median(gsds)) if gsds else None,
         },
     )
-    (args.out / "exclude.txt").write_text("".join(f"{tile_id}\n" for tile_id in exclude), encoding="utf-8")
+    write_text(args.out / "exclude.txt", "".join(f"{tile_id}\n" for tile_id in exclude))
     if found:
         save_figure(draw(found, shares, taxonomy, bands), args.out / "audit.png", dpi=120)
     else:
@@ -243,9 +251,10 @@ def main(argv=None):
     )
     print(f"{args.out}: audit.json, {'audit.png, ' if found else ''}exclude.txt ({len(exclude)} tiles)")
     if fatal:
+        without = shlex.join(["--exclude", str(args.out / "exclude.txt")])
         raise UserError(
             f"{args.in_dir}: {len(fatal)} tiles cannot be used ({some(fatal)}). Correct them, or leave them out: "
-            f"python -m data_prep.split_biodiversity --root {args.root} --exclude {args.out / 'exclude.txt'}"
+            f"{command_for('data_prep.split_biodiversity', args)} {without}"
         )
 
 

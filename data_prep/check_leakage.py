@@ -10,23 +10,34 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.cli import Parser, UserError, map_progress, run
+from common.cli import Parser, UserError, command_for, map_progress, run
 from common.files import sha256_file, write_json
-from common.splitting import overlapping
+from common.splitting import not_comparable, overlapping
 from common.taxonomy import OPENEARTHMAP, load_taxonomy
 from common.text import some, table, warn
 from common.tiles import TileSet, manifest_digest
 
 SPLIT = "data_prep.split_biodiversity"
+PARENTS = {
+    "train_rep": ["train"],
+    "OEM relabelled": ["OEM filtered"],
+    "OEM teacher train": ["OEM filtered"],
+    "OEM teacher val": ["OEM filtered"],
+    "combined": ["train", "OEM relabelled"],
+}
 
 
 @dataclass(frozen=True)
 class Part:
-    """A tile set and its name in this report. ``role``: train, val or test of Biodiversity, or openearthmap."""
+    """A tile set and its name in this report.
+
+    role: train, val or test of Biodiversity, or openearthmap. command: makes the set.
+    """
 
     name: str
     role: str
     tiles: TileSet
+    command: str
 
 
 def parse_args(argv=None):
@@ -64,7 +75,8 @@ def open_parts(args) -> dict[str, Part]:
     parts = {}
     for name, role, path, made_by, classes in places:
         if name in ("train", "val", "test") or path.exists():
-            parts[name] = Part(name, role, TileSet.open(path, made_by=made_by).require_taxonomy(classes))
+            command = command_for(made_by, args)
+            parts[name] = Part(name, role, TileSet.open(path, command).require_taxonomy(classes), command)
     return parts
 
 
@@ -118,11 +130,21 @@ def compare(parts: dict[str, Part]) -> tuple[list[dict], list[dict]]:
                     "text": f"{held} and {name} share {kind} in {counts[kind]} cases: {some(examples)}",
                 }
             )
-        rows.append({"sets": [held, name], **{kind: counts[kind] for kind in KINDS}})
+        entries = [[tile.entry for tile in parts[n].tiles] for n in (held, name)]
+        row = {"sets": [held, name], **{kind: counts[kind] for kind in KINDS}}
+        rows.append({**row, "ground not comparable": not_comparable(*entries)})
     return findings, rows
 
 
 KINDS = ("tile id", "image file", "image content", "ground")
+
+
+def shown(row: dict, kind: str) -> str:
+    """A count of the table; ground that cannot be compared is said so, instead of 0."""
+    unknown = row["ground not comparable"] if kind == "ground" else 0
+    if not unknown:
+        return str(row[kind])
+    return f"{row[kind]} ({unknown} pairs not comparable)" if row[kind] else f"not comparable ({unknown} pairs)"
 
 
 def origins(parts: dict[str, Part]) -> list[dict]:
@@ -137,6 +159,22 @@ def origins(parts: dict[str, Part]) -> list[dict]:
         findings.append({"kind": kind, "sets": [name], "count": 1, "text": text})
 
     train = parts["train"].tiles
+    for name, parents in PARENTS.items():
+        for parent in parents if name in parts else ():
+            made_from = {source["digest"] for source in parts[name].tiles.manifest["made_from"]}
+            if parent in parts and parts[parent].tiles.digest not in made_from:
+                again = f"make it again: {parts[name].command} --overwrite"
+                say("stale", name, f"{name} was made from another version of {parent}; {again}")
+    relabelled, teacher = parts.get("OEM relabelled"), parts.get("OEM teacher train")
+    if relabelled and teacher:
+        gsd, other = (part.tiles.manifest.get("gsd") for part in (relabelled, teacher))
+        if gsd != other:
+            flag = f" --gsd {gsd:g}" if gsd else ""
+            text = (
+                f"OEM relabelled has --gsd {gsd}, OEM teacher train {other}; make the teacher's tiles again: "
+                f"{teacher.command} --overwrite{flag}"
+            )
+            findings.append({"kind": "resolution", "sets": [relabelled.name, teacher.name], "count": 1, "text": text})
     for name in ("train", "val", "test"):
         tiles = parts[name].tiles
         if tiles.split != name:
@@ -150,11 +188,6 @@ def origins(parts: dict[str, Part]) -> list[dict]:
         if name not in parts:
             continue
         tiles = parts[name].tiles
-        made_from = {parent["digest"] for parent in tiles.manifest["made_from"]}
-        module = "replicate_minority" if name == "train_rep" else "combine_biodiversity_oem"
-        if train.digest not in made_from:
-            again = f"make it again: python -m data_prep.{module} --overwrite"
-            say("another train", name, f"{name} was made from another train; {again}")
         if tiles.split != "train":
             say("split", name, f"{tiles.path} should be 'train', but its manifest says {tiles.split}")
         own = [t for t in tiles if t.entry.get("source") != "openearthmap"]
@@ -249,7 +282,7 @@ def main(argv=None):
     print(
         table(
             ["shared by", *KINDS],
-            [[f"{row['sets'][0]} and {row['sets'][1]}", *(row[kind] for kind in KINDS)] for row in rows],
+            [[f"{row['sets'][0]} and {row['sets'][1]}", *(shown(row, kind) for kind in KINDS)] for row in rows],
         )
     )
     print(

@@ -5,7 +5,7 @@ python -m data_prep.combine_biodiversity_oem
 
 from tqdm import tqdm
 
-from common.cli import Parser, run
+from common.cli import Parser, command_for, run
 from common.taxonomy import load_taxonomy
 from common.text import table
 from common.tiles import TileSet, new_tile_set
@@ -26,9 +26,9 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     taxonomy = load_taxonomy(args.root)
-    train = TileSet.open(args.train_dir, made_by="data_prep.split_biodiversity")
+    train = TileSet.open(args.train_dir, command_for("data_prep.split_biodiversity", args))
     train.require_split("train", "--train-dir").require_taxonomy(taxonomy)
-    oem = TileSet.open(args.oem_dir, made_by="data_prep.relabel_oem")
+    oem = TileSet.open(args.oem_dir, command_for("data_prep.relabel_oem", args))
     oem.require_split("pool", "--oem-dir").require_taxonomy(taxonomy)
     facts = {"stretch": train.stretch}
     with new_tile_set(args.out_dir, args, taxonomy=taxonomy, split="train", made_from=[train, oem], **facts) as out:

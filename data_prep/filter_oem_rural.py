@@ -15,11 +15,13 @@ from rasterio.errors import RasterioError
 
 from common.cli import Parser, UserError, fraction, map_progress, positive_float, run
 from common.files import check_out_dir, place
-from common.raw import IMAGE_SUFFIXES, files_by_stem
+from common.raw import IMAGE_SUFFIXES, RawImage, files_by_stem, read_raw, to_8bit
 from common.splitting import spatial_blocks
-from common.taxonomy import OEM_BUILT_UP, OPENEARTHMAP
+from common.taxonomy import IGNORE_INDEX, OEM_BUILT_UP, OPENEARTHMAP
 from common.text import table
-from common.tiles import describe_tile, georeference, new_tile_set, open_raster, read_image, write_image, write_mask
+from common.tiles import describe_tile, new_tile_set, open_raster, write_image, write_mask
+
+RGB = (1, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,7 @@ def built_share(label: np.ndarray, source: Path) -> float:
     unknown = np.setdiff1d(label, np.arange(OPENEARTHMAP.num_classes))
     if unknown.size:
         raise UserError(
-            f"{source}: ids {unknown.tolist()} are not OpenEarthMap classes 0-{OPENEARTHMAP.num_classes - 1}. "
-            "Unpack the archive again, or remove this tile."
+            f"{source}: ids {unknown.tolist()} are not OpenEarthMap classes 0-{OPENEARTHMAP.num_classes - 1}"
         )
     counts = np.bincount(label.ravel(), minlength=OPENEARTHMAP.num_classes)
     built = counts[[OPENEARTHMAP.index(name) for name in OEM_BUILT_UP]].sum()
@@ -99,7 +100,7 @@ def find_pairs(region: Path) -> tuple[list[Pair], int, int]:
     images, labels = found
     pairs = [
         Pair(
-            stem if stem.startswith(region.name) else f"{region.name}_{stem}",
+            stem if stem.startswith(f"{region.name}_") else f"{region.name}_{stem}",
             region.name,
             images[stem][0],
             labels[stem][0],
@@ -117,42 +118,73 @@ def read_label(path: Path) -> np.ndarray:
         return src.read(1)
 
 
-def look(pair: Pair) -> tuple[float, dict]:
-    """Built-up share of a pair, and its place, height and width; UserError names what does not fit."""
+def read_pair(pair: Pair) -> tuple[RawImage, np.ndarray]:
+    """The image and the (H, W) uint8 label of a pair, Unknown where the image shows nothing.
+
+    Raises:
+        UserError: a file cannot be read, or the two do not fit.
+    """
     try:
         label = read_label(pair.label)
-        with open_raster(pair.image) as src:
-            count, dtype, size, where = src.count, src.dtypes[0], src.shape, georeference(src)
+        image = read_raw(pair.image, RGB)
     except RasterioError as error:
+        raise UserError(f"{pair.image} or its label cannot be read as TIFF: {error}") from None
+    if image.needs_stretch:
+        raise UserError(f"{pair.image}: holds {image.pixels.dtype}, expected uint8.")
+    if image.valid.shape != label.shape:
         raise UserError(
-            f"{pair.image} or its label cannot be read as TIFF: {error}. Unpack the archive again."
-        ) from None
-    if dtype != "uint8" or count < 3:
-        raise UserError(f"{pair.image}: has {count} bands of {dtype}, expected three of uint8.")
-    if size != label.shape:
-        raise UserError(
-            f"{pair.label}: is {label.shape[1]} x {label.shape[0]} pixels, its image {size[1]} x {size[0]}. "
-            "Unpack the archive again, or remove this tile."
+            f"{pair.label}: is {label.shape[1]} x {label.shape[0]} pixels, its image "
+            f"{image.valid.shape[1]} x {image.valid.shape[0]}"
         )
-    return built_share(label, pair.label), {**where, "height": size[0], "width": size[1]}
+    return image, np.where(image.valid, label, np.uint8(IGNORE_INDEX))
+
+
+def look(pair: Pair) -> tuple[float, dict, str | None]:
+    """Built-up share of a pair; its place, height and width; and what is wrong with it, None where all is well."""
+    try:
+        image, label = read_pair(pair)
+        share = built_share(label, pair.label)
+    except UserError as error:
+        return 0.0, {}, str(error)
+    return share, {**image.place, "height": label.shape[0], "width": label.shape[1]}, None
 
 
 def write_tile(item: tuple[Pair, Path, Path], *, mode: str) -> dict:
     """Write a pair as a tile; returns its manifest entry."""
     pair, image_path, mask_path = item
-    label = read_label(pair.label)
-    image = read_image(pair.image)
-    with open_raster(pair.image) as src:
-        where, crs, transform, plain = georeference(src), src.crs, src.transform, src.count == 3 and len(src.files) == 1
-    if plain:
+    raw, label = read_pair(pair)
+    image = to_8bit(raw, None)
+    if raw.as_it_is:
         place(pair.image, image_path, mode)
     else:
-        image = image[:3]
-        placed = where["bounds"] is not None
-        write_image(image_path, image, crs=crs if placed else None, transform=transform if placed else None)
+        write_image(image_path, image, crs=raw.crs, transform=raw.transform)
     write_mask(mask_path, label)
-    entry = describe_tile(image, label, image_path, mask_path, where, OPENEARTHMAP.num_classes)
+    entry = describe_tile(image, label, image_path, mask_path, raw.place, OPENEARTHMAP.num_classes)
     return {**entry, "region": pair.region, "source": "openearthmap"}
+
+
+def require_own_ids(pairs: list[Pair]) -> None:
+    """Refuse pairs that would become tiles of one id."""
+    first: dict[str, Pair] = {}
+    for pair in pairs:
+        other = first.setdefault(pair.id, pair)
+        if other is not pair:
+            raise UserError(
+                f"{other.image} and {pair.image} would both become the tile {pair.id}. Rename one of them, and its "
+                "label with it."
+            )
+
+
+def require_whole(known: dict[Pair, tuple[float, dict, str | None]], in_dir: Path) -> None:
+    """Refuse pairs that cannot be used, all of them named in one message."""
+    problems = [problem for _, _, problem in known.values() if problem]
+    if problems:
+        lines = "\n".join(f"  {problem}" for problem in problems[:10])
+        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise UserError(
+            f"{in_dir}: {len(problems)} tiles cannot be used:\n{lines}{more}\n"
+            "Unpack the archive again, or remove the image and the label of these tiles."
+        )
 
 
 def main(argv=None):
@@ -160,8 +192,10 @@ def main(argv=None):
     check_out_dir(args.out_dir, args.overwrite, inputs=[args.in_dir])
     found = {region.name: find_pairs(region) for region in find_regions(args.in_dir)}
     pairs = [pair for here, _, _ in found.values() for pair in here]
+    require_own_ids(pairs)
     looked = map_progress(look, pairs, workers=args.workers, desc="Reading OpenEarthMap")
     known = dict(zip(pairs, looked, strict=True))
+    require_whole(known, args.in_dir)
     blocks = {}
     for region, (here, _, _) in found.items():
         names = spatial_blocks([known[pair][1] for pair in here], args.block_size, prefix=f"{region}/")
@@ -174,7 +208,7 @@ def main(argv=None):
         )
     facts = {"max_built": args.max_built, "block_size": args.block_size}
     with new_tile_set(args.out_dir, args, taxonomy=OPENEARTHMAP, split="pool", inputs=[args.in_dir], **facts) as out:
-        items = [(pair, out.image_path(pair.id), out.mask_path(pair.id)) for pair in kept]
+        items = [(pair, *out.claim(pair.id)) for pair in kept]
         write = functools.partial(write_tile, mode=args.mode)
         entries = map_progress(write, items, workers=args.workers, desc="Writing")
         for pair, entry in zip(kept, entries, strict=True):

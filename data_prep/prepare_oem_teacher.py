@@ -3,13 +3,11 @@ r"""Split the rural OpenEarthMap tiles into train and val of the teacher, in Ope
 python -m data_prep.prepare_oem_teacher --val-fraction 0.1 --seed 42
 """
 
-from contextlib import ExitStack
-
 import numpy as np
 from tqdm import tqdm
 
-from common.cli import Parser, UserError, fraction, run
-from common.files import check_out_dir, new_folder
+from common.cli import Parser, UserError, command_for, fraction, run
+from common.files import check_out_dirs, new_folders
 from common.resampling import add_gsd, compare_gsd, require_gsd, write_resampled
 from common.splitting import joined, overlapping, stratify
 from common.taxonomy import OPENEARTHMAP
@@ -37,29 +35,29 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    source = TileSet.open(args.in_dir, made_by="data_prep.filter_oem_rural").require_taxonomy(OPENEARTHMAP)
+    source = TileSet.open(args.in_dir, command_for("data_prep.filter_oem_rural", args)).require_taxonomy(OPENEARTHMAP)
     require_gsd(source, args.gsd)
-    for split in SPLITS:
-        check_out_dir(args.out_dir / split, args.overwrite, inputs=[source.path])
-    compare_gsd(source, args.train_dir, args.gsd)
+    out_dirs = [args.out_dir / split for split in SPLITS]
+    check_out_dirs(out_dirs, args.overwrite, inputs=[source.path])
+    compare_gsd(source, args)
     places = [tile.entry for tile in source]
     units = joined([tile.block for tile in source], overlapping(places, places))
     if units.max() == 0:
         raise UserError(
-            f"{source.path}: its {len(source)} tiles form one spatial block, which cannot be split. "
-            "Use a smaller --block-size in data_prep.filter_oem_rural, or unpack more regions."
+            f"{source.path}: its {len(source)} tiles form one spatial block (tiles that overlap belong together), "
+            "which cannot be split. Unpack more regions, or use a smaller --block-size: "
+            f"{command_for('data_prep.filter_oem_rural', args)} --overwrite --block-size METRES"
         )
     pixels = np.array([tile.pixels[1:] for tile in source])
     chosen = stratify(units, pixels, (1 - args.val_fraction, args.val_fraction), args.seed)
-    with ExitStack() as stack:
-        writers = []
-        for split in SPLITS:
-            folder = stack.enter_context(new_folder(args.out_dir / split, args.overwrite, inputs=[source.path]))
-            writers.append(TileSetWriter(args.out_dir / split, folder, OPENEARTHMAP, args.mode))
+    with new_folders(out_dirs, args.overwrite, inputs=[source.path]) as folders:
+        writers = [
+            TileSetWriter(path, folder, OPENEARTHMAP, args.mode) for path, folder in zip(out_dirs, folders, strict=True)
+        ]
         for tile, s in zip(tqdm(source, desc="Splitting", unit="tile"), chosen, strict=True):
             out = writers[s]
             if args.gsd:
-                paths = (out.image_path(tile.id), out.mask_path(tile.id))
+                paths = out.claim(tile.id)
                 out.record(tile.id, write_resampled(tile, tile.read_mask(), args.gsd, *paths, OPENEARTHMAP))
             else:
                 out.add(tile)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from common.cli import Parser, UserError, run
+from common.cli import Parser, UserError, command_for, run
 from common.files import check_out_dir, place, sha256_file
 from common.resampling import add_gsd, compare_gsd, require_gsd, write_resampled
 from common.taxonomy import OPENEARTHMAP, load_taxonomy
@@ -46,16 +46,16 @@ def relabel(label: np.ndarray, lookup: np.ndarray, source: Path) -> np.ndarray:
 def main(argv=None):
     args = parse_args(argv)
     taxonomy = load_taxonomy(args.root)
-    source = TileSet.open(args.in_dir, made_by="data_prep.filter_oem_rural").require_taxonomy(OPENEARTHMAP)
+    source = TileSet.open(args.in_dir, command_for("data_prep.filter_oem_rural", args)).require_taxonomy(OPENEARTHMAP)
     require_gsd(source, args.gsd)
     check_out_dir(args.out_dir, args.overwrite, inputs=[source.path])
-    compare_gsd(source, args.train_dir, args.gsd)
+    compare_gsd(source, args)
     lookup = taxonomy.hard_lookup()
     facts = {"gsd": args.gsd}
     with new_tile_set(args.out_dir, args, taxonomy=taxonomy, split="pool", made_from=[source], **facts) as out:
         for tile in tqdm(source, desc="Relabelling", unit="tile"):
             mask = relabel(tile.read_mask(), lookup, tile.mask_path)
-            image_path, mask_path = out.image_path(tile.id), out.mask_path(tile.id)
+            image_path, mask_path = out.claim(tile.id)
             if args.gsd:
                 entry = write_resampled(tile, mask, args.gsd, image_path, mask_path, taxonomy)
             else:

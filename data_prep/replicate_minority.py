@@ -5,13 +5,11 @@ python -m data_prep.replicate_minority --copies 2
 
 from tqdm import tqdm
 
-from common.cli import Parser, UserError, positive_int, run
+from common.cli import Parser, UserError, command_for, positive_int, run
 from common.files import read_json
 from common.taxonomy import load_taxonomy
 from common.text import some, table
 from common.tiles import TileSet, new_tile_set
-
-DISTRIBUTION = "python -m data_prep.analyze_class_distribution"
 
 
 def parse_args(argv=None):
@@ -30,33 +28,35 @@ def replica_ids(tile_id: str, copies: int) -> list[str]:
     return [f"{tile_id}__rep{n}" for n in range(1, copies + 1)]
 
 
-def tiles_to_replicate(distribution: dict, train: TileSet, where) -> list[str]:
-    """The tiles that a class distribution lists; UserError where it was made for another train or lists none."""
+def tiles_to_replicate(distribution: dict, train: TileSet, where, command: str) -> list[str]:
+    """The tiles that a class distribution lists; UserError where it was made for another train or lists none.
+
+    ``where`` is the file it comes from, ``command`` what writes it.
+    """
     if distribution.get("train_digest") != train.digest:
-        raise UserError(f"{where} was written for another version of {train.path}. Write it again: {DISTRIBUTION}")
+        raise UserError(f"{where} was written for another version of {train.path}. Write it again: {command}")
     chosen = sorted(distribution["tiles_to_replicate"])
     if not chosen:
         raise UserError(
             f"{where} lists no tile to replicate (minority classes: "
             f"{', '.join(distribution['minority_classes']) or 'none'}). Write it again with a higher --minority-share "
             f"than {distribution['minority_share']:g} or a lower --tile-share than {distribution['tile_share']:g}: "
-            f"{DISTRIBUTION}"
+            f"{command}"
         )
     unknown = [tile_id for tile_id in chosen if tile_id not in train]
     if unknown:
-        raise UserError(
-            f"{where} lists tiles that are not in {train.path}: {some(unknown)}. Write it again: {DISTRIBUTION}"
-        )
+        raise UserError(f"{where} lists tiles that are not in {train.path}: {some(unknown)}. Write it again: {command}")
     return chosen
 
 
 def main(argv=None):
     args = parse_args(argv)
     taxonomy = load_taxonomy(args.root)
-    train = TileSet.open(args.train_dir, made_by="data_prep.split_biodiversity")
+    train = TileSet.open(args.train_dir, command_for("data_prep.split_biodiversity", args))
     train.require_split("train", "--train-dir").require_taxonomy(taxonomy)
-    distribution = read_json(args.distribution, DISTRIBUTION)
-    chosen = set(tiles_to_replicate(distribution, train, args.distribution))
+    command = command_for("data_prep.analyze_class_distribution", args)
+    distribution = read_json(args.distribution, command)
+    chosen = set(tiles_to_replicate(distribution, train, args.distribution, command))
     facts = {"stretch": train.stretch, "copies": args.copies, "replicated_tiles": len(chosen)}
     with new_tile_set(args.out_dir, args, taxonomy=taxonomy, split="train", made_from=[train], **facts) as out:
         for tile in tqdm(train, desc="Replicating", unit="tile"):

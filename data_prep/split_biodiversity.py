@@ -7,13 +7,12 @@ gets every class in about its overall share. Images become 8-bit RGB here, once;
 """
 
 import functools
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
-from common.cli import Parser, UserError, fraction, map_progress, positive_float, run
-from common.files import check_out_dir, new_folder, place
+from common.cli import Parser, UserError, command_for, fraction, map_progress, positive_float, run
+from common.files import check_out_dirs, new_folders, place
 from common.raw import (
     PERCENTILES,
     SAMPLE_IN_ALL,
@@ -31,7 +30,7 @@ from common.raw import (
     sample,
     to_8bit,
 )
-from common.splitting import joined, overlapping, spatial_blocks, stratify
+from common.splitting import TOUCH, joined, not_comparable, overlapping, spatial_blocks, stratify
 from common.taxonomy import IGNORE_INDEX, load_taxonomy
 from common.text import some, table, warn
 from common.tiles import TileSetWriter, describe_tile, read_mask, write_image, write_mask
@@ -40,7 +39,7 @@ SPLITS = ("train", "val", "test")
 MANY_BLOCKS, FEW_BLOCKS = (0.8, 0.1, 0.1), (0.6, 0.2, 0.2)
 BLOCKS_FOR_TENTHS = 100
 BLOCKS_FOR_INTERVALS = 10
-AUDIT = "python -m data_prep.check_biodiversity"
+AUDIT = "data_prep.check_biodiversity"
 
 
 def parse_args(argv=None):
@@ -50,7 +49,7 @@ def parse_args(argv=None):
     parser.add_argument(
         "--strategy",
         choices=["blocks", "random"],
-        help="draw whole spatial blocks, or single tiles (default: blocks where all tiles are georeferenced)",
+        help="draw whole spatial blocks, or single tiles (default: blocks where most tiles are georeferenced)",
     )
     parser.add_argument(
         "--block-size", type=positive_float, metavar="METRES", help="side of a block (default: two tile sides)"
@@ -80,19 +79,19 @@ def parse_args(argv=None):
     return args
 
 
-def read_excluded(path: Path | None, known: set[str]) -> set[str]:
-    """The tile ids of an exclude file; UserError where it names tiles that are not in the raw folder."""
+def read_excluded(path: Path | None, known: set[str], command: str) -> set[str]:
+    """The tile ids of an exclude file, which ``command`` writes; UserError where it names tiles not in ``known``."""
     if path is None:
         return set()
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"--exclude {path} is no file. Write it first: {AUDIT}") from None
+        raise UserError(f"--exclude {path} is no file. Write it first: {command}") from None
     ids = {line.strip() for line in lines} - {""}
     if ids - known:
         raise UserError(
             f"--exclude {path} names {len(ids - known)} tiles that are not in --in-dir: {some(sorted(ids - known))}. "
-            f"Write it again: {AUDIT}"
+            f"Write it again: {command}"
         )
     return ids
 
@@ -104,7 +103,9 @@ def inspect_all(args, bands, taxonomy) -> tuple[list[Inspection], set[str], dict
         UserError: a tile that is not excluded cannot be used.
     """
     tiles, problems = find_raw(args.in_dir)
-    excluded = read_excluded(args.exclude, {t.id for t in tiles} | {p.tile_id for p in problems})
+    excluded = read_excluded(
+        args.exclude, {t.id for t in tiles} | {p.tile_id for p in problems}, command_for(AUDIT, args)
+    )
     tiles = [tile for tile in tiles if tile.id not in excluded]
     look = functools.partial(inspect, bands=bands, taxonomy=taxonomy)
     found = list(map_progress(look, tiles, workers=args.workers, desc="Inspecting"))
@@ -115,7 +116,7 @@ def inspect_all(args, bands, taxonomy) -> tuple[list[Inspection], set[str], dict
         more = f"\n  and {len(fatal) - 10} more" if len(fatal) > 10 else ""
         raise UserError(
             f"{args.in_dir}: {len({p.tile_id for p in fatal})} tiles cannot be used:\n{lines}{more}\n"
-            f"See all of them, and get a list for --exclude: {AUDIT} --root {args.root}"
+            f"See all of them, and get a list for --exclude: {command_for(AUDIT, args)}"
         )
     repeated = repeated_images(found)
     return [i for i in found if i.tile.id not in repeated], excluded, repeated
@@ -169,46 +170,78 @@ def write_tile(item: tuple[RawTile, Path, Path], *, bands, stretch, mode: str, n
     return describe_tile(image, mask, image_path, mask_path, raw.place, num_classes)
 
 
-def warn_of_absent(taxonomy, chosen: np.ndarray, pixels: np.ndarray, units: np.ndarray) -> None:
-    """Name the classes that a split lacks."""
+def warn_of_absent(taxonomy, chosen: np.ndarray, pixels: np.ndarray, units: np.ndarray, unit: str) -> None:
+    """Name the classes that a split lacks; ``unit`` is what was drawn, tiles or blocks."""
     for k, name in enumerate(taxonomy.foreground):
         lacking = [split for s, split in enumerate(SPLITS) if not pixels[chosen == s, k].any()]
         holders = np.unique(units[pixels[:, k] > 0])
         if lacking:
-            warn(f"{name} does not occur in {' and '.join(lacking)}: it is in {len(holders)} blocks only.")
+            warn(f"{name} does not occur in {' and '.join(lacking)}: it is in {len(holders)} {unit} only.")
+
+
+def overlap_cause(found: list[Inspection], pairs: list[tuple[int, int]]) -> str:
+    """A sentence on the tiles that overlap and the remedy, empty where none do."""
+    together = sorted({i for pair in pairs if pair[0] != pair[1] for i in pair})
+    if not together:
+        return ""
+    return (
+        f" {len(together)} tiles overlap their neighbours by more than {TOUCH:g} pixels and have to stay together "
+        f"({some([found[i].tile.id for i in together])}): cut them so that they only touch, or leave some out with "
+        "--exclude."
+    )
+
+
+def print_stretch(stretch: dict, count: int) -> None:
+    """Say how the tiles that are not 8-bit were scaled."""
+    if stretch["ranges"] is None:
+        print(f"{count} tiles scaled to 8 bit, each by its own range")
+        return
+    bands = [f"band {n} {low:.3g}\N{EN DASH}{high:.3g}" for n, (low, high) in enumerate(stretch["ranges"], start=1)]
+    print(f"{count} tiles scaled to 8 bit, range of train: {', '.join(bands)}")
 
 
 def main(argv=None):
     args = parse_args(argv)
     taxonomy = load_taxonomy(args.root)
     bands = chosen_bands(args)
-    for split in SPLITS:
-        check_out_dir(args.out_dir / split, args.overwrite, inputs=[args.in_dir])
+    out_dirs = [args.out_dir / split for split in SPLITS]
+    check_out_dirs(out_dirs, args.overwrite, inputs=[args.in_dir])
     found, excluded, repeated = inspect_all(args, bands, taxonomy)
     places = [{**i.place, "height": i.height, "width": i.width} for i in found]
     pixels = np.array([i.pixels[1:] for i in found], np.int64).reshape(len(found), -1)
 
-    unplaced = sum(p["bounds"] is None for p in places)
-    strategy = args.strategy or ("random" if unplaced else "blocks")
+    unplaced = [i.tile.id for i in found if i.place["bounds"] is None]
+    strategy = args.strategy or ("blocks" if 2 * len(unplaced) < len(found) else "random")
     blocks = spatial_blocks(places, args.block_size)
     names = [block or f"tile {i.tile.id}" for block, i in zip(blocks, found, strict=True)]
-    block_count = len(set(names))
     if strategy == "blocks" and unplaced:
-        warn(f"{unplaced} of {len(found)} tiles are not georeferenced: each of them is a block of its own.")
-    groups = names if strategy == "blocks" else [i.tile.id for i in found]
-    units = joined(groups, overlapping(places, places)) if found else np.zeros(0, np.int64)
-    fractions = tuple(args.fractions or (MANY_BLOCKS if block_count >= BLOCKS_FOR_TENTHS else FEW_BLOCKS))
-    if not len(units) or units.max() + 1 < len(SPLITS):
+        warn(
+            f"{len(unplaced)} of {len(found)} tiles are not georeferenced, so that each of them is a block of its own: "
+            f"{some(unplaced)}"
+        )
+    pairs = overlapping(places, places)
+    unknown = not_comparable(places, places) // 2
+    if unknown:
+        warn(f"{unknown} pairs of tiles are not comparable: their systems do not say whether they share ground.")
+    areas = joined(names, pairs) if found else np.zeros(0, np.int64)
+    units = areas if strategy == "blocks" else joined([i.tile.id for i in found], pairs) if found else areas
+    unit = "blocks" if strategy == "blocks" else "tiles"
+    fractions = tuple(args.fractions or (MANY_BLOCKS if len(set(areas)) >= BLOCKS_FOR_TENTHS else FEW_BLOCKS))
+    cause = overlap_cause(found, pairs)
+    if len(set(units)) < len(SPLITS):
+        larger = "Use a smaller --block-size or --strategy random, or add tiles." if strategy == "blocks" else ""
         raise UserError(
-            f"{args.in_dir}: {len(found)} tiles in {len(set(units))} blocks (tiles that overlap form one) cannot make "
-            "three splits. Use a smaller --block-size or --strategy random, or add tiles."
+            f"{args.in_dir}: {len(found)} tiles make {len(set(units))} {unit} to draw, which cannot make three splits."
+            + (cause or f" {larger or 'Add tiles.'}")
         )
     chosen = stratify(units, pixels, fractions, args.seed)
     for s, split in enumerate(SPLITS):
         if not pixels[chosen == s].any():
             raise UserError(
                 f"{args.in_dir}: no tile of {split} would have a labelled pixel ({int((pixels.sum(axis=1) > 0).sum())} "
-                f"of {len(found)} tiles have any). Label more tiles, or use a smaller --block-size."
+                f"of {len(found)} tiles have any). Label more tiles"
+                + (", or use a smaller --block-size." if strategy == "blocks" else ".")
+                + cause
             )
     stretch = choose_stretch(args, bands, found, chosen == 0)
 
@@ -216,15 +249,11 @@ def main(argv=None):
     write = functools.partial(
         write_tile, bands=bands, stretch=stretch, mode=args.mode, num_classes=taxonomy.num_classes
     )
-    with ExitStack() as stack:
-        writers = []
-        for split in SPLITS:
-            folder = stack.enter_context(new_folder(args.out_dir / split, args.overwrite, inputs=[args.in_dir]))
-            writers.append(TileSetWriter(args.out_dir / split, folder, taxonomy, args.mode))
-        items = [
-            (i.tile, writers[s].image_path(i.tile.id), writers[s].mask_path(i.tile.id))
-            for i, s in zip(found, chosen, strict=True)
+    with new_folders(out_dirs, args.overwrite, inputs=[args.in_dir]) as folders:
+        writers = [
+            TileSetWriter(path, folder, taxonomy, args.mode) for path, folder in zip(out_dirs, folders, strict=True)
         ]
+        items = [(i.tile, *writers[s].claim(i.tile.id)) for i, s in zip(found, chosen, strict=True)]
         entries = map_progress(write, items, workers=args.workers, desc="Writing")
         for i, s, block, entry in zip(found, chosen, blocks, entries, strict=True):
             writers[s].record(i.tile.id, {**entry, "block": block, "source": "biodiversity"})
@@ -245,11 +274,12 @@ def main(argv=None):
                 **shared,
             )
 
+    drawn = [len(set(areas[chosen == s])) for s in range(len(SPLITS))]
     rows = []
     for s, (split, writer) in enumerate(zip(SPLITS, writers, strict=True)):
         here = writer.pixels
         shares = [f"{share:.1%}" for share in here[1:] / here[1:].sum()]
-        rows.append([split, len(writer), len(block_sets[s]), *shares, f"{here[0] / here.sum():.1%}"])
+        rows.append([split, len(writer), drawn[s], *shares, f"{here[0] / here.sum():.1%}"])
     header = ["split", "tiles", "blocks", *taxonomy.foreground, f"{taxonomy.void} (of all)"]
     print(table(header, rows))
     print(f"{args.out_dir}: {len(found)} tiles, strategy {strategy}, fractions {' '.join(f'{f:g}' for f in fractions)}")
@@ -258,19 +288,22 @@ def main(argv=None):
             f"left out: {len(excluded)} excluded, {len(repeated)} that repeat another image ({some(repeated) or '-'})"
         )
     if stretch:
-        count = sum(i.needs_stretch for i in found)
-        print(f"{count} tiles scaled to 8 bit, range of {stretch['kind']}: {stretch['ranges'] or 'each its own'}")
-    warn_of_absent(taxonomy, chosen, pixels, units)
-    if len(block_sets[1]) < BLOCKS_FOR_INTERVALS:
+        print_stretch(stretch, sum(i.needs_stretch for i in found))
+    warn_of_absent(taxonomy, chosen, pixels, units, unit)
+    if drawn[1] < BLOCKS_FOR_INTERVALS:
+        if len(unplaced) == len(found):
+            has, smaller = f"{drawn[1]} tiles", ""
+        else:
+            has, smaller = f"tiles of {drawn[1]} spatial blocks", ", or a smaller --block-size"
         warn(
-            f"val has {len(block_sets[1])} spatial blocks; under {BLOCKS_FOR_INTERVALS} no interval can be given for "
-            "a difference between stages. Use a larger share in --fractions, or a smaller --block-size."
+            f"val has {has}; under {BLOCKS_FOR_INTERVALS} no interval can be given for a difference between stages. "
+            f"Use a larger share in --fractions{smaller}.{cause}"
         )
     crossing = [len(block_sets[s] & block_sets[0]) for s in (1, 2)]
     if any(crossing):
         warn(
-            f"{crossing[0]} blocks of val and {crossing[1]} of test have neighbours in train, so that scores are "
-            "higher than on new ground. --strategy blocks keeps neighbours together."
+            f"tiles of val in {crossing[0]} places, and of test in {crossing[1]}, have neighbours in train, so that "
+            "scores are higher than on new ground. --strategy blocks keeps neighbours together."
         )
 
 

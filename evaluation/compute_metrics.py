@@ -97,7 +97,7 @@ class Setting:
 def open_setting(args) -> Setting:
     """The split, the minority classes where they are known, and the device."""
     taxonomy = load_taxonomy(args.root)
-    tiles = TileSet.open(args.data_dir, "data_prep.split_biodiversity")
+    tiles = TileSet.open(args.data_dir, command_for("data_prep.split_biodiversity", args))
     tiles.require_split(args.split, "--data-dir").require_taxonomy(taxonomy)
     if not any(tile.labelled for tile in tiles):
         raise UserError(f"{args.data_dir}: none of its {len(tiles)} tiles has a labelled pixel; nothing to score.")
@@ -383,7 +383,8 @@ def evaluate_test(args) -> None:
     target = args.out_dir / FINAL_STAGE / f"seed{args.seed}"
     command = training_command(args.root, FINAL_STAGE, args.seed)
     sibling = args.data_dir.parent / "val"
-    val = TileSet.open(sibling, "data_prep.split_biodiversity").require_split("val", "the folder beside --data-dir")
+    val = TileSet.open(sibling, command_for("data_prep.split_biodiversity", args))
+    val.require_split("val", "the folder beside --data-dir")
     open_to_score(source / "last.pt", FINAL_STAGE, args.seed, val, command)  # of a finished run, under this split
     checkpoint, model = open_to_score(source / "best.pt", FINAL_STAGE, args.seed, setting.tiles, command)
     digest = checkpoint.digest

@@ -101,7 +101,7 @@ def draw(tiles: list[Tile], columns: list[tuple[str, list[np.ndarray]]], taxonom
 def main(argv=None):
     args = parse_args(argv)
     taxonomy = load_taxonomy(args.root)
-    tiles = TileSet.open(args.data_dir, "data_prep.split_biodiversity")
+    tiles = TileSet.open(args.data_dir, command_for("data_prep.split_biodiversity", args))
     tiles.require_split(args.split, "--data-dir").require_taxonomy(taxonomy)
     minority = read_minority(args.distribution, taxonomy, command_for("data_prep.analyze_class_distribution", args))
     device = resolve_device(args.device)

@@ -1,15 +1,19 @@
 import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rasterio.crs import CRS
+from rasterio.transform import Affine
+from rasterio.warp import transform_bounds
 
 from common.cli import UserError
-from common.resampling import resample
-from common.splitting import joined, overlapping, spatial_blocks, stratify
+from common.resampling import resample, write_resampled
+from common.splitting import joined, not_comparable, overlapping, spatial_blocks, stratify
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP, load_taxonomy
-from common.tiles import TileSet, open_raster, read_mask
+from common.tiles import METRES_PER_DEGREE, Tile, TileSet, georeference, open_raster, read_mask, write_image
 from data_prep import (
     analyze_class_distribution,
     check_biodiversity,
@@ -23,7 +27,16 @@ from data_prep import (
 from data_prep.analyze_class_distribution import class_distribution
 from data_prep.filter_oem_rural import built_share
 from data_prep.relabel_oem import relabel
-from tests.helpers import OEM_RAW, THREE_CLASSES, make_biodiversity, prepare_root, quiet, run_data_steps, write_tif
+from tests.helpers import (
+    OEM_RAW,
+    THREE_CLASSES,
+    make_biodiversity,
+    make_raw,
+    prepare_root,
+    quiet,
+    run_data_steps,
+    write_tif,
+)
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "real_data"
 SPLITS = ("train", "val", "test")
@@ -43,7 +56,7 @@ def root(prepared, tmp_path):
 
 
 def tiles(root, *parts):
-    return TileSet.open(root.joinpath("data", *parts), made_by="x")
+    return TileSet.open(root.joinpath("data", *parts), command="x")
 
 
 def splits(root):
@@ -169,6 +182,96 @@ def test_tiles_without_a_place_are_split_one_by_one(tmp_path):
     assert len({tile.block for tile in train}) == len(train)
 
 
+def rewrite(root, change):
+    """Write every raw tile again where ``change(row, column, (left, top))`` puts it; None leaves it without a place."""
+    for path in sorted((root / "data" / "biodiversity_raw" / "images").iterdir()):
+        with open_raster(path) as src:
+            pixels, origin = src.read(), (src.bounds.left, src.bounds.top)
+        path.unlink()
+        row, column = map(int, path.stem.split("_")[1:])
+        write_tif(path, pixels, origin=change(row, column, origin))
+
+
+def test_one_tile_without_a_place_among_many_is_named_and_keeps_the_blocks_of_the_others(tmp_path, capsys):
+    make_biodiversity(tmp_path, size=32)
+    rewrite(tmp_path, lambda row, column, origin: None if (row, column) == (0, 0) else origin)
+    split_biodiversity.main(["--root", str(tmp_path)])
+    assert "1 of 64 tiles are not georeferenced" in (said := capsys.readouterr().err) and "tile_0_0" in said
+    assert splits(tmp_path)[0].manifest["split_strategy"] == "blocks"
+
+
+def test_tiles_that_all_overlap_are_named_as_the_cause(tmp_path):
+    make_biodiversity(tmp_path, rows=6, columns=6, size=32)
+    top = 5_000_000
+    rewrite(tmp_path, lambda row, column, _: (500_000 + column * 12, top - row * 12))
+    with pytest.raises(
+        UserError, match=r"1 blocks to draw.*36 tiles overlap their neighbours by more than 0\.01 pixels"
+    ):
+        quiet(split_biodiversity.main, "--root", tmp_path)
+
+
+def test_blocks_that_hang_together_are_counted_as_one(tmp_path, capsys):
+    make_biodiversity(tmp_path, size=32)
+    shift = 1.0  # the two rightmost columns of each row of blocks cover common ground across the edge of two blocks
+    rewrite(tmp_path, lambda row, column, o: (o[0] - shift, o[1]) if column == 6 else o)
+    split_biodiversity.main(["--root", str(tmp_path)])
+    said = capsys.readouterr()
+    drawn = [int(line.split()[2]) for line in said.out.splitlines() if line.startswith(SPLITS)]
+    assert sum(drawn) == 12  # of 16 blocks four hang together with their neighbour
+    assert f"val has tiles of {drawn[1]} spatial blocks; under 10" in said.err
+
+
+def test_the_side_of_a_block_is_given_in_metres(tmp_path):
+    make_biodiversity(tmp_path, size=32)  # tiles of 16 m
+    quiet(split_biodiversity.main, "--root", tmp_path, "--block-size", "16")
+    parts = splits(tmp_path)
+    assert sum(len({tile.block for tile in part}) for part in parts) == 64
+    assert parts[0].manifest["block_size"] == 16
+
+
+def test_from_100_blocks_on_val_and_test_get_a_tenth_each(tmp_path):
+    make_biodiversity(tmp_path, rows=10, columns=10, size=32)
+    quiet(split_biodiversity.main, "--root", tmp_path, "--block-size", "16")
+    assert splits(tmp_path)[1].manifest["fractions"] == [0.8, 0.1, 0.1] and len(splits(tmp_path)[1]) == 10
+    quiet(split_biodiversity.main, "--root", tmp_path, "--block-size", "32", "--overwrite")
+    assert splits(tmp_path)[1].manifest["fractions"] == [0.6, 0.2, 0.2]
+
+
+def test_a_random_split_warns_of_tiles_not_of_blocks(tmp_path, capsys):
+    make_biodiversity(tmp_path, rows=4, columns=4, size=32)
+    rewrite(tmp_path, lambda *_: None)
+    split_biodiversity.main(["--root", str(tmp_path)])
+    said = capsys.readouterr().err
+    assert "val has 3 tiles; under 10" in said and "block" not in said
+
+
+def test_copied_tiles_share_no_file_with_the_raw_ones(tmp_path):
+    make_biodiversity(tmp_path, rows=4, columns=4, size=32)
+    quiet(split_biodiversity.main, "--root", tmp_path, "--mode", "copy")
+    tile = splits(tmp_path)[0].tiles[0]
+    source = tmp_path / "data" / "biodiversity_raw" / "images" / tile.image_path.name
+    assert not tile.image_path.samefile(source) and tile.image_path.read_bytes() == source.read_bytes()
+
+
+def test_systems_that_cover_one_region_share_one_grid_of_blocks():
+    utm, world = CRS.from_epsg(32633).to_wkt(), CRS.from_epsg(4326)
+    places = [
+        {**p, "bounds": [x + (500_000, 5_000_000)[k % 2] for k, x in enumerate(p["bounds"])], "crs": utm}
+        for p in grid(4, 4)
+    ]
+    mixed = [
+        {**p, "crs": world.to_wkt(), "bounds": list(transform_bounds(utm, world, *p["bounds"]))} if i % 2 else p
+        for i, p in enumerate(places)
+    ]
+    names = np.array(spatial_blocks(mixed)).reshape(4, 4)
+    assert len(set(names.ravel())) == 4 and len(set(names[:2, :2].ravel())) == 1
+    assert (0, 0) in overlapping(
+        places[:1],
+        [{**mixed[0], "crs": world.to_wkt()} | {"bounds": list(transform_bounds(utm, world, *places[0]["bounds"]))}],
+    )
+    assert not_comparable(places, grid(1, 2, crs='LOCAL_CS["grid",UNIT["metre",1]]')) == 32
+
+
 @pytest.mark.parametrize("split_that_fails", SPLITS)
 def test_a_split_that_fails_while_writing_leaves_the_earlier_one(root, monkeypatch, split_that_fails):
     before = [part.digest for part in splits(root)]
@@ -209,6 +312,17 @@ def test_fractions_that_do_not_share_out_all_tiles_are_wrong_use(fractions):
     with pytest.raises(SystemExit) as stop:
         split_biodiversity.parse_args(["--fractions", *fractions])
     assert stop.value.code == 2
+
+
+def test_remedies_name_the_root(root):
+    with pytest.raises(UserError, match=f"python -m data_prep.check_biodiversity --root {root}"):
+        quiet(split_biodiversity.main, "--root", root, "--overwrite", "--exclude", root / "none.txt")
+    shutil.rmtree(root / "data" / "openearthmap_filtered")
+    with pytest.raises(UserError, match=f"python -m data_prep.filter_oem_rural --root {root}"):
+        quiet(relabel_oem.main, "--root", root, "--overwrite")
+    (root / "artifacts" / "class_distribution.json").unlink()
+    with pytest.raises(UserError, match=f"python -m data_prep.analyze_class_distribution --root {root}"):
+        quiet(replicate_minority.main, "--root", root, "--overwrite")
 
 
 # Replication
@@ -283,11 +397,49 @@ def test_the_rural_filter_drops_the_built_up_region_and_counts_what_has_no_pair(
     rows = {line.split()[0]: line.split()[1:5] for line in printed.splitlines()[1:5]}
     assert rows["fields"] == ["6", "0", "0", "0"] and rows["hills"] == ["5", "0", "0", "1"]
     assert rows["town"] == ["0", "5", "1", "0"]
-    kept = TileSet.open(tmp_path / "out", made_by="x")
+    kept = TileSet.open(tmp_path / "out", command="x")
     assert {tile.entry["region"] for tile in kept} == {"fields", "hills"}
     assert kept.taxonomy == OPENEARTHMAP and kept.split == "pool"
     with open_raster(prepared / OEM_RAW / "fields" / "labels" / "fields_0.tif") as src:
         np.testing.assert_array_equal(kept["fields_0"].read_mask(), src.read(1))
+
+
+def test_files_of_one_region_do_not_take_the_ids_of_another(root):
+    for folder in ("images", "labels"):
+        os.rename(root / OEM_RAW / "hills" / folder / "hills_0.tif", root / OEM_RAW / "hills" / folder / "hillside.tif")
+    quiet(filter_oem_rural.main, "--root", root, "--overwrite")
+    assert "hills_hillside" in tiles(root, "openearthmap_filtered")
+    before = {p: p.read_bytes() for p in (root / OEM_RAW).rglob("*.tif")}
+    for folder in ("images", "labels"):
+        shutil.copyfile(root / OEM_RAW / "town" / folder / "town_0.tif", root / OEM_RAW / "hills" / folder / "1.tif")
+    with pytest.raises(
+        UserError, match=r"hills/images/1\.tif.*would both become the tile hills_1|hills_1\.tif.*hills_1"
+    ):
+        quiet(filter_oem_rural.main, "--root", root, "--overwrite")
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_every_damaged_image_of_openearthmap_is_named_before_a_tile_is_written(root, monkeypatch):
+    for name in ("fields_1", "fields_3"):
+        path = root / OEM_RAW / "fields" / "images" / f"{name}.tif"
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content[: len(content) // 2])
+    monkeypatch.setattr(filter_oem_rural, "write_tile", lambda *_, **__: pytest.fail("wrote a tile"))
+    with pytest.raises(UserError, match=r"(?s)2 tiles cannot be used.*fields_1\.tif.*fields_3\.tif.*Unpack"):
+        quiet(filter_oem_rural.main, "--root", root, "--overwrite")
+
+
+def test_nodata_of_an_openearthmap_image_is_unknown_in_its_label(root):
+    path = root / OEM_RAW / "fields" / "images" / "fields_0.tif"
+    with open_raster(path) as src:
+        pixels, origin = np.maximum(src.read(), 1), (src.bounds.left, src.bounds.top)
+    pixels[:, :10] = 0
+    path.unlink()
+    write_tif(path, pixels, origin=origin, nodata=0)
+    quiet(filter_oem_rural.main, "--root", root, "--overwrite")
+    mask = tiles(root, "openearthmap_filtered")["fields_0"].read_mask()
+    assert (mask[:10] == 0).all() and mask[10:].any()
 
 
 def test_a_region_with_labels_alone_is_counted_and_an_empty_one_is_named(root):
@@ -348,9 +500,27 @@ def test_resampled_images_are_means_and_masks_are_ids():
     image = np.zeros((3, 4, 4), np.uint8)
     image[:, :, ::2] = 200
     mask = np.tile(np.array([1, 5], np.uint8), (4, 2))
-    small, ids = resample(image, mask, 0.5)
+    small, ids = resample(image, mask, (0.5, 0.5))
     assert small.shape == (3, 2, 2) and abs(int(small.mean()) - 100) < 30
     assert set(np.unique(ids)) <= {1, 5}
+
+
+def test_resampling_makes_square_metres_of_degrees_and_turns_no_image_round(tmp_path):
+    image = np.zeros((3, 32, 32), np.uint8)
+    image[:, 16:] = 200
+    mask = np.ones((32, 32), np.uint8)
+    step = 1 / METRES_PER_DEGREE  # a metre north, half a metre east at 60 degrees north
+    south_up = Affine(step, 0, 15, 0, step, 60)
+    (tmp_path / "images").mkdir()
+    write_image(tmp_path / "images" / "a.tif", image, crs="EPSG:4326", transform=south_up)
+    with open_raster(tmp_path / "images" / "a.tif") as src:
+        tile = Tile("a", tmp_path, georeference(src))
+    out = tmp_path / "out.tif"
+    write_resampled(tile, mask, 1.0, out, tmp_path / "out.png", BIODIVERSITY)
+    with open_raster(out) as src:
+        assert src.shape == (32, 16)
+        assert georeference(src)["bounds"] == pytest.approx(tile.entry["bounds"]) and src.transform.e > 0
+        assert src.read(1)[:12].max() == 0 and src.read(1)[20:].min() == 200
 
 
 def test_resolutions_far_apart_are_warned_of(prepared, tmp_path, capsys):
@@ -400,8 +570,10 @@ def test_the_chain_runs_with_another_number_of_classes(tmp_path):
 
 
 def test_raw_tiles_are_never_changed(prepared, tmp_path):
-    make_biodiversity(tmp_path)
-    for path in (tmp_path / "data" / "biodiversity_raw").rglob("*.*"):
+    make_raw(tmp_path)
+    raw = [p for p in (tmp_path / "data").rglob("*.*") if p.is_file()]
+    assert {"biodiversity_raw", "openearthmap_raw"} == {p.relative_to(tmp_path).parts[1] for p in raw}
+    for path in raw:
         assert path.read_bytes() == (prepared / path.relative_to(tmp_path)).read_bytes()
 
 

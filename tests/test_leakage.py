@@ -4,11 +4,13 @@ import shutil
 
 import numpy as np
 import pytest
+from rasterio.crs import CRS
+from rasterio.warp import transform_bounds
 
 from common.cli import UserError
 from common.files import place, sha256_file
 from common.tiles import TileSet, describe_tile, manifest_digest, write_image, write_mask
-from data_prep import check_leakage, split_biodiversity
+from data_prep import check_leakage, prepare_oem_teacher, split_biodiversity
 from tests.helpers import prepare_root, quiet
 
 
@@ -28,7 +30,7 @@ def folder(root, name):
 
 
 def tiles(root, name):
-    return TileSet.open(folder(root, name), made_by="x")
+    return TileSet.open(folder(root, name), command="x")
 
 
 def edit(path, change):
@@ -114,7 +116,7 @@ def test_a_replica_without_base_in_train_is_found(root):
 
 
 def test_an_openearthmap_tile_in_val_is_found(root):
-    oem = TileSet.open(root / "data" / "openearthmap_relabelled", made_by="x")
+    oem = TileSet.open(root / "data" / "openearthmap_relabelled", command="x")
     bring(root, oem.tiles[0], "val", "field")
     found = leaks(root)
     assert found["OpenEarthMap tile"] == [("val",)]
@@ -171,7 +173,7 @@ def test_a_manifest_that_was_changed_by_hand_is_found(root):
 def test_sets_made_from_another_train_are_found(root):
     quiet(split_biodiversity.main, "--root", root, "--overwrite", "--seed", 3)
     found = leaks(root)
-    assert sorted(found["another train"]) == [("combined",), ("train_rep",)]
+    assert sorted(found["stale"]) == [("combined",), ("train_rep",)]
     assert ("train_rep",) in found["base"]
 
 
@@ -194,3 +196,51 @@ def test_a_missing_split_is_named(root):
     shutil.rmtree(folder(root, "val"))
     with pytest.raises(UserError, match="val is not a finished tile set"):
         quiet(check_leakage.main, "--root", root)
+
+
+def test_a_split_under_another_name_or_scaling_is_found(root):
+    edit(folder(root, "val"), lambda m: m.update(split="test"))
+    edit(folder(root, "test"), lambda m: m.update(stretch={"kind": "tile", "percentiles": [2, 98], "ranges": None}))
+    found = leaks(root)
+    assert found["split"] == [("val",)] and found["stretch"] == [("test",)]
+
+
+@pytest.mark.parametrize(
+    ("child", "parent", "module"),
+    [
+        ("biodiversity_oem_combined/train", "OEM relabelled", "combine_biodiversity_oem"),
+        ("openearthmap_relabelled", "OEM filtered", "relabel_oem"),
+        ("openearthmap_teacher/val", "OEM filtered", "prepare_oem_teacher"),
+    ],
+)
+def test_a_folder_made_from_an_earlier_version_of_another_names_the_command_to_run(root, child, parent, module):
+    def forget(manifest):
+        manifest["made_from"] = [{**source, "digest": "earlier"} for source in manifest["made_from"]]
+
+    edit(root / "data" / child, forget)
+    with pytest.raises(UserError) as stop:
+        quiet(check_leakage.main, "--root", root)
+    command = f"python -m data_prep.{module} --root {root} --overwrite"
+    assert f"was made from another version of {parent}; make it again: {command}" in str(stop.value)
+
+
+def test_a_teacher_of_another_resolution_than_the_relabelled_tiles_is_found(root):
+    quiet(prepare_oem_teacher.main, "--root", root, "--overwrite", "--gsd", "1.0")
+    assert leaks(root) == {"resolution": [("OEM relabelled", "OEM teacher train")]}
+
+
+def test_ground_in_two_systems_is_compared_on_the_world(root):
+    tile = tiles(root, "train").tiles[0]
+    left, bottom, right, top = transform_bounds("EPSG:32633", "EPSG:4326", *tile.entry["bounds"])
+    world = {"crs": CRS.from_epsg(4326).to_wkt(), "bounds": [left, bottom, right, top]}
+    edit(folder(root, "val"), lambda m: next(iter(m["tiles"].values())).update(world))
+    assert ("val", "train") in leaks(root)["ground"]
+
+
+def test_ground_in_a_system_that_cannot_be_compared_is_not_called_disjoint(root):
+    local = 'LOCAL_CS["grid",UNIT["metre",1]]'
+    edit(folder(root, "val"), lambda m: [entry.update(crs=local) for entry in m["tiles"].values()])
+    printed = quiet(check_leakage.main, "--root", root)
+    count = len(tiles(root, "val")) * len(tiles(root, "train"))
+    row = next(line for line in printed.splitlines() if line.startswith("val and train "))
+    assert row.endswith(f"not comparable ({count} pairs)")

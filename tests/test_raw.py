@@ -1,7 +1,9 @@
 import json
+import re
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 
 from common.cli import UserError
@@ -42,7 +44,7 @@ def noise(bands, dtype, high, seed=0, side=SIZE):
 def split(root, *flags):
     quiet(split_biodiversity.main, "--root", root, "--overwrite", *flags)
     parts = root / "data" / "biodiversity_split"
-    sets = [TileSet.open(parts / name, made_by="x") for name in ("train", "val", "test")]
+    sets = [TileSet.open(parts / name, command="x") for name in ("train", "val", "test")]
     return {tile.id: tile for tiles in sets for tile in tiles}, sets
 
 
@@ -119,6 +121,62 @@ def test_an_8_bit_tile_with_nodata_keeps_its_pixels_and_loses_labels_only_there(
     tiles, _ = split(root)
     assert (tiles["edge"].read_mask()[:, :5] == 0).all() and (tiles["edge"].read_mask()[:, 5:] == 1).all()
     np.testing.assert_array_equal(tiles["edge"].read_image(), pixels)
+
+
+def test_transparent_pixels_are_void_unless_their_band_is_asked_for(root):
+    pixels = noise(4, np.uint8, 200) + np.uint8(1)
+    pixels[3] = 255
+    pixels[3, :6] = 0
+    add(root, "clear", pixels, photometric="RGB", alpha="YES")
+    tiles, _ = split(root)
+    assert (tiles["clear"].read_mask()[:6] == 0).all() and (tiles["clear"].read_mask()[6:] == 1).all()
+    assert not tiles["clear"].read_image()[:, :6].any()
+    path = raw(root) / "images" / "clear.tif"
+    assert read_raw(path, (4, 3, 2)).valid.all()
+    path.unlink()
+    write_tif(path, pixels[:3])
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), open_raster(path, "r+") as dst:
+        dst.write_mask(pixels[3])
+    np.testing.assert_array_equal(read_raw(path, RGB).valid, pixels[3] > 0)
+
+
+def test_a_fourth_band_of_measurements_that_is_flagged_as_alpha_hides_nothing(root):
+    add(root, "infrared", noise(4, np.uint8, 255, seed=4), photometric="RGB", alpha="YES")
+    assert read_raw(raw(root) / "images" / "infrared.tif", RGB).valid.all()
+
+
+def test_void_255_and_palettes_are_refused_with_a_remedy(root):
+    add(root, "void", noise(3, np.uint8, 255), mask=np.full((SIZE, SIZE), 255, np.uint8))
+    add(root, "palette", noise(3, np.uint8, 255, seed=1), column=20)
+    image = Image.fromarray(np.ones((SIZE, SIZE), np.uint8)).convert("P")
+    image.save(raw(root) / "masks" / "palette.png")
+    with pytest.raises(UserError) as stop:
+        split(root)
+    assert "ids [255] are not classes, expected 0-5; write 0 (Background)" in str(stop.value)
+    assert "mode P" in str(stop.value) and "without the palette: Image.fromarray" in str(stop.value)
+
+
+def test_the_scaling_takes_the_2nd_to_the_98th_percentile(root):
+    float_tiles(root)
+    for path in (raw(root) / "images").iterdir():
+        with open_raster(path) as src:
+            origin = (src.bounds.left, src.bounds.top)
+        path.unlink()
+        ramp = np.random.default_rng(0).permutation(SIZE * SIZE).reshape(SIZE, SIZE).astype(np.float32)
+        ramp += np.float32(0.001) * int(path.stem[-1]) + np.float32(0.004) * int(path.stem[-3])
+        write_tif(path, np.stack([ramp, ramp * 2, ramp * 3]), origin=origin)
+    _, (train, _, _) = split(root)
+    expected = [[0.02 * 1023 * k, 0.98 * 1023 * k] for k in (1, 2, 3)]
+    np.testing.assert_allclose(train.stretch["ranges"], expected, rtol=0.03)
+    assert train.stretch["percentiles"] == [2, 98]
+
+
+def test_the_range_of_each_band_is_printed_rounded(root):
+    float_tiles(root)
+    printed = quiet(split_biodiversity.main, "--root", root)
+    assert re.search(
+        r"16 tiles scaled to 8 bit, range of train: band 1 0\.\d{2,4}\N{EN DASH}0\.\d{2,4}, band 2 ", printed
+    )
 
 
 def float_tiles(root, high=0.4):

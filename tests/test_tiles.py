@@ -2,6 +2,7 @@ from argparse import Namespace
 
 import numpy as np
 import pytest
+from rasterio.transform import Affine
 
 from common.cli import UserError
 from common.figures import color_mask
@@ -29,7 +30,7 @@ def make_set(path, ids=("a", "b"), split="train", taxonomy=BIODIVERSITY, **chang
     with new_tile_set(path, flags(**changes), taxonomy=taxonomy, split=split) as out:
         for seed, tile_id in enumerate(ids):
             add_tile(out, tile_id, seed)
-    return TileSet.open(path, made_by="some.step")
+    return TileSet.open(path, command="python -m some.step")
 
 
 def test_a_tile_set_reads_back_what_was_written(tmp_path):
@@ -59,7 +60,7 @@ def test_a_step_that_fails_half_way_leaves_the_earlier_output_whole(tmp_path):
     ):
         add_tile(out, "other")
         raise RuntimeError("power cut")
-    assert TileSet.open(tmp_path / "set", made_by="some.step").digest == digest
+    assert TileSet.open(tmp_path / "set", command="python -m some.step").digest == digest
 
 
 def test_an_interrupted_run_does_not_stand_in_the_way_of_the_next(tmp_path):
@@ -93,11 +94,56 @@ def test_a_missing_and_a_stray_file_are_named(tmp_path):
     make_set(tmp_path / "set")
     (tmp_path / "set" / "masks" / "stray.png").write_text("")
     with pytest.raises(UserError, match=r"stray\.png"):
-        TileSet.open(tmp_path / "set", made_by="some.step")
+        TileSet.open(tmp_path / "set", command="python -m some.step")
     (tmp_path / "set" / "masks" / "stray.png").unlink()
     (tmp_path / "set" / "images" / "a.tif").unlink()
     with pytest.raises(UserError, match=r"lacks 1 of 2 files \(first: a\.tif\)"):
-        TileSet.open(tmp_path / "set", made_by="some.step")
+        TileSet.open(tmp_path / "set", command="python -m some.step")
+
+
+def test_files_that_gis_programs_and_file_browsers_leave_are_passed_over(tmp_path):
+    make_set(tmp_path / "set")
+    for name in ("images/a.tif.aux.xml", "images/.DS_Store", "masks/._a.png"):
+        (tmp_path / "set" / name).write_text("")
+    assert TileSet.open(tmp_path / "set", command="python -m some.step").ids == ["a", "b"]
+    (tmp_path / "set" / "images" / "b (copy).TIF").write_text("")
+    with pytest.raises(UserError, match=r"copy\).*again: python -m some\.step --overwrite"):
+        TileSet.open(tmp_path / "set", command="python -m some.step")
+
+
+def test_a_damaged_image_or_mask_is_named_with_a_remedy(tmp_path):
+    tile = make_set(tmp_path / "set")["a"]
+    for path, read in ((tile.image_path, tile.read_image), (tile.mask_path, tile.read_mask)):
+        path.write_bytes(path.read_bytes()[:40])
+        with pytest.raises(UserError, match=rf"{path.name}: cannot be read.*--overwrite"):
+            read()
+
+
+def test_two_tiles_of_one_id_are_refused_before_a_file_is_written(tmp_path):
+    source = make_set(tmp_path / "set")
+    before = source["a"].image_path.read_bytes()
+    with (
+        pytest.raises(UserError, match="two tiles are called a"),
+        new_tile_set(tmp_path / "out", flags(), taxonomy=BIODIVERSITY, split="train", made_from=[source]) as out,
+    ):
+        out.add(source["a"])
+        out.claim("a")
+    assert source["a"].image_path.read_bytes() == before
+
+
+def test_the_manifest_names_the_command_and_the_pixels_of_each_class(tmp_path):
+    manifest = make_set(tmp_path / "set").manifest
+    assert manifest["command"] == "python -m some.step" and manifest["tile_count"] == 2
+    assert manifest["pixels_per_class"] == {n: 128 * (n == "Forest") for n in BIODIVERSITY.classes}
+
+
+def test_a_raster_stored_from_south_to_north_lies_where_its_twin_lies(tmp_path):
+    pixels = np.zeros((3, 8, 8), np.uint8)
+    write_tif(tmp_path / "north.tif", pixels, origin=(500_000, 5_000_000))
+    south_up = Affine(0.5, 0, 500_000, 0, 0.5, 5_000_000 - 4)
+    write_image(tmp_path / "south.tif", pixels, crs="EPSG:32633", transform=south_up)
+    with open_raster(tmp_path / "north.tif") as north, open_raster(tmp_path / "south.tif") as south:
+        assert georeference(south) == georeference(north)
 
 
 def test_a_set_of_another_split_or_other_classes_is_refused(tmp_path):
@@ -130,6 +176,8 @@ def test_the_digest_follows_the_pixels_not_the_place(tmp_path):
         ("EPSG:32633", 0.5, (500_000, 5_000_000), 0.5),
         ("EPSG:2263", 1.0, (980_000, 200_000), 0.3048),  # US survey feet
         ("EPSG:4326", 1e-5, (15.0, 60.0), 0.5566),  # a degree of longitude is half as long at 60 degrees north
+        ("EPSG:3857", 1.0, (1_670_000, 8_400_000), 0.4997),  # Mercator shows 60 degrees north twice as large as it is
+        ("EPSG:25833+7837", 0.5, (500_000, 5_000_000), 0.5),  # a height system beside the plane one
         ('LOCAL_CS["grid",UNIT["metre",1]]', 2.0, (0, 1000), 2.0),
     ],
 )
