@@ -83,7 +83,7 @@ def open_train_and_val(args, made_by: str, taxonomy: Taxonomy | None = None) -> 
     if shared:
         raise UserError(
             f"{args.train_dir} and {args.val_dir} share {len(shared)} images (first: {shared[0]}). "
-            "See all of it: python -m data_prep.check_leakage"
+            f"See all of it: {command_for('data_prep.check_leakage', args)}"
         )
     small = [tile.id for tile in train if min(tile.entry["height"], tile.entry["width"]) <= args.crop_size]
     if small:

@@ -276,7 +276,8 @@ def test_two_processes_draw_what_one_draws_and_write_one_run(prepared, tmp_path)
         == Checkpoint.load(tmp_path / "one/last.pt", "").state.keys()
     )
     # Each process normalises by the statistics of its own crops on the CPU, so that the losses are only alike.
-    losses = [float(next(csv.DictReader(open(tmp_path / name / "history.csv")))["loss"]) for name in ("one", "two")]
+    first_rows = [(tmp_path / name / "history.csv").read_text().splitlines()[1] for name in ("one", "two")]
+    losses = [float(row.split(",")[1]) for row in first_rows]
     assert losses[1] == pytest.approx(losses[0], rel=0.3)
 
 
