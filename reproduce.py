@@ -149,7 +149,7 @@ def find_step(steps: list[Step], flag: str, text: str) -> int:
         return int(text) - 1
     if text in names:
         return names.index(text)
-    close = difflib.get_close_matches(text, names)
+    close = [name for name in names if text in name] or difflib.get_close_matches(text, names)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     raise UserError(f"{flag} {text}: no such step.{hint} The steps are 1 to {len(steps)}: {', '.join(names)}")
 

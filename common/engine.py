@@ -69,9 +69,10 @@ def open_train_and_val(args, made_by: str, taxonomy: Taxonomy | None = None) -> 
     ``made_by`` is the data step that writes --train-dir; ``taxonomy`` that of the root unless given.
 
     Raises:
-        UserError: a set is missing, is not the split it is used as, has other classes, holds a tile that the
-            other holds too, or its tiles are not larger than the crop.
+        UserError: the device cannot be used, a set is missing, is not the split it is used as, has other classes,
+            holds a tile that the other holds too, or its tiles are not larger than the crop.
     """
+    _device(args)  # stops before anything is read where the preset cannot run here
     taxonomy = taxonomy or load_taxonomy(args.root)
     train = TileSet.open(args.train_dir, command_for(made_by, args)).require_split("train", "--train-dir")
     train.require_taxonomy(taxonomy)
