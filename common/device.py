@@ -82,5 +82,7 @@ class Processes:
         return DistributedDataParallel(model, device_ids=ids, find_unused_parameters=True)
 
     def close(self) -> None:
+        """Wait for the process that still writes, and part."""
         if self.world > 1:
+            dist.barrier()
             dist.destroy_process_group()
