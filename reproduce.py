@@ -196,6 +196,11 @@ def _complete(argv, root, given, resume):
     return argv, taken, None
 
 
+def heed_interrupts() -> None:
+    """Undo what a shell does to jobs in the background, which would ignore the interrupt that is to end them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def run_step(argv: list[str], log_path: Path, show) -> tuple[int, float, int, list[str]]:
     """Run one command with its output in the log: exit status, seconds, peak MB of its largest process, log lines.
 
@@ -209,6 +214,7 @@ def run_step(argv: list[str], log_path: Path, show) -> tuple[int, float, int, li
         process = subprocess.Popen(
             [sys.executable, *argv[1:]], cwd=REPOSITORY, env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            preexec_fn=heed_interrupts,
         )  # fmt: skip
         try:
             while process.returncode is None:

@@ -75,8 +75,9 @@ class Pipeline:
     def start(self, *flags, cwd=None):
         command = [sys.executable, str(self.folder / "reproduce.py"), *map(str, flags)]
         return subprocess.Popen(
-            command, cwd=cwd or self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+            command, cwd=cwd or self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=reproduce.heed_interrupts,  # these tests may themselves run as a job in the background
+        )  # fmt: skip
 
     def run(self, *flags, status=0, cwd=None):
         process = self.start(*flags, cwd=cwd)
