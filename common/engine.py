@@ -33,7 +33,7 @@ from common.metrics import score
 from common.models import Checkpoint, rerun_command
 from common.presets import SETTINGS
 from common.samplers import TileDraws
-from common.stages import STAGE_OF
+from common.stages import ARM_OF
 from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
 from common.tiles import TileSet
 
@@ -383,7 +383,7 @@ def _record(recipe: Recipe, val: TileSet, args, draws: TileDraws, device) -> dic
     ancestors = list(recipe.init.ancestors)
     return {
         "stage": recipe.stage,
-        "compared_with": STAGE_OF[recipe.stage].compared_with if recipe.stage in STAGE_OF else None,
+        "compared_with": ARM_OF[recipe.stage].compared_with if recipe.stage in ARM_OF else None,
         "seed": args.seed,
         "command": args.command,
         "preset": args.preset,

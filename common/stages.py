@@ -1,4 +1,4 @@
-"""The stages in the order of the study, which one each is compared with, and in what the two differ."""
+"""The arms of the study: the stages in their order, the controls, and what each is compared with."""
 
 import argparse
 from pathlib import Path
@@ -7,33 +7,103 @@ from typing import NamedTuple
 from common.cli import command_for
 
 
-class Stage(NamedTuple):
-    """``title`` is what figures and tables call it.
+class Arm(NamedTuple):
+    """A stage or a control.
 
-    ``compared_with`` names the arm that lacks its one component, and ``component`` the entry of the recipe (tiles,
-    sampler, cropper, init or loss) in which the two differ.
+    ``title`` is what figures and tables call it. ``compared_with`` names the arm that lacks its one component, and
+    ``component`` the entry of the recipe (tiles, sampler, cropper, init or loss) in which the two differ.
+    ``starts_from`` names the arm whose weights it starts with. A control has a ``question``.
     """
 
     name: str
     title: str
     compared_with: str | None
     component: str | None
+    starts_from: str | None = None
+    question: str | None = None
+
+    @property
+    def trainings(self) -> int:
+        """How many times the budget of one training it has seen, its own included."""
+        return 1 + (ARM_OF[self.starts_from].trainings if self.starts_from else 0)
 
 
 STAGES = (
-    Stage("stage1_baseline", "1  Baseline", None, None),
-    Stage("stage2_replication", "2  + Replication", "stage1_baseline", "tiles"),
-    Stage("stage3_difficulty", "3  + Difficulty sampling", "stage2_replication", "sampler"),
-    Stage("stage4_minority_crop", "4  + Minority crop", "stage3_difficulty", "cropper"),
-    Stage("stage5a_pretrain", "5A  OEM pretraining", "stage1_baseline", "tiles"),
-    Stage("stage5b_finetune", "5B  Finetuned from 5A", "stage4_minority_crop", "init"),
-    Stage("stage6_distill", "6  + Distillation", "stage5b_finetune", "loss"),
+    Arm("stage1_baseline", "1  Baseline", None, None),
+    Arm("stage2_replication", "2  + Replication", "stage1_baseline", "tiles"),
+    Arm("stage3_difficulty", "3  + Difficulty sampling", "stage2_replication", "sampler"),
+    Arm("stage4_minority_crop", "4  + Minority crop", "stage3_difficulty", "cropper"),
+    Arm("stage5a_pretrain", "5A  OEM pretraining", "stage1_baseline", "tiles"),
+    Arm("stage5b_finetune", "5B  Finetuned from 5A", "stage4_minority_crop", "init", "stage5a_pretrain"),
+    Arm("stage6_distill", "6  + Distillation", "stage5b_finetune", "loss", "stage5a_pretrain"),
 )
+CONTROLS = (
+    Arm(
+        "control_5b_from_stage1",
+        "5B from stage 1",
+        "stage5b_finetune",
+        "init",
+        "stage1_baseline",
+        "Is it the OpenEarthMap data that 5B gains from, or twice the steps?",
+    ),
+    Arm(
+        "control_kd_cycled",
+        "6, classes cycled",
+        "stage6_distill",
+        "loss",
+        "stage5a_pretrain",
+        "Is it what the teacher knows that stage 6 gains from, or would any smooth target do?",
+    ),
+    Arm(
+        "control_kd_uniform",
+        "6, uniform target",
+        "stage6_distill",
+        "loss",
+        "stage5a_pretrain",
+        "Is it the teacher that stage 6 gains from, or label smoothing?",
+    ),
+)
+ARMS = STAGES + CONTROLS
+ARM_OF = {arm.name: arm for arm in ARMS}
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
-STAGE_OF = {stage.name: stage for stage in STAGES}
 FINAL_STAGE = STAGES[-1].name
 
 
-def training_command(root: Path, stage: str, seed: int) -> str:
-    """The command that trains a stage with a seed, with the default preset."""
-    return command_for(f"training.train_{stage}", argparse.Namespace(root=root, seed=seed), "--seed")
+class Comparison(NamedTuple):
+    """``arm`` against ``other``; a planned one gets a p-value. ``component``: what alone may differ, None for any."""
+
+    arm: Arm
+    other: Arm
+    planned: bool
+    component: str | None
+
+    @property
+    def unequal(self) -> str | None:
+        """A remark where the two have not seen the same number of steps, as is known of them beforehand."""
+        words = {(2, 1): "twice the steps", (1, 2): "half the steps"}
+        return words.get((self.arm.trainings, self.other.trainings))
+
+
+def _comparison(arm: str, other: str, planned: bool, component: str | None) -> Comparison:
+    return Comparison(ARM_OF[arm], ARM_OF[other], planned, component)
+
+
+PLANNED = (
+    _comparison("stage2_replication", "stage1_baseline", True, "tiles"),
+    _comparison("stage3_difficulty", "stage2_replication", True, "sampler"),
+    _comparison("stage4_minority_crop", "stage3_difficulty", True, "cropper"),
+    _comparison("stage5b_finetune", "control_5b_from_stage1", True, "init"),
+    _comparison("stage6_distill", "stage5b_finetune", True, "loss"),
+    _comparison("stage6_distill", "control_kd_uniform", True, "loss"),
+)
+DESCRIPTIVE = (
+    _comparison("stage5a_pretrain", "stage1_baseline", False, "tiles"),
+    _comparison("stage5b_finetune", "stage4_minority_crop", False, "init"),
+    _comparison("stage6_distill", "control_kd_cycled", False, "loss"),
+    *(_comparison(stage, "stage1_baseline", False, None) for stage in STAGE_NAMES[2:] if stage != "stage5a_pretrain"),
+)
+
+
+def training_command(root: Path, arm: str, seed: int) -> str:
+    """The command that trains a stage or a control with a seed, with the default preset."""
+    return command_for(f"training.train_{arm}", argparse.Namespace(root=root, seed=seed), "--seed")

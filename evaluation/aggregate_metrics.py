@@ -29,7 +29,7 @@ from common.results import (
     seed_folders,
     shared_blocks_note,
 )
-from common.stages import FINAL_STAGE, STAGE_NAMES, STAGE_OF, STAGES
+from common.stages import ARM_OF, FINAL_STAGE, STAGE_NAMES, STAGES
 from common.taxonomy import Taxonomy, taxonomy_from_json
 from common.text import table, warn
 
@@ -130,7 +130,7 @@ def differing_settings(results: list[Result]) -> list[str]:
         of_stage.setdefault(result.stage, []).append(result.settings)
     sentences = []
     for stage in of_stage:
-        other = STAGE_OF[stage].compared_with
+        other = ARM_OF[stage].compared_with
         known = of_stage[stage] + of_stage.get(other, [])
         names = sorted({name for settings in known for name in settings})
         differing = [name for name in names if len({str(settings.get(name)) for settings in known}) > 1]
@@ -145,7 +145,7 @@ def differing_recipes(results: list[Result]) -> list[str]:
     run_of = {(result.stage, result.seed): result for result in results}
     sentences = []
     for (name, seed), result in run_of.items():
-        stage = STAGE_OF[name]
+        stage = ARM_OF[name]
         other = run_of.get((stage.compared_with, seed))
         if other is None:
             continue
@@ -210,7 +210,7 @@ def summary_table(arms: dict[str, Arm], classes: list[str], minority: list[str] 
     header = ["stage", "rank", "seeds", *KEYS, "minority", "best.pt", *classes, "steps", "difference", "to"]
     rows = []
     for rank, arm in enumerate(ranked(arms), 1):
-        other = STAGE_OF[arm.stage].compared_with
+        other = ARM_OF[arm.stage].compared_with
         difference = arm.difference(arms.get(other))
         rows.append(
             [

@@ -38,7 +38,7 @@ from common.results import (
     seed_folders,
     shared_blocks_note,
 )
-from common.stages import FINAL_STAGE, STAGE_NAMES, STAGE_OF, training_command
+from common.stages import ARM_OF, FINAL_STAGE, STAGE_NAMES, training_command
 from common.taxonomy import load_taxonomy
 from common.text import table, warn
 from common.tiles import TileSet
@@ -55,9 +55,9 @@ def parse_args(argv=None):
     parser.add_argument(
         "--stages",
         nargs="+",
-        choices=STAGE_NAMES,
+        choices=tuple(ARM_OF),
         metavar="STAGE",
-        help=f"stages to score on val (default: all of {', '.join(STAGE_NAMES)})",
+        help=f"stages and controls to score on val (default: all that were trained of {', '.join(ARM_OF)})",
     )
     parser.add_path("--data-dir", "data/biodiversity_split/{split}", "tile set to score on")
     parser.add_path("--weights-dir", "model_weights/biodiversity", "folder of the stages' checkpoints")
@@ -146,8 +146,9 @@ def metrics_of(checkpoint: Checkpoint, which: str, digest: str, confusions: Tile
 
 def heading(metrics: dict) -> str:
     """One line that says whose scores these are."""
-    title = " ".join(STAGE_OF[metrics["stage"]].title.split())
-    return f"Stage {title}, seed {metrics['seed']}, {metrics['which']}.pt on {metrics['split']}"
+    arm = ARM_OF[metrics["stage"]]
+    title = " ".join([*(["Control:"] if arm.question else ["Stage"]), *arm.title.split()])
+    return f"{title}, seed {metrics['seed']}, {metrics['which']}.pt on {metrics['split']}"
 
 
 def report(metrics: dict) -> str:
@@ -310,7 +311,7 @@ def score_run(stage: str, seed: int, args, setting: Setting, bar) -> tuple[dict[
 def evaluate_val(args) -> None:
     """Score every run that is there; UserError, after all others are scored, for those that could not be."""
     setting = open_setting(args)
-    stages = [name for name in STAGE_NAMES if name in (args.stages or STAGE_NAMES)]
+    stages = [name for name in ARM_OF if name in (args.stages or ARM_OF)]
     runs = [(stage, seed) for stage in stages for seed, _ in seed_folders(args.weights_dir / stage)]
     if not runs:
         raise UserError(
@@ -330,9 +331,9 @@ def evaluate_val(args) -> None:
             rows.append([stage, seed, *scores, f"{best['mIoU']:.1%}" if best else "-", what])
             bar.update(number * len(WHICH) - bar.n)
     print(table(["stage", "seed", "mIoU", "mF1", "OA", "mIoU best.pt", "results"], rows))
-    run_stages = {stage for stage, _ in runs}
-    if len(run_stages) < len(stages):
-        print(f"not run: {', '.join(stage for stage in stages if stage not in run_stages)}")
+    not_run = [stage for stage in args.stages or STAGE_NAMES if stage not in {stage for stage, _ in runs}]
+    if not_run:
+        print(f"not run: {', '.join(not_run)}")
     print(f"{args.out_dir}: results of {len(rows) - sum(row[-1] == 'not scored' for row in rows)} of {len(rows)} runs")
     if failures:
         count = f"{len(failures)} checkpoint{'s' if len(failures) > 1 else ''} could not be scored"

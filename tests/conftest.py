@@ -8,6 +8,9 @@ import torch
 from tests.helpers import prepare_root, quiet
 from training import (
     score_difficulty,
+    train_control_5b_from_stage1,
+    train_control_kd_cycled,
+    train_control_kd_uniform,
     train_stage1_baseline,
     train_stage2_replication,
     train_stage3_difficulty,
@@ -44,7 +47,7 @@ def prepared(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(prepared, tmp_path_factory) -> Path:
-    """A root in which the teacher and all stages were trained for two steps; tests only read it."""
+    """A root in which the teacher and all arms were trained for two steps; tests only read it."""
     root = tmp_path_factory.mktemp("trained") / "root"
     shutil.copytree(prepared, root)
     for step in (train_teacher, train_stage1_baseline, train_stage2_replication):
@@ -56,6 +59,9 @@ def trained(prepared, tmp_path_factory) -> Path:
         train_stage5a_pretrain,
         train_stage5b_finetune,
         train_stage6_distill,
+        train_control_5b_from_stage1,
+        train_control_kd_cycled,
+        train_control_kd_uniform,
     ):
         train(step, root)
     return root

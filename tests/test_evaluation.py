@@ -20,7 +20,7 @@ from common.files import write_json
 from common.metrics import score
 from common.models import Checkpoint, build_model
 from common.results import TileConfusions
-from common.stages import FINAL_STAGE, STAGE_NAMES, STAGE_OF, STAGES
+from common.stages import ARM_OF, FINAL_STAGE, STAGE_NAMES, STAGES
 from common.taxonomy import BIODIVERSITY, IGNORE_INDEX
 from common.tiles import TileSet, describe_tile, new_tile_set, write_image, write_mask
 from evaluation import aggregate_metrics, compute_metrics, plot_predictions
@@ -62,7 +62,7 @@ def make_split(root, split, seed):
 
 def recipe_of(stage: str) -> dict:
     """A recipe that differs from that of the arm it is compared with in its one component alone."""
-    known = STAGE_OF[stage]
+    known = ARM_OF[stage]
     if known.compared_with is None:
         return dict.fromkeys(("tiles", "sampler", "cropper", "init", "loss"), "of the first stage")
     return {**recipe_of(known.compared_with), known.component: f"of {stage}"}
@@ -137,10 +137,10 @@ def metrics_of(root, stage, *parts):
     return json.loads((root.joinpath(VAL, stage, "seed42", *parts) / "metrics.json").read_text())
 
 
-def test_stage_names_are_those_of_the_training_scripts():
-    for stage in STAGES:
-        assert importlib.import_module(f"training.train_{stage.name}").STAGE == stage.name
-        assert stage.compared_with in (None, *(other.name for other in STAGES))
+def test_arm_names_are_those_of_the_training_scripts():
+    for arm in ARM_OF.values():
+        assert importlib.import_module(f"training.train_{arm.name}").STAGE == arm.name
+        assert arm.compared_with in (None, *STAGE_NAMES)
 
 
 def test_every_checkpoint_gets_its_files(scored):

@@ -23,13 +23,15 @@ from common.losses import LossTerm
 from common.models import Checkpoint, EncoderWeights, digest_tensors
 from common.presets import PRESETS, SETTINGS
 from common.samplers import TileDraws, UniformTiles, read_difficulty
-from common.stages import STAGE_OF
-from common.taxonomy import OPENEARTHMAP
+from common.stages import ARM_OF
+from common.taxonomy import BIODIVERSITY, OPENEARTHMAP
 from common.tiles import Tile, TileSet
 from tests.conftest import TRAIN_FLAGS, train
 from tests.helpers import quiet
 from training import (
     score_difficulty,
+    train_control_kd_cycled,
+    train_control_kd_uniform,
     train_stage1_baseline,
     train_stage2_replication,
     train_stage3_difficulty,
@@ -48,6 +50,9 @@ COMPONENT = {
     "stage5a_pretrain": ("stage1_baseline", "tiles"),
     "stage5b_finetune": ("stage4_minority_crop", "init"),
     "stage6_distill": ("stage5b_finetune", "loss"),
+    "control_5b_from_stage1": ("stage5b_finetune", "init"),
+    "control_kd_cycled": ("stage6_distill", "loss"),
+    "control_kd_uniform": ("stage6_distill", "loss"),
 }
 
 
@@ -63,7 +68,7 @@ def checkpoint(root, stage, name="last.pt"):
 def test_an_arm_differs_from_the_one_it_is_compared_with_in_one_component(trained, stage):
     compared_with, component = COMPONENT[stage]
     run, base = run_of(trained, stage), run_of(trained, compared_with)
-    assert run["compared_with"] == compared_with and STAGE_OF[stage].component == component
+    assert run["compared_with"] == compared_with and ARM_OF[stage].component == component
     assert [name for name in run["recipe"] if run["recipe"][name] != base["recipe"][name]] == [component]
 
 
@@ -85,6 +90,19 @@ def test_the_steps_of_ancestors_are_told(trained):
     assert alone["cumulative_steps"] == 2 and finetuned["cumulative_steps"] == 4
     assert [ancestor["stage"] for ancestor in finetuned["ancestors"]] == ["stage5a_pretrain"]
     assert finetuned["ancestors"][0]["digest"] == checkpoint(trained, "stage5a_pretrain").digest
+    assert all(run_of(trained, arm)["cumulative_steps"] == 2 * ARM_OF[arm].trainings for arm in ARM_OF)
+
+
+def test_the_controls_of_distillation_teach_something_else_on_the_same_pixels():
+    matrix = torch.from_numpy(BIODIVERSITY.class_matrix())
+    logits = 3 * torch.randn(2, OPENEARTHMAP.num_classes, 8, 8, generator=torch.manual_seed(0))
+    taught, certain = losses.kd_targets(logits, matrix, temperature=2.0)
+    cycled, same = losses.kd_targets(logits, train_control_kd_cycled.cycled(matrix), temperature=2.0)
+    uniform, also = losses.kd_targets(logits, train_control_kd_uniform.uniform(matrix), temperature=2.0)
+    assert 0 < certain.sum() < certain.numel() and torch.equal(same, certain) and torch.equal(also, certain)
+    torch.testing.assert_close(cycled, taught.roll(1, dims=1))  # as smooth, and wrong
+    assert (cycled.argmax(1) != taught.argmax(1)).all()
+    torch.testing.assert_close(uniform, torch.full_like(uniform, 1 / (BIODIVERSITY.num_classes - 1)))
 
 
 def test_every_stage_leaves_its_files_and_its_facts(trained):
@@ -347,7 +365,7 @@ def test_training_reads_val_only_to_validate_and_nothing_of_test(root, monkeypat
 def test_every_arm_has_the_same_settings_in_each_preset(preset):
     arms = [importlib.import_module(f"training.train_{stage}") for stage in ("teacher", "stage1_baseline", *COMPONENT)]
     settings = [{name: getattr(arm.parse_args(["--preset", preset]), name) for name in SETTINGS} for arm in arms]
-    assert all(found == settings[0] for found in settings) and len(settings) == 8
+    assert all(found == settings[0] for found in settings) and len(settings) == 1 + len(ARM_OF)
 
 
 def test_distillation_changes_what_is_learned(trained):

@@ -15,38 +15,39 @@ from common.presets import train_parser
 from common.samplers import read_difficulty
 
 STAGE = "stage5b_finetune"
+START = "stage5a_pretrain"
 
 
-def parse_args(argv=None):
-    parser = train_parser(STAGE, __doc__, train_dir="data/biodiversity_split/train_rep")
+def parse_args(argv=None, stage=STAGE, doc=__doc__, start=START):
+    parser = train_parser(stage, doc, train_dir="data/biodiversity_split/train_rep")
     parser.add_path("--difficulty", "artifacts/seed{seed}/tile_difficulty.tsv", "tile weights of score_difficulty")
     parser.add_path("--distribution", "artifacts/class_distribution.json", "minority classes and their shares")
     parser.add_path(
-        "--init", "model_weights/biodiversity/stage5a_pretrain/seed{seed}/last.pt", "stage 5A checkpoint to start from"
+        "--init", f"model_weights/biodiversity/{start}/seed{{seed}}/last.pt", f"checkpoint of {start} to start from"
     )
     return parser.parse_args(argv)
 
 
-def main(argv=None):
-    args = parse_args(argv)
+def finetune(args, stage=STAGE, start=START) -> None:
+    """Train stage 4's recipe from the weights of ``start``."""
     train, val = open_train_and_val(args, "data_prep.replicate_minority")
     recipe = Recipe(
-        stage=STAGE,
+        stage=stage,
         tiles=train,
         sampler=read_difficulty(args.difficulty, train, command_for("training.score_difficulty", args, "--seed")),
         cropper=minority_crop(
             args.crop_size, args.distribution, train, command_for("data_prep.analyze_class_distribution", args)
         ),
         init=StageWeights(
-            args.init,
-            "stage5a_pretrain",
-            args.seed,
-            val,
-            command_for("training.train_stage5a_pretrain", args, "--preset", "--seed"),
+            args.init, start, args.seed, val, command_for(f"training.train_{start}", args, "--preset", "--seed")
         ),
         loss=HardLoss(),
     )
     fit(recipe, val, args)
+
+
+def main(argv=None):
+    finetune(parse_args(argv))
 
 
 if __name__ == "__main__":

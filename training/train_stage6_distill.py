@@ -19,8 +19,8 @@ from common.samplers import read_difficulty
 STAGE = "stage6_distill"
 
 
-def parse_args(argv=None):
-    parser = train_parser(STAGE, __doc__, train_dir="data/biodiversity_split/train_rep")
+def parse_args(argv=None, stage=STAGE, doc=__doc__):
+    parser = train_parser(stage, doc, train_dir="data/biodiversity_split/train_rep")
     parser.add_path("--difficulty", "artifacts/seed{seed}/tile_difficulty.tsv", "tile weights of score_difficulty")
     parser.add_path("--distribution", "artifacts/class_distribution.json", "minority classes and their shares")
     parser.add_path(
@@ -36,12 +36,16 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def main(argv=None):
-    args = parse_args(argv)
+def distill(args, stage=STAGE, remap=None) -> None:
+    """Train stage 5B's recipe with the KD loss; ``remap``, where given, changes the class matrix (a control)."""
     train, val = open_train_and_val(args, "data_prep.replicate_minority")
     teacher = load_teacher(args.teacher, args.seed, command_for("training.train_teacher", args, "--preset", "--seed"))
+    matrix = torch.from_numpy(train.taxonomy.class_matrix())
+    facts = {"teacher_digest": teacher.digest}
+    if remap is not None:
+        matrix, facts["remap"] = remap(matrix), remap.__name__
     recipe = Recipe(
-        stage=STAGE,
+        stage=stage,
         tiles=train,
         sampler=read_difficulty(args.difficulty, train, command_for("training.score_difficulty", args, "--seed")),
         cropper=minority_crop(
@@ -54,15 +58,13 @@ def main(argv=None):
             val,
             command_for("training.train_stage5a_pretrain", args, "--preset", "--seed"),
         ),
-        loss=HardAndKDLoss(
-            teacher.build(),
-            torch.from_numpy(train.taxonomy.class_matrix()),
-            alpha=args.kd_alpha,
-            temperature=args.temperature,
-            teacher_digest=teacher.digest,
-        ),
+        loss=HardAndKDLoss(teacher.build(), matrix, alpha=args.kd_alpha, temperature=args.temperature, **facts),
     )
     fit(recipe, val, args)
+
+
+def main(argv=None):
+    distill(parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,25 @@
+r"""Control of stage 5B: the same recipe started from the stage 1 network.
+
+The only change from stage 5B is where the weights start. Both have seen twice the steps of one training, so that their
+difference is what the OpenEarthMap tiles of stage 5A brought, and not the longer training.
+
+    python -m training.train_control_5b_from_stage1
+"""
+
+from common.cli import run
+from training import train_stage5b_finetune
+
+STAGE = "control_5b_from_stage1"
+START = "stage1_baseline"
+
+
+def parse_args(argv=None):
+    return train_stage5b_finetune.parse_args(argv, STAGE, __doc__, START)
+
+
+def main(argv=None):
+    train_stage5b_finetune.finetune(parse_args(argv), STAGE, START)
+
+
+if __name__ == "__main__":
+    run(main)
