@@ -3,17 +3,19 @@
 import re
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from common.cli import UserError
 from common.files import read_json
+from common.metrics import CALIBRATION_BINS
 from common.taxonomy import Taxonomy
 from common.tiles import TileSet
 
 METRICS, CONFUSIONS, RUN_RECORD = "metrics.json", "tile_confusions.npz", "run.json"
+PREDICTIONS_INDEX = "predictions.json"  # of the folder of evaluation.plot_predictions
 WHICH = ("last", "best")  # last.pt, the end of the schedule; best.pt, chosen on val
 
 
@@ -63,9 +65,12 @@ def shared_blocks_note(split: str, facts: dict) -> str | None:
 
 @dataclass(frozen=True)
 class TileConfusions:
-    """A checkpoint's confusion matrix on each tile of a split, from which every metric can be computed again.
+    """A checkpoint's pixel counts on each tile of a split, from which every metric can be computed again.
 
-    ``confusions`` is (T, C, C) int64 pixel counts, rows truth, in the order of ``tile_ids`` and ``blocks``.
+    ``confusions`` is (T, C, C) int64, rows truth; ``boundary`` (T, C, 2) int64, the intersection and the union of the
+    boundary pixels of each class; ``calibration`` (T, B, 3) float64, for each bin of confidence its pixels, the sum of
+    their confidence, and how many are right. All are in the order of ``tile_ids`` and ``blocks``; common.metrics has
+    the scores they make.
     """
 
     tile_ids: list[str]
@@ -74,6 +79,8 @@ class TileConfusions:
     class_names: list[str]
     split_digest: str
     checkpoint_digest: str
+    boundary: np.ndarray
+    calibration: np.ndarray
 
     def save(self, path: Path) -> None:
         """Write an npz that is read without pickle."""
@@ -85,14 +92,19 @@ class TileConfusions:
             class_names=np.array(self.class_names, dtype=str),
             split_digest=np.array(self.split_digest),
             checkpoint_digest=np.array(self.checkpoint_digest),
+            boundary=self.boundary,
+            calibration=self.calibration,
         )
 
     @classmethod
     def load(cls, path: Path) -> "TileConfusions":
-        """Read what ``save`` wrote; UserError where the file is missing or is something else."""
+        """Read what ``save`` wrote; UserError where the file is missing, lacks counts or is something else."""
         remedy = "Evaluate again: python -m evaluation.compute_metrics --overwrite"
         try:
             with np.load(path, allow_pickle=False) as arrays:
+                lacking = [field.name for field in fields(cls) if field.name not in arrays]
+                if lacking:
+                    raise UserError(f"{path} holds no {', '.join(lacking)}. {remedy}")
                 found = cls(
                     arrays["tile_ids"].tolist(),
                     arrays["blocks"].tolist(),
@@ -100,12 +112,21 @@ class TileConfusions:
                     arrays["class_names"].tolist(),
                     str(arrays["split_digest"]),
                     str(arrays["checkpoint_digest"]),
+                    arrays["boundary"],
+                    arrays["calibration"],
                 )
         except FileNotFoundError:
             raise UserError(f"{path} does not exist. {remedy}") from None
-        except (ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        except (ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path} cannot be read ({error}). {remedy}") from None
-        shape = (len(found.tile_ids), len(found.class_names), len(found.class_names))
-        if found.confusions.shape != shape or len(found.blocks) != shape[0]:
-            raise UserError(f"{path} has matrices {found.confusions.shape}, expected {shape}. {remedy}")
+        tiles, classes = len(found.tile_ids), len(found.class_names)
+        shapes = {
+            "blocks": (tiles,),
+            "confusions": (tiles, classes, classes),
+            "boundary": (tiles, classes, 2),
+            "calibration": (tiles, CALIBRATION_BINS, 3),
+        }
+        for name, shape in shapes.items():
+            if np.shape(getattr(found, name)) != shape:
+                raise UserError(f"{path} has {name} {np.shape(getattr(found, name))}, expected {shape}. {remedy}")
         return found

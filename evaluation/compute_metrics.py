@@ -1,7 +1,11 @@
-r"""Score checkpoints: metrics, a report and figures for each, and the confusion matrix of every tile.
+r"""Score checkpoints: metrics, a report and figures for each, and the pixel counts of every tile.
+
+Beside IoU, F1 and overall accuracy there are the boundary IoU of each class and the calibration of the
+probabilities; common.metrics defines them.
 
 --split val scores last.pt and best.pt of every stage and seed that was trained. Results that are there already and
-are of the same checkpoints and tiles are kept, so that a new seed costs no more than itself.
+are of the same checkpoints and tiles, with every file and score, are kept, so that a new seed costs no more than
+itself.
 
 --split test scores best.pt of the final stage, of one seed, once: that it was done is recorded in
 evaluation/evaluation_results/test/test_log.jsonl. The same checkpoint again prints what is recorded; another one
@@ -23,8 +27,8 @@ from common.cli import Parser, UserError, command_for, non_negative_int, run
 from common.device import resolve_device
 from common.figures import save_figure
 from common.files import check_out_dir, new_folder, read_json, write_json
-from common.inference import UnfinishedRun, open_to_score, tile_confusions
-from common.metrics import mean_iou_of, score
+from common.inference import UnfinishedRun, open_to_score, tile_counts
+from common.metrics import boundary_score, calibration_score, mean_iou_of, score
 from common.models import Checkpoint
 from common.results import (
     CONFUSIONS,
@@ -42,9 +46,18 @@ from common.stages import ARM_OF, FINAL_STAGE, STAGE_NAMES, training_command
 from common.taxonomy import load_taxonomy
 from common.text import table, warn
 from common.tiles import TileSet
-from evaluation.figures import class_scores_figure, confusion_figure
+from evaluation.figures import boundary_figure, class_scores_figure, confusion_figure, reliability_figure
 
 TEST_LOG = Path("evaluation/evaluation_results/test/test_log.jsonl")  # under the root, whatever --out-dir is
+REPORT = "evaluation_report.txt"
+FIGURES = (
+    "confusion_matrix.png",
+    "class_iou_scores.png",
+    "class_f1_scores.png",
+    "class_boundary_iou.png",
+    "reliability_diagram.png",
+)
+RESULT_FILES = (METRICS, REPORT, CONFUSIONS, RUN_RECORD, *FIGURES)
 
 
 def parse_args(argv=None):
@@ -136,6 +149,8 @@ def metrics_of(checkpoint: Checkpoint, which: str, digest: str, confusions: Tile
         "classes_averaged": list(scores["classes"]),
         "classes": scores["classes"],
         "absent": scores["absent"],
+        "boundary": boundary_score(confusions.boundary.sum(axis=0), tiles.taxonomy, scores["classes"]),
+        "calibration": calibration_score(confusions.calibration.sum(axis=0)),
         "labelled_pixels": sum(tile.labelled for tile in tiles),
         "void_pixels": int(tiles.pixels[0]),
         "split_facts": describe_split(tiles),
@@ -151,14 +166,29 @@ def heading(metrics: dict) -> str:
     return f"{title}, seed {metrics['seed']}, {metrics['which']}.pt on {metrics['split']}"
 
 
+def describe_confidence(metrics: dict) -> str:
+    """Whether the network is too sure of itself, or not sure enough, over all labelled pixels."""
+    confidence, accuracy = metrics["calibration"]["mean_confidence"], metrics["OA"]
+    excess = round(100 * (confidence - accuracy), 1)
+    verdict = f"{'over' if excess > 0 else 'under'}-confident by {abs(excess)} points" if excess else "no difference"
+    return f"mean confidence {confidence:.1%}, OA {accuracy:.1%}: {verdict}"
+
+
+def percent(value: float | None) -> str:
+    """A share to a tenth of a percent, - for none."""
+    return "-" if value is None else f"{value:.1%}"
+
+
 def report(metrics: dict) -> str:
     """evaluation_report.txt: the scores, by class, and what a reader must know of them."""
     facts, total = metrics["split_facts"], metrics["labelled_pixels"]
+    boundary, calibration = metrics["boundary"], metrics["calibration"]
     minority = metrics["minority_classes"] or []
     rows = [
         [
             f"{name} *" if name in minority else name,
             *(f"{values[key]:.1%}" for key in ("IoU", "F1", "precision", "recall")),
+            percent(boundary["classes"][name]),
             f"{values['pixels']:,}",
             f"{values['pixels'] / total:.2%}",
         ]
@@ -167,10 +197,17 @@ def report(metrics: dict) -> str:
     overall = [[key, f"{metrics[key]:.2%}"] for key in ("mIoU", "mF1", "OA")]
     if metrics["minority_mIoU"] is not None:
         overall.append(["mIoU of the minority classes", f"{metrics['minority_mIoU']:.2%}"])
+    if boundary["mIoU"] is not None:
+        overall.append(["boundary mIoU", f"{boundary['mIoU']:.2%}"])
+    overall.append(["ECE", f"{calibration['ECE']:.2%}"])
     void = metrics["taxonomy"]["classes"][0]
     notes = [
         f"mIoU and mF1 are means over {', '.join(metrics['classes_averaged'])}; OA is the share of labelled pixels "
         "that are right.",
+        f"boundary IoU counts only pixels within {boundary['distance_share']:.0%} of the tile's diagonal of the "
+        "contours of their class, so that it says how well outlines are met.",
+        "ECE, the expected calibration error, is how far on average the confidence of a prediction is from the share "
+        f"of such predictions that is right, in {calibration['bins']} bins; {describe_confidence(metrics)}.",
         f"{void} is unlabelled: its {metrics['void_pixels']:,} pixels count nowhere, and it is never predicted.",
     ]
     if minority:
@@ -195,7 +232,7 @@ def report(metrics: dict) -> str:
         "",
         table(["", metrics["split"]], overall),
         "",
-        table(["class", "IoU", "F1", "precision", "recall", "pixels", "share"], rows),
+        table(["class", "IoU", "F1", "precision", "recall", "boundary IoU", "pixels", "share"], rows),
         "",
         *notes,
         "",
@@ -207,21 +244,26 @@ def report(metrics: dict) -> str:
 
 
 def draw_figures(folder: Path, metrics: dict, confusions: TileConfusions, setting: Setting) -> None:
-    """confusion_matrix.png, class_iou_scores.png and class_f1_scores.png."""
-    taxonomy = setting.tiles.taxonomy
-    about = f"{heading(metrics)}\nmIoU {metrics['mIoU']:.1%}, mF1 {metrics['mF1']:.1%}, OA {metrics['OA']:.1%}"
-    figure = confusion_figure(confusions.confusions.sum(axis=0), taxonomy, about)
-    save_figure(figure, folder / "confusion_matrix.png")
-    for key in ("IoU", "F1"):
-        figure = class_scores_figure(metrics, key, taxonomy, setting.minority, heading(metrics))
-        save_figure(figure, folder / f"class_{key.lower()}_scores.png")
+    """FIGURES, of one checkpoint."""
+    taxonomy, title = setting.tiles.taxonomy, heading(metrics)
+    about = f"{title}\nmIoU {metrics['mIoU']:.1%}, mF1 {metrics['mF1']:.1%}, OA {metrics['OA']:.1%}"
+    confidence = f"{title}\nECE {metrics['calibration']['ECE']:.1%}\n{describe_confidence(metrics)}"
+    figures = (
+        confusion_figure(confusions.confusions.sum(axis=0), taxonomy, about),
+        class_scores_figure(metrics, "IoU", taxonomy, setting.minority, title),
+        class_scores_figure(metrics, "F1", taxonomy, setting.minority, title),
+        boundary_figure(metrics, taxonomy, setting.minority, title),
+        reliability_figure(metrics["calibration"], confidence),
+    )
+    for name, figure in zip(FIGURES, figures, strict=True):
+        save_figure(figure, folder / name)
 
 
 def write_results(folder: Path, metrics: dict, confusions: TileConfusions, setting: Setting) -> None:
     """The files of one checkpoint, run.json apart."""
     folder.mkdir(exist_ok=True)
     write_json(folder / METRICS, metrics)
-    (folder / "evaluation_report.txt").write_text(report(metrics), encoding="utf-8")
+    (folder / REPORT).write_text(report(metrics), encoding="utf-8")
     confusions.save(folder / CONFUSIONS)
     draw_figures(folder, metrics, confusions, setting)
 
@@ -237,7 +279,7 @@ def copy_run_record(source: Path, target: Path, metadata: dict) -> None:
 def evaluate(checkpoint: Checkpoint, model, digest: str, setting: Setting) -> TileConfusions:
     """Predict every tile of the split."""
     tiles = setting.tiles
-    counted = tile_confusions(
+    counts = tile_counts(
         model.to(setting.device),
         tiles.tiles,
         tiles.taxonomy.num_classes,
@@ -246,7 +288,10 @@ def evaluate(checkpoint: Checkpoint, model, digest: str, setting: Setting) -> Ti
         desc=f"{checkpoint.metadata['stage']} seed {checkpoint.metadata['seed']} {checkpoint.path.name}",
     )
     blocks = [tile.block for tile in tiles]
-    return TileConfusions(tiles.ids, blocks, counted, list(tiles.taxonomy.classes), tiles.digest, digest)
+    names = list(tiles.taxonomy.classes)
+    return TileConfusions(
+        tiles.ids, blocks, counts.confusions, names, tiles.digest, digest, counts.boundary, counts.calibration
+    )
 
 
 def recorded(folder: Path) -> dict[str, dict]:
@@ -262,6 +307,11 @@ def recorded(folder: Path) -> dict[str, dict]:
 def identity(metrics: dict) -> tuple:
     """Two results with the same value are the same."""
     return metrics["checkpoint_digest"], metrics["split_digest"], metrics["minority_classes"]
+
+
+def is_whole(folder: Path, metrics: dict) -> bool:
+    """Whether a checkpoint's results have every score and every file that this script writes."""
+    return {"boundary", "calibration"} <= metrics.keys() and all((folder / name).is_file() for name in RESULT_FILES)
 
 
 def score_run(stage: str, seed: int, args, setting: Setting, bar) -> tuple[dict[str, dict], str, list[str]]:
@@ -284,7 +334,8 @@ def score_run(stage: str, seed: int, args, setting: Setting, bar) -> tuple[dict[
     before = {which: identity(metrics) for which, metrics in there.items()}
     if not usable:
         return {}, "not scored", failures
-    if now.items() <= before.items() and not args.overwrite:
+    same = now.items() <= before.items()
+    if same and all(is_whole(results_folder(target, which), there[which]) for which in now) and not args.overwrite:
         return {which: there[which] for which in usable}, "unchanged", failures
     if not before.items() <= now.items() and not args.overwrite:
         failures.append(

@@ -2,6 +2,7 @@
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
 from common.figures import new_figure
@@ -50,6 +51,46 @@ def confusion_figure(confusion: np.ndarray, taxonomy: Taxonomy, title: str) -> F
     return figure
 
 
+def _class_bar(axes, place: float, value: float, color: str, *, width: float, fontsize: float, hatch=None) -> None:
+    axes.bar(place, value, width=width, color=color, edgecolor="#333333", linewidth=0.6, hatch=hatch, zorder=2)
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
+    text = {"ha": "center", "va": "bottom", "fontsize": fontsize, "weight": "bold", "bbox": box, "zorder": 4}
+    axes.text(place, value + 0.018, f"{value:.1%}", **text)
+
+
+def _absent_class(axes, place: float) -> None:
+    axes.text(place, 0.02, "not in\nthe truth", ha="center", va="bottom", fontsize=9, color="#555555")
+
+
+def _mean_line(axes, mean: float, label: str, *, style: str = "--", height: float | None = None) -> None:
+    """A line at a mean over classes and, at the right, its label, at another ``height`` where one is given."""
+    axes.axhline(mean, color="#333333", linestyle=style, linewidth=1.2, zorder=3)
+    at = axes.get_xlim()[1], mean if height is None else height
+    axes.text(*at, f" {label}\n {mean:.1%}", ha="left", va="center", fontsize=10, clip_on=False)
+
+
+def _share_axis(axis) -> None:
+    axis.set_ticks(np.linspace(0, 1, 6))
+    axis.set_major_formatter(PercentFormatter(1))
+
+
+def _class_axes(figure: Figure, names: list[str], minority: list[str] | None, label: str, title: str):
+    """Axes for bars of shares by class; names in ``minority`` get a star."""
+    axes = figure.subplots()
+    axes.set_xlim(-0.6, len(names) - 0.45)
+    axes.set_xticks(range(len(names)), [f"{name} *" if name in (minority or []) else name for name in names])
+    axes.set_ylim(0, 1.08)
+    _share_axis(axes.yaxis)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.8, zorder=0)
+    axes.tick_params(axis="x", length=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_ylabel(label)
+    if minority:
+        axes.set_xlabel("* minority class", fontsize=9, loc="right")
+    axes.set_title(title, fontsize=11, loc="left")
+    return axes
+
+
 def class_scores_figure(metrics: dict, key: str, taxonomy: Taxonomy, minority: list[str] | None, title: str) -> Figure:
     """Bars of IoU or F1 (``key``) of each foreground class in its colour, and a line at their mean.
 
@@ -57,38 +98,83 @@ def class_scores_figure(metrics: dict, key: str, taxonomy: Taxonomy, minority: l
     """
     names = taxonomy.foreground
     figure = new_figure(1.1 * len(names) + 1.9, 4.2)
-    axes = figure.subplots()
+    axes = _class_axes(figure, names, minority, key, title)
     for place, (name, color) in enumerate(zip(names, taxonomy.colors[1:], strict=True)):
         if name in metrics["absent"]:
-            axes.text(place, 0.02, "not in\nthe truth", ha="center", va="bottom", fontsize=9, color="#555555")
+            _absent_class(axes, place)
+        else:
+            _class_bar(axes, place, metrics["classes"][name][key], color, width=0.72, fontsize=10)
+    _mean_line(axes, metrics[f"m{key}"], f"m{key}")
+    return figure
+
+
+def boundary_figure(metrics: dict, taxonomy: Taxonomy, minority: list[str] | None, title: str) -> Figure:
+    """IoU and, hatched beside it, boundary IoU of each foreground class in its colour, and lines at their means.
+
+    ``metrics`` is metrics.json; names in ``minority`` get a star. A class without boundary pixels has one bar.
+    """
+    names, boundary = taxonomy.foreground, metrics["boundary"]
+    figure = new_figure(1.3 * len(names) + 2.1, 4.4)
+    axes = _class_axes(figure, names, minority, "IoU", title)
+    for place, (name, color) in enumerate(zip(names, taxonomy.colors[1:], strict=True)):
+        if name in metrics["absent"]:
+            _absent_class(axes, place)
             continue
-        value = metrics["classes"][name][key]
-        axes.bar(place, value, width=0.72, color=color, edgecolor="#333333", linewidth=0.6, zorder=2)
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
-        axes.text(
-            place,
-            value + 0.018,
-            f"{value:.1%}",
-            ha="center",
-            va="bottom",
-            fontsize=10,
-            weight="bold",
-            bbox=box,
-            zorder=4,
-        )
-    mean = metrics[f"m{key}"]
-    axes.axhline(mean, color="#333333", linestyle="--", linewidth=1.2, zorder=3)
-    axes.text(len(names) - 0.45, mean, f" m{key}\n {mean:.1%}", ha="left", va="center", fontsize=10, clip_on=False)
-    axes.set_xlim(-0.6, len(names) - 0.45)
-    axes.set_xticks(range(len(names)), [f"{name} *" if name in (minority or []) else name for name in names])
-    axes.set_ylim(0, 1.08)
-    axes.set_yticks(np.linspace(0, 1, 6))
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.grid(axis="y", color="#dddddd", linewidth=0.8, zorder=0)
-    axes.tick_params(axis="x", length=0)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_ylabel(key)
-    if minority:
-        axes.set_xlabel("* minority class", fontsize=9, loc="right")
-    axes.set_title(title, fontsize=11, loc="left")
+        _class_bar(axes, place - 0.2, metrics["classes"][name]["IoU"], color, width=0.38, fontsize=9)
+        if boundary["classes"][name] is not None:
+            _class_bar(axes, place + 0.2, boundary["classes"][name], color, width=0.38, fontsize=9, hatch="////")
+    means = [(metrics["mIoU"], "mIoU", "--"), (boundary["mIoU"], "boundary mIoU", ":")]
+    height = -1.0
+    for mean, label, style in sorted(mean for mean in means if mean[0] is not None):
+        height = max(mean, height + 0.12)  # which a label takes
+        _mean_line(axes, mean, label, style=style, height=height)
+    near = f"boundary IoU: within {boundary['distance_share']:.0%} of the tile's diagonal of the contour"
+    grey = {"facecolor": "#bbbbbb", "edgecolor": "#333333", "linewidth": 0.6}
+    patches = [Patch(**grey, label="IoU"), Patch(**grey, hatch="////", label=near)]
+    figure.legend(handles=patches, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def reliability_figure(calibration: dict, title: str) -> Figure:
+    """Accuracy of the predictions of each bin of confidence beside the diagonal, and the share of pixels in each bin.
+
+    Where the bar ends below its point on the diagonal the network is too sure of itself. Empty bins are not drawn.
+
+    Args:
+        calibration: what ``common.metrics.calibration_score`` returned.
+    """
+    bins = [b for b in calibration["reliability"] if b["pixels"]]
+    middle = [(b["low"] + b["high"]) / 2 for b in bins]
+    accuracy, confidence = [b["accuracy"] for b in bins], [b["confidence"] for b in bins]
+    pixels, width = np.array([b["pixels"] for b in bins], dtype=float), 1 / calibration["bins"]
+    figure = new_figure(6.8, 7.2)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
+
+    upper.bar(middle, accuracy, width=0.92 * width, color="#8fb8de", edgecolor="#1f4e79", linewidth=0.8, zorder=2)
+    upper.plot([0, 1], [0, 1], color="#333333", linestyle="--", linewidth=1.2, zorder=3, label="confidence = accuracy")
+    upper.vlines(confidence, accuracy, confidence, color="#d55e00", linewidth=2, zorder=4, label="gap")
+    upper.plot(confidence, accuracy, "o", color="#1f4e79", markersize=5.5, zorder=5, label="bin at its mean confidence")
+    for text, place, height in (("under-confident", 0.12, 0.55), ("over-confident", 0.85, 0.08)):
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 2, "alpha": 0.85}
+        upper.text(place, height, text, color="#333333", style="italic", ha="center", bbox=box, zorder=6)
+    upper.set_ylim(0, 1.02)
+    _share_axis(upper.yaxis)
+    upper.set_ylabel("accuracy: share of labelled pixels that are right")
+    upper.legend(loc="upper left", fontsize=9, framealpha=0.9)
+    upper.set_title(title, fontsize=11, loc="left")
+
+    shares = pixels / pixels.sum()
+    lower.bar(middle, shares, width=0.92 * width, color="#bbbbbb", edgecolor="#555555", linewidth=0.8, zorder=2)
+    for place, share in zip(middle, shares, strict=True):
+        lower.text(place, share, f"{share:.0%}" if share >= 0.005 else "<1%", ha="center", va="bottom", fontsize=8)
+    lower.set_xlim(0, 1)
+    lower.set_ylim(0, 1.2 * shares.max())
+    _share_axis(lower.xaxis)
+    lower.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    lower.set_xlabel("confidence: largest probability of a pixel")
+    lower.set_ylabel("share of pixels")
+    for axes in (upper, lower):
+        axes.grid(color="#e4e4e4", linewidth=0.8, zorder=0)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -1,11 +1,8 @@
 """Checkpoints to metrics, the rules of the test split, the ranking, and the figures."""
 
-import csv
 import importlib
 import json
 import shutil
-import subprocess
-import sys
 from argparse import Namespace
 
 import numpy as np
@@ -17,21 +14,25 @@ from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 from common.cli import UserError, run
 from common.datasets import network_input
 from common.files import write_json
-from common.metrics import score
+from common.metrics import boundary_score, calibration_score, score
 from common.models import Checkpoint, build_model
-from common.results import TileConfusions
 from common.stages import ARM_OF, FINAL_STAGE, STAGE_NAMES, STAGES
 from common.taxonomy import BIODIVERSITY, IGNORE_INDEX
 from common.tiles import TileSet, describe_tile, new_tile_set, write_image, write_mask
 from evaluation import aggregate_metrics, compute_metrics, plot_predictions
+from tests.synthetic_results import recipe_of
 
 ARCH, ENCODER = "linknet", "timm-mobilenetv3_small_minimal_100"  # 3 MB a checkpoint
-FIVE_FILES = (
+FILES = (
     "metrics.json",
     "evaluation_report.txt",
     "confusion_matrix.png",
     "class_iou_scores.png",
     "class_f1_scores.png",
+    "class_boundary_iou.png",
+    "reliability_diagram.png",
+    "run.json",
+    "tile_confusions.npz",
 )
 FIRST, SECOND = STAGES[0].name, STAGES[1].name
 ABSENT = BIODIVERSITY.foreground[-1]
@@ -60,14 +61,6 @@ def make_split(root, split, seed):
     return TileSet.open(path, "nothing")
 
 
-def recipe_of(stage: str) -> dict:
-    """A recipe that differs from that of the arm it is compared with in its one component alone."""
-    known = ARM_OF[stage]
-    if known.compared_with is None:
-        return dict.fromkeys(("tiles", "sampler", "cropper", "init", "loss"), "of the first stage")
-    return {**recipe_of(known.compared_with), known.component: f"of {stage}"}
-
-
 def save_run(root, stage, seed, weights_seed, **changes):
     """last.pt, best.pt and run.json of a finished run with random weights; best.pt has other weights than last.pt."""
     folder = root / "model_weights" / "biodiversity" / stage / f"seed{seed}"
@@ -80,7 +73,7 @@ def save_run(root, stage, seed, weights_seed, **changes):
             "seed": seed,
             "step": 20,
             "iterations": 20,
-            "cumulative_steps": 20,
+            "cumulative_steps": 20 * ARM_OF[stage].trainings,
             "arch": ARCH,
             "encoder": ENCODER,
             "taxonomy": BIODIVERSITY.to_json(),
@@ -146,32 +139,63 @@ def test_arm_names_are_those_of_the_training_scripts():
 def test_every_checkpoint_gets_its_files(scored):
     for stage in (FIRST, SECOND):
         for folder in (scored / VAL / stage / "seed42", scored / VAL / stage / "seed42" / "best"):
-            assert {path.name for path in folder.iterdir()} - {"best"} == {
-                *FIVE_FILES,
-                "run.json",
-                "tile_confusions.npz",
-            }
+            assert {path.name for path in folder.iterdir()} - {"best"} == set(FILES)
     for path in (scored / VAL).rglob("*.png"):
         assert is_picture(path)
 
 
-def test_scores_of_a_checkpoint_agree_with_scikit_learn(scored):
+@pytest.fixture(scope="module")
+def val_pixels(scored):
+    """Truth (P,) and probabilities (P, C) of the labelled pixels of val, by the second stage's last.pt."""
     checkpoint = Checkpoint.load(scored / "model_weights/biodiversity" / SECOND / "seed42/last.pt", "nothing")
     model = checkpoint.build().eval()
-    truth, preds = [], []
+    truth, probs = [], []
     for tile in TileSet.open(scored / "data/biodiversity_split/val", "nothing"):
         with torch.no_grad():
             logits = model(network_input(torch.from_numpy(tile.read_image())[None]))
         labelled = tile.read_mask() != IGNORE_INDEX
         truth.append(tile.read_mask()[labelled])
-        preds.append(logits.argmax(dim=1)[0].numpy()[labelled])
-    truth, preds = np.concatenate(truth), np.concatenate(preds)
+        probs.append(logits.softmax(dim=1)[0].permute(1, 2, 0).numpy()[labelled])
+    return np.concatenate(truth), np.concatenate(probs)
+
+
+def test_scores_of_a_checkpoint_agree_with_scikit_learn(scored, val_pixels):
+    truth, preds = val_pixels[0], val_pixels[1].argmax(axis=1)
     assert len(np.unique(preds)) > 1
     labels = np.unique(truth)
     found = metrics_of(scored, SECOND)
     assert found["mIoU"] == pytest.approx(jaccard_score(truth, preds, labels=labels, average="macro"), abs=1e-6)
     assert found["mF1"] == pytest.approx(f1_score(truth, preds, labels=labels, average="macro"), abs=1e-6)
     assert found["OA"] == pytest.approx(accuracy_score(truth, preds), abs=1e-6)
+
+
+def test_calibration_of_a_checkpoint_is_that_of_its_probabilities(scored, val_pixels):
+    truth, probs = val_pixels
+    found = metrics_of(scored, SECOND)
+    confidence, right = probs.max(axis=1).astype(float), probs.argmax(axis=1) == truth
+    gaps = [
+        abs(right[inside].sum() - confidence[inside].sum())
+        for low in range(15)
+        if (inside := (confidence > low / 15) & (confidence <= (low + 1) / 15)).any()
+    ]
+    assert found["calibration"]["ECE"] == pytest.approx(sum(gaps) / len(truth), abs=1e-6)
+    assert sum(values["pixels"] for values in found["calibration"]["reliability"]) == found["labelled_pixels"]
+    excess = found["calibration"]["mean_confidence"] - found["OA"]
+    report = (scored / VAL / SECOND / "seed42" / "evaluation_report.txt").read_text()
+    assert f"{'over' if excess > 0 else 'under'}-confident by {abs(100 * excess):.1f} points" in report
+    assert f"{found['calibration']['ECE']:.2%}" in next(row for row in report.splitlines() if row.startswith("ECE "))
+
+
+def test_boundary_iou_is_told_by_class(scored):
+    found = metrics_of(scored, SECOND)
+    boundary = found["boundary"]
+    assert list(boundary["classes"]) == found["classes_averaged"]
+    assert boundary["mIoU"] == pytest.approx(np.mean(list(boundary["classes"].values())))
+    lines = (scored / VAL / SECOND / "seed42" / "evaluation_report.txt").read_text().splitlines()
+    assert f"{boundary['mIoU']:.2%}" in next(line for line in lines if line.startswith("boundary mIoU"))
+    assert "boundary IoU" in next(line for line in lines if line.startswith("class "))
+    for name, value in boundary["classes"].items():
+        assert f"{value:.1%}" in next(line for line in lines if line.startswith((f"{name} ", f"{name} *")))
 
 
 def test_absent_class_is_named_and_not_scored(scored):
@@ -196,7 +220,12 @@ def test_every_score_can_be_computed_again_from_the_confusions_of_tiles(scored):
             assert str(npz["split_digest"]) == val.digest
             assert str(npz["checkpoint_digest"]) == found["checkpoint_digest"]
             again = score(npz["confusions"].sum(axis=0), BIODIVERSITY)
+            boundary = boundary_score(npz["boundary"].sum(axis=0), BIODIVERSITY, again["classes"])
+            assert npz["calibration"][:, :, 0].sum(axis=1).tolist() == [tile.labelled for tile in val]
+            calibration = calibration_score(npz["calibration"].sum(axis=0))
         assert {key: found[key] for key in again} == again
+        assert (found["boundary"], found["calibration"]) == (boundary, calibration)
+        assert boundary["mIoU"] > 0 and calibration["ECE"] > 0
     assert metrics_of(scored, FIRST)["checkpoint_digest"] != metrics_of(scored, FIRST, "best")["checkpoint_digest"]
 
 
@@ -216,6 +245,23 @@ def test_same_results_are_kept_a_new_seed_is_added_and_others_need_overwrite(sco
     compute_metrics.main(["--root", root, "--stages", FIRST, "--overwrite"])
     assert (root / VAL / FIRST / "seed7" / "metrics.json").read_bytes() != changed
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_results_that_lack_a_file_or_a_score_are_made_again(scored, tmp_path, without_figures, capsys):
+    root = shutil.copytree(scored, tmp_path / "root")
+    compute_metrics.main(["--root", root])
+    assert {line.split()[-1] for line in capsys.readouterr().out.splitlines() if line.startswith(FIRST)} == {
+        "unchanged"
+    }
+    (root / VAL / FIRST / "seed42" / "best" / "reliability_diagram.png").unlink()
+    path = root / VAL / SECOND / "seed42" / "metrics.json"
+    whole = json.loads(path.read_text())
+    write_json(path, {key: value for key, value in whole.items() if key != "boundary"})
+    compute_metrics.main(["--root", root])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[-1] for line in lines if line[0] in (FIRST, SECOND)] == ["replaced", "replaced"]
+    again = json.loads(path.read_text())
+    assert {key: again[key] for key in whole if key != "command"} == {k: v for k, v in whole.items() if k != "command"}
 
 
 def test_unusable_checkpoints_are_named_and_the_others_scored(root, capsys):
@@ -322,111 +368,6 @@ def test_nothing_but_a_finished_final_stage_sees_the_test_split(root, capsys):
     with pytest.raises(UserError, match="another val split"):
         compute_metrics.main(["--root", root, "--split", "test"])
     assert not (root / "evaluation").exists()
-
-
-def write_result(root, stage, seed, right, *, split_digest="tiles", which="last", lr=1e-3, steps=20, recipe=None):
-    """A result as compute_metrics leaves it: ``right`` of 100 pixels of each of two classes are right, on two tiles."""
-    confusion = np.zeros((6, 6), np.int64)
-    confusion[1, 1] = confusion[2, 2] = right
-    confusion[1, 2] = confusion[2, 1] = 100 - right
-    folder = root / VAL / stage / f"seed{seed}"
-    folder = folder if which == "last" else folder / which
-    facts = {
-        "stage": stage,
-        "seed": seed,
-        "which": which,
-        "split": "val",
-        "split_digest": split_digest,
-        "checkpoint_digest": f"{stage}{seed}",
-        "mIoU": 0.123,  # never read: scores come from the tiles
-        "cumulative_steps": steps,
-        "minority_classes": [BIODIVERSITY.classes[2]],
-        "split_facts": {"tiles": 2, "blocks": 2, "strategy": "random", "block_size": None}
-        | {"blocks_shared_with_train": 1},
-        "taxonomy": BIODIVERSITY.to_json(),
-    }
-    write_json(folder / "metrics.json", facts)
-    write_json(folder / "run.json", {"settings": {"lr": lr}, "recipe": recipe_of(stage) | (recipe or {})})
-    halves = np.stack([confusion // 2, confusion - confusion // 2])
-    TileConfusions(
-        ["a", "b"], ["x", "y"], halves, list(BIODIVERSITY.classes), split_digest, facts["checkpoint_digest"]
-    ).save(folder / "tile_confusions.npz")
-
-
-def iou(right):
-    return right / (200 - right)
-
-
-def test_stages_are_ranked_by_their_means_over_seeds(tmp_path, capsys):
-    for seed, right in ((1, 80), (2, 70)):
-        write_result(tmp_path, FIRST, seed, right)
-        write_result(tmp_path, SECOND, seed, right + 10)
-    write_result(tmp_path, FIRST, 1, 99, which="best")
-    write_result(tmp_path, FINAL_STAGE, 1, 60, steps=40)
-    aggregate_metrics.main(["--root", tmp_path])
-    text = (tmp_path / VAL / "metrics_summary.txt").read_text()
-    rows = {line.split()[0]: line.split() for line in text.splitlines() if line.startswith("stage")}
-    assert list(rows)[1:4] == [SECOND, FIRST, FINAL_STAGE]
-    header = rows["stage"]
-    first = (iou(80) + iou(70)) / 2
-    assert rows[FIRST][header.index("seeds")] == "2"
-    assert rows[FIRST][header.index("mIoU")] == f"{100 * first:.1f}"
-    assert rows[FIRST][header.index("best.pt")] == f"{100 * iou(99):.1f}"
-    assert rows[FINAL_STAGE][header.index("steps") - 1] == "40"  # a star in the header is a word of its own
-    assert f"{100 * ((iou(90) + iou(80)) / 2 - first):+.1f}" in rows[SECOND]
-    for stage in STAGES[2:-1]:
-        assert rows[stage.name][1:3] == ["not", "run"]
-    assert "no interval is given under 3 seeds" in text
-    assert "1 of 2 spatial blocks of val also have tiles in train" in text
-
-    with open(tmp_path / VAL / "metrics_summary.csv", newline="") as file:
-        tidy = list(csv.DictReader(file))
-    best = [row for row in tidy if row["checkpoint"] == "best" and row["metric"] == "mIoU"]
-    assert [(row["stage"], row["seed"], float(row["value"])) for row in best] == [(FIRST, "1", pytest.approx(iou(99)))]
-    assert is_picture(tmp_path / VAL / "ablation.png")
-
-
-def test_results_of_other_tiles_are_left_out_by_name(tmp_path, capsys):
-    write_result(tmp_path, FIRST, 1, 80)
-    write_result(tmp_path, SECOND, 1, 90)
-    write_result(tmp_path, FINAL_STAGE, 1, 99, split_digest="other tiles")
-    damaged = tmp_path / VAL / SECOND / "seed2"
-    shutil.copytree(damaged.with_name("seed1"), damaged)
-    aggregate_metrics.main(["--root", tmp_path])
-    text = (tmp_path / VAL / "metrics_summary.txt").read_text()
-    printed = capsys.readouterr().err
-    assert f"{FINAL_STAGE}/seed1 was scored on other val tiles than most" in printed
-    assert f"{SECOND}/seed2/metrics.json is of {SECOND} seed 1" in printed
-    assert printed.replace("warning: ", "").splitlines()[0] in text
-    assert f"{100 * iou(99):.1f}" not in text
-    assert [line.split()[1:3] for line in text.splitlines() if line.startswith(FINAL_STAGE)] == [["not", "run"]]
-
-
-def test_a_stage_that_differs_in_more_than_its_component_is_named(tmp_path, capsys):
-    for stage in STAGE_NAMES[:3]:
-        write_result(tmp_path, stage, 42, 50)
-    aggregate_metrics.main(["--root", tmp_path])
-    assert "mixes changes" not in capsys.readouterr().out
-    write_result(tmp_path, STAGE_NAMES[2], 42, 50, recipe={"cropper": "another"})
-    aggregate_metrics.main(["--root", tmp_path])
-    assert f"{STAGE_NAMES[2]} seed 42 differs from {STAGE_NAMES[1]} in sampler, cropper" in capsys.readouterr().out
-
-
-def test_a_stage_trained_with_other_settings_is_named(tmp_path, capsys):
-    write_result(tmp_path, FIRST, 1, 80)
-    write_result(tmp_path, SECOND, 1, 90, lr=1e-2)
-    aggregate_metrics.main(["--root", tmp_path])
-    assert f"{SECOND} and {FIRST} were trained with different lr" in capsys.readouterr().err
-
-
-def test_without_results_the_message_names_the_command(tmp_path):
-    with pytest.raises(UserError, match="python -m evaluation.compute_metrics"):
-        aggregate_metrics.main(["--root", tmp_path])
-
-
-def test_ranking_needs_no_torch():
-    check = "import sys, evaluation.aggregate_metrics; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
 def test_scored_checkpoints_can_be_ranked(scored, capsys):

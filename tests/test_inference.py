@@ -75,7 +75,9 @@ def test_logits_are_averaged_where_windows_overlap(monkeypatch):
     assert both == pytest.approx((first + second).item() / 2, abs=1e-6)
 
 
-def test_confusions_of_tiles_of_several_sizes_keep_their_order(tmp_path):
+@pytest.fixture
+def tiles(tmp_path):
+    """Four tiles of three sizes."""
     rng = np.random.default_rng(1)
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()
@@ -88,6 +90,10 @@ def test_confusions_of_tiles_of_several_sizes_keep_their_order(tmp_path):
         write_mask(tile.mask_path, mask)
         entry = describe_tile(image, mask, tile.image_path, tile.mask_path, {"bounds": None}, 6)
         tiles.append(Tile(tile.id, tmp_path, entry))
+    return tiles
+
+
+def test_confusions_of_tiles_of_several_sizes_keep_their_order(tiles):
     model = Pointwise()
     found = inference.tile_confusions(model, tiles, BIODIVERSITY.num_classes, device=torch.device("cpu"), workers=0)
     assert found.dtype == np.int64
@@ -96,3 +102,24 @@ def test_confusions_of_tiles_of_several_sizes_keep_their_order(tmp_path):
         preds = direct(model, torch.from_numpy(tile.read_image())[None]).argmax(dim=1)
         truth = torch.from_numpy(tile.read_mask().astype(np.int64))[None]
         assert (confusion == inference.confusion_by_tile(truth, preds, 6)[0].numpy()).all()
+
+
+def test_all_counts_of_tiles_come_from_one_forward_pass(tiles):
+    class Counting(Pointwise):
+        passes = 0
+
+        def forward(self, images):
+            self.passes += len(images)
+            return super().forward(images)
+
+    model, where = Counting(), {"device": torch.device("cpu"), "workers": 0}
+    found = inference.tile_counts(model, tiles, 6, **where)
+    assert model.passes == len(tiles)
+    assert (found.confusions == inference.tile_confusions(model, tiles, 6, **where)).all()
+    for tile, boundary, calibration in zip(tiles, found.boundary, found.calibration, strict=True):
+        logits = direct(model, torch.from_numpy(tile.read_image())[None])[0]
+        truth, preds = torch.from_numpy(tile.read_mask().astype(np.int64)), logits.argmax(dim=0)
+        assert boundary.tolist() == inference.boundary_counts(truth, preds, 6).tolist()
+        np.testing.assert_allclose(calibration, inference.calibration_counts(truth, preds, logits), rtol=1e-6)
+        assert calibration[:, 0].sum() == tile.labelled
+    assert (found.confusions.dtype, found.boundary.dtype, found.calibration.dtype) == (np.int64, np.int64, np.float64)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -52,7 +53,7 @@ class Pipeline:
         self.module("prep.split")
         self.module("train.stage1", flags="parser.add_seed(); parser.add_argument('--preset', choices=['demo'])")
         self.module("train.score", flags="parser.add_argument('--split'); parser.add_seed()")
-        self.module("train.control")
+        self.module("train.control", flags="parser.add_seed()")
         self.document("REPRODUCE_DATA.md", step(1, "Split", "python -m prep.split"))
         self.document(
             "REPRODUCE_TRAINING.md",
@@ -90,8 +91,30 @@ class Pipeline:
         path = self.folder / "demo" / "ran.txt"
         return path.read_text().splitlines() if path.exists() else []
 
+    def ran_briefly(self) -> list[str]:
+        """What ran, without --root."""
+        return [line.replace(" --root demo", "") for line in self.ran()]
+
+    def forget(self):
+        (self.folder / "demo" / "ran.txt").unlink()
+
     def log(self, name: str) -> str:
         return (self.folder / "demo" / "logs" / f"{name}.log").read_text()
+
+    def summary(self) -> list[list[str]]:
+        lines = (self.folder / "demo" / "logs" / "summary.tsv").read_text().splitlines()
+        return [line.split("\t") for line in lines]
+
+    def two_stages(self, body="pass", flags="parser.add_seed()"):
+        """A training document of two stages that take --seed, with another body, and a control."""
+        for name in ("stage1", "stage2"):
+            self.module(f"train.{name}", flags=flags, body=body)
+        self.document(
+            "REPRODUCE_TRAINING.md",
+            step(1, "Baseline", "python -m train.stage1"),
+            step(2, "Replication", "python -m train.stage2"),
+            step(3, "Something else (control)", "python -m train.control"),
+        )
 
 
 def step(number: int, title: str, command: str) -> str:
@@ -170,8 +193,8 @@ def test_a_failing_step_stops_the_run_and_says_how_to_go_on(pipeline):
     failed = pipeline.run("--root", "demo", "--seed", "3", status=2)
     assert "step 2 of 4, stage1, ended with exit status 2" in failed.err
     assert "error: tiles.tsv holds no tile" in failed.err
-    assert "demo/logs/02_stage1.log" in failed.err
-    assert "python reproduce.py --root demo --seed 3 --from stage1\n" in failed.err
+    assert "demo/logs/seed3/02_stage1.log" in failed.err
+    assert "python reproduce.py --root demo --seed 3 --resume\n" in failed.err
     assert len(pipeline.ran()) == 2
 
     pipeline.module("train.stage1", flags="parser.add_seed()")
@@ -179,21 +202,31 @@ def test_a_failing_step_stops_the_run_and_says_how_to_go_on(pipeline):
     assert [line.split()[0] for line in pipeline.ran()[2:]] == ["train.stage1", "train.score", "train.score"]
 
 
-def test_an_interrupted_stage_is_resumed_and_the_steps_after_it_are_not(pipeline):
-    resumable = "g = parser.add_mutually_exclusive_group()"
-    resumable += "; [g.add_argument(flag, action='store_true') for flag in ('--overwrite', '--resume')]"
-    pipeline.module("train.score", flags=f"parser.add_argument('--split'); {resumable}")
-    flags = f"parser.add_seed(); {resumable}"
-    pipeline.module("train.stage1", flags=flags, body="raise KeyboardInterrupt")
-    hint = "python reproduce.py --root demo --overwrite --from stage1 --resume"
+RESUMABLE = (
+    "parser.add_seed(); g = parser.add_mutually_exclusive_group();"
+    "[g.add_argument(flag, action='store_true') for flag in ('--overwrite', '--resume')]"
+)
+
+
+def test_an_interrupted_stage_is_resumed_and_what_comes_after_it_replaces_what_an_earlier_run_left(pipeline):
+    pipeline.two_stages(flags=RESUMABLE)
+    pipeline.run("--root", "demo")
+    pipeline.module("train.stage1", flags=RESUMABLE, body="raise KeyboardInterrupt")
+    hint = "python reproduce.py --root demo --overwrite --resume"
     assert f"{hint}\n" in pipeline.run("--root", "demo", "--overwrite", status=130).err
-    pipeline.module("train.stage1", flags=flags)
+    assert [row[3] for row in pipeline.summary()] == ["exit_status", "0", "130", "outdated", "outdated", "outdated"]
+    pipeline.module("train.stage1", flags=RESUMABLE)
+    pipeline.forget()
     pipeline.run(*hint.split()[2:])
-    assert pipeline.ran()[2:] == [
-        "train.stage1 --seed 1 --root demo --resume",
-        "train.score --split val --root demo --overwrite",
-        "train.score --split test --root demo --overwrite",
-    ]
+    assert pipeline.ran_briefly() == [
+        "train.stage1 --resume", "train.stage2 --overwrite", "train.score --split val", "train.score --split test",
+    ]  # fmt: skip
+
+
+def test_from_with_resume_continues_the_stage_that_is_named(pipeline):
+    pipeline.two_stages(flags=RESUMABLE)
+    pipeline.run("--root", "demo", "--from", "stage1", "--to", "stage1", "--resume")
+    assert pipeline.ran_briefly() == ["train.stage1 --resume"]
 
 
 def test_a_defect_in_a_step_exits_1_and_shows_its_traceback_from_the_log(pipeline):
@@ -221,7 +254,12 @@ def test_an_unknown_step_is_refused_with_the_names_that_are_near(pipeline):
 
 
 def test_from_behind_to_is_refused(pipeline):
-    assert "nothing to run" in pipeline.run("--from", "3", "--to", "2", status=2).err
+    assert "nothing to run" in pipeline.run("--from", "4", "--to", "2", status=2).err
+
+
+def test_a_step_has_one_number_with_and_without_controls(pipeline):
+    assert all("[4/5] score-val" in pipeline.run("--list", *flags).out for flags in ([], ["--controls"]))
+    assert "control is a control. Give --controls as well" in pipeline.run("--from", "3", status=2).err
 
 
 def test_a_module_used_twice_gives_two_names(pipeline):
@@ -295,24 +333,27 @@ def test_summary_has_time_status_and_memory_of_each_step_and_survives_a_restart(
     pipeline.run("--root", "demo", status=1)
     pipeline.module("train.stage1", flags="parser.add_seed()", body="held = bytearray(120 * 2**20); time.sleep(0.5)")
     pipeline.run("--root", "demo", "--from", "stage1")
-    lines = (pipeline.folder / "demo" / "logs" / "summary.tsv").read_text().splitlines()
-    rows = [line.split("\t") for line in lines]
-    assert rows[0] == ["step", "seconds", "exit_status", "peak_memory_mb"]
-    assert [(row[0], row[2]) for row in rows[1:]] == [
-        ("split", "0"), ("stage1", "0"), ("score-val", "0"), ("score-test", "0"),
+    rows = pipeline.summary()
+    assert rows[0] == ["step", "seed", "seconds", "exit_status", "peak_memory_mb", "command"]
+    assert [(row[0], row[1], row[3]) for row in rows[1:]] == [
+        ("split", "", "0"), ("stage1", "42", "0"), ("score-val", "", "0"), ("score-test", "", "0"),
     ]  # fmt: skip
-    assert 0.5 <= float(rows[2][1]) < 10
-    assert 120 < int(rows[2][3]) < 300 and 0 < int(rows[1][3]) < 120
+    assert rows[1][5] == "python -m prep.split --root demo"
+    assert 0.5 <= float(rows[2][2]) < 10
+    assert 120 < int(rows[2][4]) < 300 and 0 < int(rows[1][4]) < 120
 
 
-def test_the_end_names_the_results_of_this_run(pipeline):
-    body = """results = args.root / "evaluation" / "evaluation_results" / "val" / "metrics_summary.txt"
-    results.parent.mkdir(parents=True, exist_ok=True)
-    results.write_text(f"ranked {args.split}")"""
+def test_the_end_names_the_results_and_the_report_of_this_run(pipeline):
+    body = """results = args.root / "evaluation" / "evaluation_results" / "val"
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "metrics_summary.txt").write_text(f"ranked {args.split}")
+    (results / "report.html").touch()"""
     pipeline.module("train.score", flags="parser.add_argument('--split')", body=body)
     out = pipeline.run("--root", "demo").out
     assert "4 steps in 0:0" in out and "metrics_summary.txt\n\nranked test" in out
-    assert "ranked" not in pipeline.run("--root", "demo", "--to", "stage1").out
+    assert out.splitlines()[-1] == "Report: demo/evaluation/evaluation_results/val/report.html"
+    out = pipeline.run("--root", "demo", "--to", "split", "--overwrite").out
+    assert "ranked" not in out and "Report" not in out
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
@@ -326,9 +367,234 @@ def test_an_interrupt_stops_the_step_with_its_workers_and_says_how_to_go_on(pipe
     process.send_signal(ending)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "python reproduce.py --root demo --from stage1" in err and "Traceback" not in err
-    assert "# exit status 130" in pipeline.log("02_stage1")
+    assert "python reproduce.py --root demo --resume\n" in err and "Traceback" not in err
+    assert "# exit status 130" in pipeline.log("seed42/02_stage1")
     _wait(lambda: not _alive(int(pid.read_text())))
+
+
+def test_seeds_are_trained_one_after_the_other_and_everything_else_runs_once_with_the_first(pipeline):
+    pipeline.two_stages()
+    commands = pipeline.run("--root", "demo", "--seeds", "7", "3", "--controls", "--dry-run").out.splitlines()
+    out = pipeline.run("--root", "demo", "--seeds", "7", "3", "--controls").out
+    assert pipeline.ran_briefly() == [
+        "prep.split",
+        *(f"train.{name} --seed 7" for name in ("stage1", "stage2", "control")),
+        *(f"train.{name} --seed 3" for name in ("stage1", "stage2", "control")),
+        "train.score --split val --seed 7",
+        "train.score --split test --seed 7",
+    ]
+    assert [f"python -m {line}" for line in pipeline.ran()] == commands
+    assert "[5/9] stage1 seed 3  (elapsed" in out
+    logs = pipeline.folder / "demo" / "logs"
+    assert sorted(str(path.relative_to(logs)) for path in logs.rglob("*.log")) == [
+        "01_split.log", "05_score-val.log", "06_score-test.log",
+        *(f"seed{seed}/{name}.log" for seed in "37" for name in ("02_stage1", "03_stage2", "04_control")),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--seed", "1", "--seeds", "1", "2"], "not allowed with"),
+        (["--seeds", "1", "2", "1"], "--seeds: 1 2 1 holds a seed twice"),
+        (["--seeds", "1", "two"], "'two' is not a whole number"),
+        (["--jobs", "0"], "--jobs: '0' is not a whole number above 0"),
+    ],
+)
+def test_seeds_and_jobs_that_mean_nothing_are_refused(pipeline, flags, message):
+    assert message in pipeline.run(*flags, status=2).err
+    assert pipeline.ran() == []
+
+
+def test_a_training_step_that_takes_no_seed_is_refused_with_several(pipeline):
+    pipeline.two_stages(flags="pass")
+    error = pipeline.run("--root", "demo", "--seeds", "1", "2", status=2).err
+    assert "step 1 (Baseline): it takes no --seed" in error
+
+
+EVENTS = """def event(what):
+        with (args.root / 'events.txt').open('a') as out:
+            print(what, __spec__.name[6:], args.seed, file=out)
+    def events():
+        return (args.root / 'events.txt').read_text().splitlines()
+    event('begin')
+    {between}
+    event('end')"""
+
+
+def events(pipeline) -> list[tuple[str, str, str]]:
+    return [tuple(line.split()) for line in (pipeline.folder / "demo" / "events.txt").read_text().splitlines()]
+
+
+def test_two_seeds_run_side_by_side_but_never_two_steps_of_one(pipeline):
+    meet = """until = time.monotonic() + 20
+    while 'stage2' in __spec__.name and f'begin stage2 {3 - args.seed}' not in events():
+        assert time.monotonic() < until, 'waited in vain for the other seed'
+        time.sleep(0.02)"""
+    pipeline.two_stages(EVENTS.format(between=meet))
+    pipeline.run("--root", "demo", "--seeds", "1", "2", "--jobs", "2")
+    seen, running, most = events(pipeline), set(), 0
+    for what, name, seed in seen:
+        if what == "begin":
+            assert seed not in {other for _, other in running}
+            running.add((name, seed))
+        else:
+            running.remove((name, seed))
+        most = max(most, len(running))
+    assert most == 2 and len(seen) == 8
+    for seed in "12":
+        assert [(what, name) for what, name, other in seen if other == seed] == [
+            ("begin", "stage1"), ("end", "stage1"), ("begin", "stage2"), ("end", "stage2"),
+        ]  # fmt: skip
+    assert [line.split()[0] for line in pipeline.ran()[:1] + pipeline.ran()[-2:]] == [
+        "prep.split", "train.score", "train.score",
+    ]  # fmt: skip
+
+
+def test_a_free_place_goes_to_the_idle_seed_with_most_steps_left(pipeline):
+    controls = (
+        step(n, f"Control {n} (control)", f"python -m train.{name}") for n, name in [(2, "control"), (3, "score")]
+    )
+    pipeline.document("REPRODUCE_TRAINING.md", step(1, "Baseline", "python -m train.stage1"), *controls)
+    steps = [one for one in reproduce.read_steps(pipeline.folder) if one.document == reproduce.RUN_PER_SEED]
+    waiting, running, order = reproduce.plan(steps, ["1", "2", "3"]), [], []
+    while waiting or running:
+        while run := reproduce.next_run(waiting, running, 2):
+            waiting.remove(run)
+            running.append(SimpleNamespace(run=run))
+            order.append((run.step.number, run.seed))
+        assert len(running) <= 2
+        running.pop(0)  # the one that began first ends first
+    assert order == [(number, seed) for number in (1, 2, 3) for seed in "123"]
+
+    _, control, other_control = reproduce.plan(steps, ["1"])
+    assert reproduce.next_run([other_control], [SimpleNamespace(run=control)], 2) is None
+
+
+def test_steps_side_by_side_share_the_cores_unless_the_user_says_otherwise(pipeline, monkeypatch):
+    pipeline.two_stages("import os; print('threads', os.environ.get('OMP_NUM_THREADS'))")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    pipeline.run("--root", "demo", "--seeds", "1", "2", "--to", "stage1", "--jobs", "2")
+    assert f"threads {max(1, reproduce.cpu_count() // 2)}\n" in pipeline.log("seed2/02_stage1")
+    pipeline.run("--root", "demo", "--seed", "1", "--to", "stage1", "--jobs", "2", "--overwrite")
+    assert "threads None\n" in pipeline.log("seed1/02_stage1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    pipeline.run("--root", "demo", "--seeds", "1", "2", "--to", "stage1", "--jobs", "2", "--overwrite")
+    assert "threads 5\n" in pipeline.log("seed1/02_stage1")
+
+
+def test_resume_skips_what_was_finished_and_adds_seeds_and_controls(pipeline):
+    pipeline.two_stages(flags=RESUMABLE)
+    pipeline.run("--root", "demo")  # seed 42, the default
+    pipeline.forget()
+    out = pipeline.run("--root", "demo", "--seeds", "42", "43", "--controls", "--jobs", "1", "--resume").out
+    assert pipeline.ran_briefly() == [
+        "train.control --seed 42",
+        "train.stage1 --seed 43 --resume",
+        "train.stage2 --seed 43 --resume",
+        "train.control --seed 43",
+        "train.score --split val --seed 42",
+        "train.score --split test --seed 42",
+    ]
+    assert "Skipped 3 steps that were finished before\n" in out and "[4/9] control seed 42" in out
+    pipeline.forget()
+    out = pipeline.run("--root", "demo", "--seeds", "42", "43", "--controls", "--workers", "0", "--resume").out
+    assert pipeline.ran() == [] and "nothing is left to run" in out
+    assert [(row[0], row[1]) for row in pipeline.summary()[1:]] == [
+        ("split", ""), ("stage1", "42"), ("stage2", "42"), ("control", "42"),
+        ("stage1", "43"), ("stage2", "43"), ("control", "43"), ("score-val", ""), ("score-test", ""),
+    ]  # fmt: skip
+
+
+def test_resume_runs_what_builds_on_a_step_that_runs(pipeline):
+    pipeline.two_stages()
+    pipeline.run("--root", "demo", "--seeds", "1", "2")
+    pipeline.run("--root", "demo", "--seeds", "1", "--from", "stage1", "--to", "stage1", "--overwrite")
+    pipeline.forget()
+    refused = pipeline.run("--root", "demo", "--seeds", "1", "2", "--from", "split", status=2).err
+    assert "stage1 of seed 1 was finished by" in refused and "with --resume" in refused
+    assert pipeline.ran() == []
+    pipeline.run("--root", "demo", "--seeds", "1", "2", "--resume")
+    assert pipeline.ran_briefly() == [
+        "train.stage2 --seed 1", "train.score --split val --seed 1", "train.score --split test --seed 1",
+    ]  # fmt: skip
+
+
+def test_resume_runs_a_step_again_whose_command_changed_where_it_may_replace_its_output(pipeline):
+    pipeline.two_stages(flags=f"{RESUMABLE}; parser.add_argument('--preset')")
+    pipeline.run("--root", "demo", "--preset", "laptop")
+    pipeline.forget()
+    error = pipeline.run("--root", "demo", "--preset", "demo", "--resume", status=2).err
+    assert "stage1 of seed 42 was finished by\n    python -m train.stage1 --root demo --preset laptop\n" in error
+    assert "    python -m train.stage1 --root demo --preset demo\n" in error and "--overwrite" in error
+    assert pipeline.ran() == []
+    pipeline.run("--root", "demo", "--preset", "demo", "--resume", "--overwrite")
+    assert pipeline.ran_briefly() == [
+        "train.stage1 --preset demo --overwrite", "train.stage2 --preset demo --overwrite",
+        "train.score --split val", "train.score --split test",
+    ]  # fmt: skip
+
+
+def test_a_step_that_nobody_saw_end_is_continued(pipeline):
+    pipeline.two_stages("(args.root / 'began').touch(); time.sleep(60)", flags=RESUMABLE)
+    process = pipeline.start("--root", "demo", "--overwrite")
+    _wait(lambda: (pipeline.folder / "demo" / "began").exists())
+    process.kill()
+    process.communicate()
+    assert pipeline.summary()[2][3] == "running"
+    pipeline.two_stages(flags=RESUMABLE)
+    pipeline.forget()
+    pipeline.run("--root", "demo", "--overwrite", "--resume")
+    assert pipeline.ran_briefly()[0] == "train.stage1 --resume"
+
+
+def test_one_seed_fails_and_the_other_ends_its_step(pipeline):
+    between = """while len(events()) < 2:
+        time.sleep(0.02)
+    if args.seed == 1:
+        raise UserError('no memory left')
+    time.sleep(0.5)"""
+    pipeline.two_stages(EVENTS.format(between=between))
+    failed = pipeline.run("--root", "demo", "--seeds", "1", "2", "--jobs", "2", status=2)
+    assert ("end", "stage1", "2") in events(pipeline) and not any(name == "stage2" for _, name, _ in events(pipeline))
+    assert "waited for: stage1 seed 2" in failed.out
+    assert "stage1 seed 1, ended with exit status 2" in failed.err and "error: no memory left" in failed.err
+    assert failed.err.count("To go on from here") == 1
+    assert [(row[0], row[1], row[3]) for row in pipeline.summary()[1:]] == [
+        ("split", "", "0"), ("stage1", "1", "2"), ("stage1", "2", "0"),
+    ]  # fmt: skip
+    pipeline.two_stages()
+    pipeline.forget()
+    pipeline.run("--root", "demo", "--seeds", "1", "2", "--jobs", "2", "--resume")
+    assert sorted(pipeline.ran_briefly()[:3]) == [
+        "train.stage1 --seed 1", "train.stage2 --seed 1", "train.stage2 --seed 2",
+    ]  # fmt: skip
+
+
+def test_an_interrupt_stops_all_that_run(pipeline):
+    body = "import os; (args.root / f'pid{args.seed}').write_text(str(os.getpid())); time.sleep(60)"
+    pipeline.two_stages(body)
+    process = pipeline.start("--root", "demo", "--seeds", "1", "2", "--jobs", "2")
+    pids = [pipeline.folder / "demo" / f"pid{seed}" for seed in (1, 2)]
+    _wait(lambda: all(pid.exists() and pid.read_text() for pid in pids))
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "--seeds 1 2 --jobs 2 --resume\n" in err and "Traceback" not in err
+    assert all(f"stage1 seed {seed}, ended with exit status 130" in err for seed in (1, 2))
+    assert not any(_alive(int(pid.read_text())) for pid in pids)
+    assert [row[3] for row in pipeline.summary()[1:]] == ["0", "130", "130"]
+
+
+def test_a_step_that_ends_its_work_in_spite_of_an_interrupt_has_finished(pipeline):
+    body = "import signal; signal.signal(signal.SIGINT, lambda *_: None); (args.root / 'began').touch(); time.sleep(1)"
+    pipeline.module("train.stage1", flags="parser.add_seed()", body=body)
+    process = pipeline.start("--root", "demo")
+    _wait(lambda: (pipeline.folder / "demo" / "began").exists())
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert [row[3] for row in pipeline.summary()[1:]] == ["0", "0"]
 
 
 def _wait(condition, seconds=20):

@@ -1,0 +1,195 @@
+"""Figures over all stages of a study: scores, comparisons, gains of each class, and what was drawn."""
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from common.figures import class_legend, new_figure
+from common.stages import STAGES, Arm
+from evaluation.evidence import MINORITY, Evidence, controls_run, points, starred
+from evaluation.intervals import Estimate
+
+DARK, GRID = "#1f4e79", "#dddddd"
+
+
+def _rows(axes, count: int, labels: list[str] | None, width: float) -> None:
+    """Rows from the top, labelled at the left with room of ``width`` points, a band behind each."""
+    for row in range(count):
+        axes.axhline(row, color="#f0f0f0", linewidth=9, zorder=0)
+    axes.set_ylim(count - 0.5, -0.5)
+    axes.set_yticks(range(count), labels if labels else [""] * count, ha="left")
+    axes.tick_params(axis="y", length=0, pad=width if labels else 0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+
+
+def _mark(axes, row: int, found: Estimate, by_seed: np.ndarray, color: str = DARK) -> None:
+    """Seeds as dots, their mean as a line, and the interval as a bar behind them; points."""
+    if found.half_width is not None:
+        ends = [100 * found.low, 100 * found.high]
+        axes.plot(ends, [row] * 2, color=color, linewidth=5, alpha=0.35, solid_capstyle="butt", zorder=2)
+    axes.plot([100 * found.value] * 2, [row - 0.28, row + 0.28], color=color, linewidth=2, zorder=3)
+    if len(by_seed) > 1 or found.half_width is None:
+        face = {"markerfacecolor": "white", "markeredgecolor": color, "markersize": 5}
+        axes.plot(100 * by_seed, [row] * len(by_seed), "o", zorder=4, **face)
+
+
+def _how_marked(evidence: Evidence) -> str:
+    several = "dot: a seed; line: mean" if len(evidence.seeds) > 1 else "dot: the one seed"
+    return several + ("; bar: 95 % interval" if evidence.has_intervals else "")
+
+
+def ablation_figure(evidence: Evidence) -> Figure:
+    """mIoU and minority mIoU of each stage in stage order, beside the IoU of each class."""
+    names, stages = [starred(name, evidence.minority) for name in evidence.classes], STAGES
+    metrics = ["mIoU", *([MINORITY] if evidence.minority else [])]
+    turned = max(map(len, names)) > 14
+    cell = 0.7 if turned else max(0.8, 0.085 * max(map(len, names)))
+    widths = [3.4] * len(metrics) + [cell * len(names)]
+    figure = new_figure(2.6 + sum(widths), 0.46 * len(stages) + 1.6)
+    *panels, right = figure.subplots(1, len(metrics) + 1, width_ratios=widths)
+    for axes, metric in zip(panels, metrics, strict=True):
+        _rows(axes, len(stages), [stage.title for stage in stages] if axes is panels[0] else None, 148)
+        for row, stage in enumerate(stages):
+            scores, in_row = evidence.arms.get(stage.name), {"transform": axes.get_yaxis_transform(), "va": "center"}
+            if scores is None:
+                axes.text(0.02, row, "not run", color="#777777", style="italic", **in_row)
+                continue
+            _mark(axes, row, scores.estimate(metric), scores.by_seed[metric])
+            axes.text(1.02, row, f"{100 * scores.by_seed[metric].mean():.1f}", weight="bold", **in_row)
+        axes.set_title(f"{metric} on val, %", fontsize=11, loc="left")
+    panels[0].set_xlabel(_how_marked(evidence), fontsize=9, loc="left")
+    if evidence.minority:
+        panels[1].set_xlabel("mean IoU of the classes marked *", fontsize=9, loc="left")
+    grid = np.full((len(stages), len(names)), np.nan)
+    for row, stage in enumerate(stages):
+        if stage.name in evidence.arms:
+            grid[row] = [evidence.arms[stage.name].by_seed[f"IoU {name}"].mean() for name in evidence.classes]
+    _heatmap(right, grid, names, turned)
+    right.set_title(
+        "IoU of each class, %" + (" (* minority class)" if evidence.minority else ""), fontsize=11, loc="left"
+    )
+    return figure
+
+
+def _heatmap(axes, grid: np.ndarray, names: list[str], turned: bool) -> None:
+    """(rows, classes) shares as shaded cells with their percentages; NaN as a dash."""
+    axes.set_facecolor("#f2f2f2")
+    axes.imshow(grid, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), value in np.ndenumerate(grid):
+        text = "-" if np.isnan(value) else f"{100 * value:.1f}"
+        axes.text(column, row, text, ha="center", va="center", color="white" if value > 0.6 else "#222222")
+    axes.set_xticks(range(len(names)), names, rotation=30 if turned else 0, ha="right" if turned else "center")
+    axes.set_yticks([])
+    axes.set_xticks(np.arange(len(names) - 1) + 0.5, minor=True)
+    axes.set_yticks(np.arange(len(grid) - 1) + 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=2)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+
+
+def comparisons_figure(evidence: Evidence) -> Figure | None:
+    """The difference in mIoU of each comparison that was made, planned ones first; None where there is none."""
+    made = [finding for finding in evidence.findings if finding.estimates]
+    if not made:
+        return None
+    figure = new_figure(10.5, 0.42 * len(made) + 1.3)
+    axes = figure.subplots()
+    labels = []
+    for finding in made:
+        comparison = finding.comparison
+        remark = f" ({comparison.unequal})" if comparison.unequal else ""
+        labels.append(f"{_flat(comparison.arm)}  to  {_flat(comparison.other)}{remark}")
+    _rows(axes, len(made), labels, 330)
+    for row, finding in enumerate(made):
+        mine, theirs = (evidence.arms[arm.name] for arm in finding.comparison[:2])
+        _mark(
+            axes,
+            row,
+            finding.mIoU,
+            mine.paired(theirs, "mIoU", finding.seeds),
+            DARK if finding.comparison.planned else "#777777",
+        )
+        weight = "bold" if finding.comparison.planned and finding.told_apart else "normal"
+        in_row = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 9}
+        axes.text(1.02, row, points(finding.mIoU), weight=weight, **in_row)
+    axes.axvline(0, color="#333333", linewidth=1)
+    planned = sum(finding.comparison.planned for finding in made)
+    if 0 < planned < len(made):
+        axes.axhline(planned - 0.5, color="#555555", linewidth=0.8, linestyle="--")
+    axes.set_title("Difference in mIoU, points; above the dashed line the planned comparisons", fontsize=11, loc="left")
+    axes.set_xlabel(_how_marked(evidence), fontsize=9, loc="left")
+    return figure
+
+
+def _flat(arm: Arm) -> str:
+    return " ".join(arm.title.split()) + (" (control)" if arm.question else "")
+
+
+def class_gains_figure(evidence: Evidence) -> Figure | None:
+    """The IoU of each class against the first stage, a panel a class; None where nothing can be compared with it."""
+    first = STAGES[0]
+    rows = [(stage, evidence.finding(stage.name, first.name)) for stage in STAGES[1:]]
+    rows = [(stage, finding) for stage, finding in rows if finding and finding.estimates]
+    if not rows:
+        return None
+    taxonomy = evidence.taxonomy
+    figure = new_figure(2.4 + 2.1 * len(evidence.classes), 0.46 * len(rows) + 1.5)
+    panels = figure.subplots(1, len(evidence.classes), sharex=True, squeeze=False)[0]
+    base = evidence.arms[first.name]
+    for axes, name in zip(panels, evidence.classes, strict=True):
+        metric, color = f"IoU {name}", taxonomy.colors[taxonomy.index(name)]
+        _rows(axes, len(rows), [stage.title for stage, _ in rows] if axes is panels[0] else None, 148)
+        axes.axvline(0, color="#333333", linewidth=1)
+        for row, (stage, finding) in enumerate(rows):
+            mine = evidence.arms[stage.name]
+            _mark(axes, row, finding.estimates[metric], mine.paired(base, metric, finding.seeds))
+        axes.set_title(starred(name, evidence.minority), fontsize=11, loc="left")
+        axes.plot([0, 1], [1.0, 1.0], color=color, linewidth=5, transform=axes.transAxes, clip_on=False)
+    panels[0].set_xlabel(f"points of IoU over stage 1; {_how_marked(evidence)}", fontsize=9, loc="left")
+    return figure
+
+
+def draws_figure(evidence: Evidence) -> Figure | None:
+    """What the crops of each arm held: class shares of labelled pixels, and crops with each class; means over seeds."""
+    arms = [evidence.arms[stage.name] for stage in STAGES if stage.name in evidence.arms]
+    arms += [evidence.arms[control.name] for control in controls_run(evidence)]
+    arms = [scores for scores in arms if all("drawn" in result.run for result in scores.last.values())]
+    if not arms:
+        return None
+    taxonomy = evidence.taxonomy
+    names = list(taxonomy.foreground)
+
+    def shares(key: str) -> np.ndarray:
+        return np.array(
+            [
+                np.mean([[r.run["drawn"][key][n] for n in names] for r in scores.last.values()], axis=0)
+                for scores in arms
+            ]
+        )
+
+    pixels, crops = shares("pixel_share"), shares("crops_with_class")
+    cell = max(0.8, 0.085 * max(map(len, names)))
+    figure = new_figure(9.2 + cell * len(names), 0.42 * len(arms) + 1.9)
+    left, right = figure.subplots(1, 2, width_ratios=[6.6, cell * len(names)])
+    _rows(left, len(arms), [_flat(scores.arm) for scores in arms], 160)
+    start = np.zeros(len(arms))
+    for column, color in enumerate(taxonomy.colors[1:]):
+        style = {"color": color, "edgecolor": "#333333", "linewidth": 0.5, "height": 0.66, "zorder": 2}
+        left.barh(range(len(arms)), 100 * pixels[:, column], left=100 * start, **style)
+        for row, share in enumerate(pixels[:, column]):
+            if share >= 0.035:
+                box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.8}
+                middle = 100 * (start[row] + share / 2)
+                left.text(middle, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=8.5, bbox=box, zorder=3)
+        start = start + pixels[:, column]
+    left.set_xlim(0, 100)
+    left.grid(False)
+    left.set_title("Class shares of the labelled pixels drawn, %", fontsize=11, loc="left")
+    _heatmap(right, crops, [starred(name, evidence.minority) for name in names], max(map(len, names)) > 14)
+    right.set_title("Crops that hold the class, %", fontsize=11, loc="left")
+    right.set_ylim(len(arms) - 0.5, -0.5)
+    class_legend(figure, taxonomy, void=False)
+    return figure

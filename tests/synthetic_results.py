@@ -1,0 +1,103 @@
+"""Folders of results as evaluation.compute_metrics leaves them, without models or tiles."""
+
+from pathlib import Path
+
+import numpy as np
+
+from common.files import write_json
+from common.metrics import CALIBRATION_BINS, mean_iou_of, score
+from common.results import CONFUSIONS, METRICS, RUN_RECORD, TileConfusions, results_folder
+from common.stages import ARM_OF
+from common.taxonomy import BIODIVERSITY, Taxonomy
+from evaluation.simulate_coverage import World
+
+VAL = Path("evaluation/evaluation_results/val")
+STEPS = 20
+SETTINGS = {"arch": "unet", "crop_size": 64, "batch_size": 8, "iterations": STEPS, "lr": 1e-3}
+MINORITY = list(BIODIVERSITY.foreground[3:])
+
+
+def recipe_of(arm: str) -> dict:
+    """A recipe that differs from that of the arm it is compared with in its one component alone."""
+    known = ARM_OF[arm]
+    if known.compared_with is None:
+        return dict.fromkeys(("tiles", "sampler", "cropper", "init", "loss"), "of the first stage")
+    return {**recipe_of(known.compared_with), known.component: f"of {arm}"}
+
+
+def drawn_of(taxonomy: Taxonomy) -> dict:
+    shares = np.arange(1, taxonomy.num_classes) / sum(range(taxonomy.num_classes))
+    named = dict(zip(taxonomy.foreground, map(float, shares), strict=True))
+    return {"pixel_share": named, "crops_with_class": dict.fromkeys(named, 0.5)}
+
+
+def write_result(
+    root: Path,
+    arm: str,
+    seed: int,
+    counts: np.ndarray,
+    *,
+    which: str = "last",
+    taxonomy: Taxonomy = BIODIVERSITY,
+    tiles_a_block: int = 1,
+    steps: int | None = None,
+    settings: dict | None = None,
+    recipe: dict | None = None,
+    **changes,
+) -> Path:
+    """Results of one checkpoint from (B, C, C) counts of its blocks, void first; ``changes`` go to metrics.json."""
+    counts = np.asarray(counts).round().astype(np.int64)
+    share, rest = np.divmod(counts, tiles_a_block)
+    by_tile = np.repeat(share, tiles_a_block, axis=0)
+    by_tile[::tiles_a_block] += rest
+    blocks = [f"block{n:03d}" for n in range(len(counts)) for _ in range(tiles_a_block)]
+    scores = score(counts.sum(axis=0), taxonomy)
+    minority = [taxonomy.foreground[i] for i in (3, 4)]
+    facts = {
+        "stage": arm,
+        "seed": seed,
+        "which": which,
+        "step": STEPS,
+        "cumulative_steps": STEPS * ARM_OF[arm].trainings if steps is None else steps,
+        "split": "val",
+        "split_digest": "the same tiles",
+        "checkpoint_digest": f"{arm} {seed} {which}",
+        **scores,
+        "minority_mIoU": mean_iou_of(scores, minority),
+        "minority_classes": minority,
+        "split_facts": {
+            "tiles": len(by_tile),
+            "blocks": len(counts),
+            "strategy": "blocks",
+            "block_size": 512,
+            "blocks_shared_with_train": 0,
+        },
+        "taxonomy": taxonomy.to_json(),
+        **changes,
+    }
+    folder = results_folder(root / VAL / arm / f"seed{seed}", which)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / METRICS, facts)
+    run = {"settings": settings or SETTINGS, "recipe": recipe or recipe_of(arm), "drawn": drawn_of(taxonomy)}
+    write_json(folder / RUN_RECORD, run)
+    TileConfusions(
+        [f"tile{n:04d}" for n in range(len(by_tile))],
+        blocks,
+        by_tile,
+        list(taxonomy.classes),
+        facts["split_digest"],
+        facts["checkpoint_digest"],
+        np.ones((len(by_tile), taxonomy.num_classes, 2), np.int64),
+        np.ones((len(by_tile), CALIBRATION_BINS, 3)),
+    ).save(folder / CONFUSIONS)
+    return folder
+
+
+def write_study(root: Path, gains: dict[str, float], seeds, blocks: int, *, world=None, rng_seed=0, **each) -> None:
+    """Results of last.pt and best.pt of arms whose recalls differ by ``gains``, in logits."""
+    rng = np.random.default_rng(rng_seed)
+    counts = (world or World()).draw(rng, list(gains.values()), len(seeds), blocks)
+    for arm, of_arm in zip(gains, counts, strict=True):
+        for seed, of_seed in zip(seeds, of_arm, strict=True):
+            for which in ("last", "best"):
+                write_result(root, arm, seed, of_seed, which=which, **each)
