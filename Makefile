@@ -2,13 +2,15 @@ PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 DEMO_ROOT ?= demo
 SEED ?= 42
+SEEDS ?= 42 43 44
+JOBS ?= 2
 
 VENV_PYTHON := .venv/bin/python
 STAMP := .venv/requirements-$(if $(CONSTRAINTS),constrained,unconstrained)
 RESULTS = $(DEMO_ROOT)/evaluation/evaluation_results
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint clean
+.PHONY: help install demo evidence test lint clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -17,6 +19,7 @@ help:  ## this list
 	@echo '  PYTHON=python3.12   the Python that .venv is made with, 3.11 or newer'
 	@echo '  CONSTRAINTS=        whatever versions requirements.txt allows, not just those of constraints.txt'
 	@echo '  DEMO_ROOT=demo      the folder that make demo writes, SEED=42 its seed'
+	@echo '  SEEDS="42 43 44"    the seeds of make evidence, JOBS=2 how many of them are trained side by side'
 
 install: $(STAMP)  ## make .venv and install requirements.txt under constraints.txt (about 6 GB, once)
 
@@ -52,6 +55,15 @@ demo: $(STAMP)  ## the whole pipeline on a small generated data set, in demo/
 	@echo '  $(RESULTS)/test/                     the final model on tiles that no step has seen'
 	@echo '  $(DEMO_ROOT)/model_weights/biodiversity/<stage>/seed$(SEED)/   checkpoints, run.json, curves.png'
 	@echo '  $(DEMO_ROOT)/logs/                   what each step printed; summary.tsv: its time and memory'
+	@echo '  $(RESULTS)/val/report.html           all of it on one page: open it in a browser'
+
+evidence: $(STAMP)  ## three seeds and the controls on the demo data, with intervals
+	@test -e '$(DEMO_ROOT)/data/demo_data.json' || \
+	  $(VENV_PYTHON) -m data_prep.make_demo_data --root '$(DEMO_ROOT)' --seed $(SEED)
+	$(VENV_PYTHON) reproduce.py --root '$(DEMO_ROOT)' --preset demo --seeds $(SEEDS) --controls --jobs $(JOBS) --resume
+	@echo 'Where to look:'
+	@echo '  $(RESULTS)/val/metrics_summary.md    the arms, their differences and intervals'
+	@echo '  $(RESULTS)/val/report.html           all of it on one page: open it in a browser'
 
 lint: $(STAMP)  ## ruff
 	$(VENV_PYTHON) -m ruff check .

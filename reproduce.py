@@ -1,12 +1,17 @@
 r"""Run the numbered steps of the REPRODUCE files in order: data, training, evaluation.
 
 The ``bash`` block under a heading ``## N. Title`` is one step. ``console`` blocks (alternatives, launchers) are not
-run; steps whose heading ends in ``(control)`` run with --controls. --root goes to every command; --preset, --seed,
---device, --workers and --overwrite, where given, to the commands that take them, and win over the document;
---resume to the first command that is run.
+run; steps whose heading ends in ``(control)`` run with --controls. --root goes to every command; --preset, --device,
+--workers and --overwrite, where given, to the commands that take them, and win over the document.
+
+The steps of REPRODUCE_TRAINING.md run once for each of --seeds, all others once, with the first of the seeds. With
+--jobs 2, two seeds are trained side by side. <root>/logs/ keeps what each step printed; its summary.tsv records how
+each ended, and from that --resume goes on where an earlier run stopped: it skips what was finished with the same
+command, continues the training that was interrupted, and runs what is left.
 
     python reproduce.py --list
     python reproduce.py --root demo --preset demo
+    python reproduce.py --seeds 42 43 44 --controls --jobs 2 --resume
     python reproduce.py --from train_stage3_difficulty
 """
 
@@ -14,6 +19,7 @@ import contextlib
 import difflib
 import importlib
 import io
+import itertools
 import json
 import os
 import re
@@ -26,9 +32,10 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 try:
-    from common.cli import Parser, UserError, run
+    from common.cli import Parser, UserError, non_negative_int, positive_int, run
 except ModuleNotFoundError as missing:
     raise SystemExit(
         f"error: {missing}. Run this with the Python that has requirements.txt installed: source .venv/bin/activate "
@@ -37,9 +44,12 @@ except ModuleNotFoundError as missing:
 
 REPOSITORY = Path(__file__).resolve().parent
 DOCUMENTS = ("REPRODUCE_DATA.md", "REPRODUCE_TRAINING.md", "REPRODUCE_EVALUATION.md")
-PASSED_ON = ("--preset", "--seed", "--device", "--workers", "--overwrite")
+RUN_PER_SEED = "REPRODUCE_TRAINING.md"
+DOCUMENTED_SEED = "42"  # the default of every script
+PASSED_ON = ("--preset", "--device", "--workers", "--overwrite")
 SHELL_SYNTAX = re.compile(r"[$`*?;|&<>~]")  # what bash would expand or chain
 PROGRESS = re.compile(r"%\||\[\d\d:\d\d")  # a tqdm bar, with and without a total
+CLEAR_LINE = "\r\x1b[K"
 SECONDS_TO_STOP = 60  # for an interrupted step to write its checkpoint, before it is killed
 
 
@@ -50,7 +60,7 @@ class Step:
     title: str
     argv: list[str] = field(default_factory=list)  # python -m package.module --flags
     name: str = ""
-    can_resume: bool = False
+    position: int = 0  # among all steps, controls included: a step has one number whatever is run
 
     @property
     def module(self) -> str:
@@ -62,6 +72,18 @@ class Step:
 
     def __str__(self):
         return f"{self.document}, step {self.number} ({self.title})"
+
+
+@dataclass
+class Run:
+    """A step for one seed; ``seed`` is empty where the step runs once."""
+
+    step: Step
+    seed: str
+    label: str  # names it in messages
+    argv: list[str] = field(default_factory=list)
+    can_resume: bool = False
+    number: int = 0  # counts what is begun
 
 
 def read_blocks(text: str):
@@ -129,8 +151,8 @@ def read_steps(folder: Path, documents=DOCUMENTS) -> list[Step]:
     """The steps of all documents in order, controls included, each with a name of its own."""
     steps = [step for document in documents for step in read_document(folder, document)]
     modules = Counter(step.module.split(".")[-1] for step in steps)
-    for step in steps:
-        step.name = step.module.split(".")[-1]
+    for position, step in enumerate(steps, 1):
+        step.position, step.name = position, step.module.split(".")[-1]
         if modules[step.name] > 1:
             words = [part for word in step.argv[3:] for part in word.split("=", 1)]
             values = [word for word in words if not word.startswith("--")] or [word[2:] for word in words]
@@ -142,40 +164,65 @@ def read_steps(folder: Path, documents=DOCUMENTS) -> list[Step]:
     return steps
 
 
-def find_step(steps: list[Step], flag: str, text: str) -> int:
-    """The position of a step given by name or by number; UserError with the names where there is none."""
-    names = [step.name for step in steps]
-    if text.isdigit() and 1 <= int(text) <= len(steps):
-        return int(text) - 1
-    if text in names:
-        return names.index(text)
+def find_step(steps: list[Step], flag: str, text: str, controls: bool) -> int:
+    """The position of a step given by name or by number; UserError where there is none, or it is a control left out."""
+    found = [step for step in steps if text in (step.name, str(step.position))]
+    if found and found[0].is_control and not controls:
+        raise UserError(f"{flag} {text}: {found[0].name} is a control. Give --controls as well")
+    if found:
+        return found[0].position
+    names = [step.name for step in steps if controls or not step.is_control]
     close = [name for name in names if text in name] or difflib.get_close_matches(text, names)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
-    raise UserError(f"{flag} {text}: no such step.{hint} The steps are 1 to {len(steps)}: {', '.join(names)}")
+    raise UserError(f"{flag} {text}: no such step.{hint} --list numbers them; by name: {', '.join(names)}")
 
 
-def complete_commands(steps: list[Step], root: str, given: list[list[str]], resume: bool = False) -> None:
+def plan(steps: list[Step], seeds: list[str]) -> list[Run]:
+    """Every step with its seed, in the order of one job: what runs once, one seed after the other, what runs once."""
+    runs = []
+    for document, group in itertools.groupby(steps, key=lambda step: step.document):
+        group = list(group)
+        for seed in seeds if document == RUN_PER_SEED else [""]:
+            several = f" seed {seed}" if seed and len(seeds) > 1 else ""
+            runs += [Run(step, seed, step.name + several) for step in group]
+    return runs
+
+
+def needs(step: Step, seed: str, other: Run) -> bool:
+    """Whether a step of a seed builds on another: on all before it that run once or are of its seed, save controls."""
+    same_chain = seed == other.seed and not other.step.is_control
+    return step.position > other.step.position and (not seed or not other.seed or same_chain)
+
+
+def complete_commands(runs: list[Run], root: str, given: list[list[str]], seeds: list[str]) -> None:
     """Add --root, and of the given flags those that a command takes; UserError where a command does not parse.
 
-    The scripts are imported in another process, so that torch is never loaded here.
+    ``seeds`` is empty where none was given. The scripts are imported in another process, so that torch is never
+    loaded here.
     """
+    questions = []
+    for run in runs:
+        flags = [*given, ["--seed", run.seed or seeds[0]]] if seeds else given
+        questions.append([run.step.argv, ["--root", root], flags])
     probe = subprocess.run(
         [sys.executable, "-c", "import reproduce; reproduce._answer()"], cwd=REPOSITORY, text=True, capture_output=True,
-        input=json.dumps([[step.argv, ["--root", root], given, resume and step is steps[0]] for step in steps]),
+        input=json.dumps(questions),
     )  # fmt: skip
     if probe.returncode:
         raise RuntimeError(f"the scripts could not be asked for their flags:\n{probe.stderr}")
-    for step, (argv, taken, problem) in zip(steps, json.loads(probe.stdout), strict=True):
+    for run, (argv, taken, problem) in zip(runs, json.loads(probe.stdout), strict=True):
+        if run.seed and len(seeds) > 1 and "--seed" not in taken:
+            problem = problem or f"it takes no --seed, so that it cannot run once for each of {len(seeds)} seeds"
         if problem:
-            raise UserError(f"{step}: {problem}\nThe command was: {shlex.join(argv)}")
-        step.argv, step.can_resume = argv, "--resume" in taken
+            raise UserError(f"{run.step}: {problem}\nThe command was: {shlex.join(argv)}")
+        run.argv, run.can_resume = argv, "--resume" in taken
 
 
 def _answer() -> None:
     print(json.dumps([_complete(*question) for question in json.load(sys.stdin)]))
 
 
-def _complete(argv, root, given, resume):
+def _complete(argv, root, given):
     said, taken = io.StringIO(), []
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         try:
@@ -184,8 +231,6 @@ def _complete(argv, root, given, resume):
                 parse_args(["--help"])
             usage = said.getvalue().split("\n\n")[0]  # the description below it may name flags of other scripts
             taken = re.findall(r"--\w[\w-]*", usage)
-            if resume and "--resume" in taken:  # what is continued is not replaced
-                given = [flag for flag in given if flag != ["--overwrite"]] + [["--resume"]]
             argv = sum([flag for flag in given if flag[0] in taken], argv + root)
             said.truncate(0)
             parse_args(argv[3:])
@@ -196,57 +241,188 @@ def _complete(argv, root, given, resume):
     return argv, taken, None
 
 
+class Row(NamedTuple):
+    step: str
+    seed: str
+    seconds: str
+    exit_status: str  # or "running" (still there: nobody saw it end), or "outdated" (what it built on was made again)
+    peak_memory_mb: str
+    command: str
+
+
+class Record:
+    """The table logs/summary.tsv: how each step of each seed last ended."""
+
+    def __init__(self, path: Path, steps: list[Step]):
+        self.path = path
+        self.steps = {step.name: step for step in steps}
+        lines = path.read_text("utf-8").splitlines()[1:] if path.is_file() else []
+        rows = [Row(*line.split("\t")) for line in lines if line.count("\t") == len(Row._fields) - 1]
+        self.rows = {(row.step, row.seed): row for row in rows if row.step in self.steps}
+
+    def of(self, run: Run) -> Row | None:
+        return self.rows.get((run.step.name, run.seed))
+
+    def has_finished(self, run: Run) -> bool:
+        row = self.of(run)
+        return row is not None and row.exit_status == "0" and _essence(shlex.split(row.command)) == _essence(run.argv)
+
+    def built_on(self, run: Run) -> list[Row]:
+        return [row for row in self.rows.values() if needs(self.steps[row.step], row.seed, run)]
+
+    def begin(self, run: Run) -> None:
+        for row in self.built_on(run):
+            self.rows[row.step, row.seed] = row._replace(exit_status="outdated")
+        self.write(run, "", "running", "")
+
+    def write(self, run: Run, seconds: str, status: int | str, memory: int | str) -> None:
+        row = Row(run.step.name, run.seed, seconds, str(status), str(memory), shlex.join(run.argv))
+        self.rows[row.step, row.seed] = row
+        rows = sorted(self.rows.values(), key=self._order)
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("\n".join("\t".join(row) for row in [Row._fields, *rows]) + "\n", "utf-8")
+        partial.replace(self.path)
+
+    def _order(self, row: Row) -> tuple:
+        step = self.steps[row.step]
+        return DOCUMENTS.index(step.document), int(row.seed or 0), step.position
+
+
+def _essence(words: list[str]) -> str:
+    """A command without what does not change its results; --seed, where given, ends it."""
+    kept, words = [], iter(words)
+    for word in words:
+        if word in ("--root", "--workers"):
+            next(words)
+        elif word not in ("--resume", "--overwrite"):
+            kept.append(word)
+    return shlex.join(kept).removesuffix(f" --seed {DOCUMENTED_SEED}")
+
+
+def choose(runs: list[Run], record: Record, resume: bool) -> list[Run]:
+    """The runs to be made: all, or with --resume those that are not finished, and those that build on them."""
+    chosen = []
+    for run in runs:
+        outdated = any(needs(run.step, run.seed, earlier) for earlier in chosen)
+        if outdated or not resume or not record.has_finished(run):
+            chosen.append(run)
+    return chosen
+
+
+def keep_trainings(chosen: list[Run], record: Record, resume: bool) -> None:
+    """UserError where a training that is recorded as finished would be made again."""
+    for run in chosen:
+        for row in [record.of(run), *record.built_on(run)]:
+            if row and row.seed and row.exit_status == "0":
+                raise UserError(
+                    f"{record.path}: {row.step} of seed {row.seed} was finished by\n    {row.command}\n"
+                    f"and would be made again, since this is to run:\n    {shlex.join(run.argv)}\n"
+                    f"Keep it {'by the flags that were given then' if resume else 'with --resume'}, "
+                    "or replace it with --overwrite"
+                )
+
+
+def continue_trainings(chosen: list[Run], record: Record) -> None:
+    """Give --resume to what takes it, but not where --overwrite is to replace what is outdated or was refused."""
+    for run in chosen:
+        row = record.of(run)
+        replaced = row and row.exit_status in ("0", "2", "outdated") and "--overwrite" in run.argv
+        if run.can_resume and not replaced:
+            run.argv = [word for word in run.argv if word != "--overwrite"] + ["--resume"]
+
+
 def heed_interrupts() -> None:
     """Undo what a shell does to jobs in the background, which would ignore the interrupt that is to end them."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def run_step(argv: list[str], log_path: Path, show) -> tuple[int, float, int, list[str]]:
-    """Run one command with its output in the log: exit status, seconds, peak MB of its largest process, log lines.
+class Job:
+    """A run as a process with its output in a log.
 
-    The command runs in a process group of its own: an interrupt gives it time to end its work, and leaves no worker
-    behind. ``show`` receives its latest output. In the end the log keeps the last state of each progress bar.
+    The process has a group of its own: an interrupt gives it time to end its work, and leaves no worker behind.
     """
-    begin, memory = time.monotonic(), 0
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    with log_path.open("w+b", buffering=0) as log:
-        log.write(f"# {shlex.join(argv)}\n# begun {time.strftime('%Y-%m-%d %H:%M:%S %z')}\n".encode())
-        process = subprocess.Popen(
-            [sys.executable, *argv[1:]], cwd=REPOSITORY, env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"},
-            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            preexec_fn=heed_interrupts,
+
+    def __init__(self, run: Run, logs: Path, threads: int | None):
+        self.run, self.begin, self.memory = run, time.monotonic(), 0
+        folder = logs / f"seed{run.seed}" if run.seed else logs
+        folder.mkdir(exist_ok=True)
+        self.log_path = folder / f"{run.step.position:02d}_{run.step.name}.log"
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        environment = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}
+        if threads:
+            environment.setdefault("OMP_NUM_THREADS", str(threads))
+        self.log = self.log_path.open("w+b", buffering=0)
+        self.log.write(f"# {shlex.join(run.argv)}\n# begun {time.strftime('%Y-%m-%d %H:%M:%S %z')}\n".encode())
+        self.process = subprocess.Popen(
+            [sys.executable, *run.argv[1:]], cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL,
+            stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=heed_interrupts,
         )  # fmt: skip
-        try:
-            while process.returncode is None:
-                pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-                if pid:
-                    process.returncode = os.waitstatus_to_exitcode(status)
-                    memory = usage.ru_maxrss // (1024**2 if sys.platform == "darwin" else 1024)
-                else:
-                    show(os.pread(log.fileno(), 2000, max(0, os.fstat(log.fileno()).st_size - 2000)))
-                    time.sleep(0.1)
-            status = process.returncode
-        except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(SECONDS_TO_STOP)
-            status = 130
-        finally:
-            with contextlib.suppress(ProcessLookupError):  # also workers that outlived the command
-                os.killpg(process.pid, signal.SIGKILL)
-            show(b"")
-    seconds = time.monotonic() - begin
-    text = log_path.read_bytes().decode(errors="replace").rstrip()
-    lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
-    log_path.write_text("\n".join([*lines, f"# exit status {status} after {seconds:.1f} s, {memory} MB\n"]), "utf-8")
-    return status, seconds, memory, lines[2:]
+
+    def has_ended(self) -> bool:
+        if self.process.returncode is None:
+            pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)
+            if pid:
+                self.process.returncode = os.waitstatus_to_exitcode(status)
+                self.memory = usage.ru_maxrss // (1024**2 if sys.platform == "darwin" else 1024)  # MB, largest process
+                self.kill()  # also workers that outlived the command
+        return self.process.returncode is not None
+
+    def interrupt(self) -> None:
+        os.kill(self.process.pid, signal.SIGINT)
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def output(self) -> str:
+        """The end of what it printed so far."""
+        size = os.fstat(self.log.fileno()).st_size
+        return os.pread(self.log.fileno(), 2000, max(0, size - 2000)).decode(errors="replace")
+
+    def last_line(self) -> str:
+        lines = [line for line in self.output().splitlines() if line.strip() and line[0] != "#"]
+        return "".join(filter(str.isprintable, lines[-1])) if lines else ""
+
+    def close(self, interrupted: bool) -> None:
+        """Settle status, seconds and lines of output; the log keeps the last state of each progress bar."""
+        self.log.close()
+        self.status = 130 if interrupted and self.process.returncode else self.process.returncode
+        self.seconds = time.monotonic() - self.begin
+        text = self.log_path.read_bytes().decode(errors="replace").rstrip()
+        lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
+        self.lines = lines[2:]
+        end = f"# exit status {self.status} after {self.seconds:.1f} s, {self.memory} MB\n"
+        self.log_path.write_text("\n".join([*lines, end]), "utf-8")
 
 
-def show_latest(output: bytes) -> None:
-    """Refresh one terminal line with the last line of ``output``; clear it where that is empty."""
-    lines = [line for line in output.decode(errors="replace").splitlines() if line.strip() and line[0] != "#"]
-    latest = "".join(filter(str.isprintable, "        " + lines[-1])) if lines else ""
-    print("\r\x1b[K" + latest[: shutil.get_terminal_size().columns - 1], end="", flush=True)
+@contextlib.contextmanager
+def caught_interrupts():
+    """A list that takes the signals that would raise KeyboardInterrupt, so that none comes between two lines."""
+    caught = []
+    endings = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    endings = [ending for ending in endings if signal.getsignal(ending) is signal.default_int_handler]
+    for ending in endings:
+        signal.signal(ending, lambda number, _: caught.append(number))
+    try:
+        yield caught
+    finally:
+        for ending in endings:
+            signal.signal(ending, signal.default_int_handler)
+
+
+def say(text: str) -> None:
+    print((CLEAR_LINE if sys.stdout.isatty() else "") + text, flush=True)
+
+
+def show(jobs: list[Job], side_by_side: bool) -> None:
+    """Refresh the one line of a terminal that tells how far the jobs are; clear it where there are none."""
+    if not sys.stdout.isatty():
+        return
+    if side_by_side:
+        latest = ", ".join(" ".join([job.run.label, *re.findall(r"\d+%(?=\|)", job.output())[-1:]]) for job in jobs)
+    else:
+        latest = "".join(job.last_line() for job in jobs)
+    print(CLEAR_LINE + f"        {latest}"[: shutil.get_terminal_size().columns - 1], end="", flush=True)
 
 
 def clock(seconds: float) -> str:
@@ -254,97 +430,181 @@ def clock(seconds: float) -> str:
     return f"{minutes}:{seconds:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
-def how_to_go_on(step: Step, args, given: list[list[str]]) -> str:
+def how_to_go_on(given: list[str]) -> str:
     on_path = shutil.which("python")
     same = on_path and os.path.abspath(on_path) == os.path.abspath(sys.executable)
-    words = ["python" if same else os.path.relpath(sys.executable), os.path.relpath(__file__)]
-    words += [] if args.root == Path(".") else ["--root", str(args.root)]
-    words += sum(given, []) + (["--controls"] if args.controls else []) + (["--to", args.last] if args.last else [])
-    return shlex.join([*words, "--from", step.name, *(["--resume"] if step.can_resume else [])])
+    words = ["python" if same else os.path.relpath(sys.executable), os.path.relpath(__file__), *given]
+    return shlex.join(words + ["--resume"] * ("--resume" not in given))
 
 
-def run_steps(steps: list[Step], chosen: range, args, given: list[list[str]]) -> int:
-    """Run the chosen steps, a log each, up to the first that fails; the exit status of the whole."""
-    logs, rows, begin = args.root / "logs", {}, time.time()
-    logs.mkdir(exist_ok=True)
-    table = logs / "summary.tsv"
-    show = show_latest if sys.stdout.isatty() else lambda _: None
-    if args.first and table.is_file():  # go on with the table of the run that is continued
-        rows = {line.split("\t")[0]: line for line in table.read_text("utf-8").splitlines()[1:]}
-    width = len(str(len(steps)))
-    for k in chosen:
-        step, log_path = steps[k], logs / f"{k + 1:02d}_{steps[k].name}.log"
-        print(f"[{k + 1:{width}}/{len(steps)}] {step.name}  (elapsed {clock(time.time() - begin)})", flush=True)
-        status, seconds, memory, lines = run_step(step.argv, log_path, show)
-        rows[step.name] = f"{step.name}\t{seconds:.1f}\t{status}\t{memory}"
-        table.write_text("\n".join(["step\tseconds\texit_status\tpeak_memory_mb", *rows.values(), ""]), "utf-8")
-        if status:
-            how = f"exit status {status}" if status > 0 else f"signal {signal.Signals(-status).name}"
-            how += " (the system kills a process so when memory runs out)" if status == -signal.SIGKILL else ""
-            head = f"step {k + 1} of {len(steps)}, {step.name}, ended with {how}"
-            if status != 130:
-                tail = "".join(f"    {line}\n" for line in lines[-15:])
-                head = f"error: {head}\n{step}: {shlex.join(step.argv)}\nThe last lines of {log_path}:\n{tail}"
-            print(f"{head.rstrip()}\nTo go on from here: {how_to_go_on(step, args, given)}", file=sys.stderr)
-            return status if status in (2, 130) else 1
-        said = [line.rstrip() for line in lines if line.strip() and not PROGRESS.search(line)]
-        warnings = [line for line in said[:-3] if line.lower().startswith("warning")]
-        for line in [*warnings, *said[-3:], f"{clock(seconds)}, {memory} MB"]:
-            print(f"        {line}")
-    ran = [rows[steps[k].name].split("\t") for k in chosen]
-    slowest = sorted(ran, key=lambda row: -float(row[1]))[:5]
-    print(f"{len(chosen)} steps in {clock(time.time() - begin)}. The slowest:")
-    for row in slowest:
-        print(f"  {clock(float(row[1])):>8}  {row[0]}")
-    print(f"Time and memory of each step: {table}")
-    results = args.root / "evaluation" / "evaluation_results" / "val" / "metrics_summary.txt"
-    if results.is_file() and results.stat().st_mtime >= begin:
-        print(f"Results: {results}\n\n{results.read_text('utf-8')}")
+def next_run(waiting: list[Run], running: list[Job], jobs: int) -> Run | None:
+    """What a free place takes: the next step of the idle seed with most steps left; with one job, of the first seed.
+
+    None where no place is free, or where all that waits needs what runs.
+    """
+    if len(running) == jobs:
+        return None
+    left, busy = Counter(run.seed for run in waiting), [job.run for job in running]
+    idle = [run for run in waiting if run.seed not in [other.seed for other in busy]]
+    ready = [run for run in idle if not any(needs(run.step, run.seed, other) for other in waiting + busy)]
+    return max(ready, key=lambda run: left[run.seed] if jobs > 1 else 0, default=None)
+
+
+def run_all(chosen: list[Run], skipped: int, args, record: Record) -> int:
+    """Run what was chosen, --jobs side by side, until a step fails; the exit status of the whole."""
+    begin, total = time.time(), skipped + len(chosen)
+    threads = max(1, cpu_count() // args.jobs) if args.jobs > 1 else None
+    waiting, running, failed, stop_by = list(chosen), [], [], None
+    with caught_interrupts() as caught:
+        try:
+            while running or (waiting and not failed and not caught):
+                while not failed and not caught and (run := next_run(waiting, running, args.jobs)):
+                    waiting.remove(run)
+                    run.number = total - len(waiting)
+                    record.begin(run)
+                    say(f"[{run.number:{len(str(total))}}/{total}] {run.label}  (elapsed {clock(time.time() - begin)})")
+                    running.append(Job(run, record.path.parent, threads if run.seed else None))
+                ended = [job for job in running if job.has_ended()]
+                for job in ended:
+                    job.close(interrupted=bool(caught))
+                    record.write(job.run, f"{job.seconds:.1f}", job.status, job.memory)
+                    running.remove(job)
+                    failed += [job] if job.status else []
+                    tell_end(job, running, args.jobs > 1)
+                if caught and stop_by is None:
+                    stop_by = time.monotonic() + SECONDS_TO_STOP
+                    for job in running:
+                        job.interrupt()
+                if len(caught) > 1 or (stop_by and time.monotonic() > stop_by):
+                    for job in running:
+                        job.kill()
+                show(running, args.jobs > 1)
+                time.sleep(0 if ended else 0.1)
+        finally:
+            for job in running:
+                job.kill()
+    if failed or waiting:
+        return tell_failures(failed, total, args)
+    tell_results(chosen, begin, args, record)
     return 0
+
+
+def cpu_count() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def how_ended(job: Job) -> str:
+    if job.status > 0:
+        return f"exit status {job.status}"
+    no_memory = " (the system kills a process so when memory runs out)" if job.status == -signal.SIGKILL else ""
+    return f"signal {signal.Signals(-job.status).name}{no_memory}"
+
+
+def tell_end(job: Job, running: list[Job], side_by_side: bool) -> None:
+    """What is worth knowing of a step that ended: its warnings, its last lines, time and memory."""
+    took = f"{clock(job.seconds)}, {job.memory} MB"
+    if side_by_side:
+        say(f"        {job.run.label}: {f'ended with {how_ended(job)}' if job.status else f'done in {took}'}")
+    if job.status and running:
+        say(f"        The steps that still run are waited for: {', '.join(other.run.label for other in running)}")
+    if job.status == 0:
+        said = [line.rstrip() for line in job.lines if line.strip() and not PROGRESS.search(line)]
+        warnings = [line for line in said[:-3] if line.lower().startswith("warning")]
+        for line in [*warnings, *said[-3:], *([] if side_by_side else [took])]:
+            say(f"        {line}")
+
+
+def tell_failures(failed: list[Job], total: int, args) -> int:
+    for job in failed:
+        head = f"step {job.run.number} of {total}, {job.run.label}, ended with {how_ended(job)}"
+        if job.status != 130:
+            tail = "".join(f"    {line}\n" for line in job.lines[-15:])
+            command = shlex.join(job.run.argv)
+            head = f"error: {head}\n{job.run.step}: {command}\nThe last lines of {job.log_path}:\n{tail}"
+        print(head.rstrip(), file=sys.stderr)
+    print(f"To go on from here: {how_to_go_on(args.given)}", file=sys.stderr)
+    status = failed[0].status if failed else 130
+    return status if status in (2, 130) else 1
+
+
+def tell_results(chosen: list[Run], begin: float, args, record: Record) -> None:
+    seconds = {run.label: float(record.of(run).seconds) for run in chosen}
+    say(f"{len(chosen)} steps in {clock(time.time() - begin)}. The slowest:")
+    for label in sorted(seconds, key=seconds.get, reverse=True)[:5]:
+        print(f"  {clock(seconds[label]):>8}  {label}")
+    print(f"Time and memory of each step: {record.path}")
+    results = args.root / "evaluation" / "evaluation_results" / "val"
+    summary, report = results / "metrics_summary.txt", results / "report.html"
+    if summary.is_file() and summary.stat().st_mtime >= begin:
+        print(f"Results: {summary}\n\n{summary.read_text('utf-8')}")
+    if report.is_file() and report.stat().st_mtime >= begin:
+        print(f"Report: {report}")
 
 
 def parse_args(argv=None):
     parser = Parser(__doc__)
     parser.add_argument("--preset", help="paper, laptop or demo, for the steps that train")
-    parser.add_argument("--seed", help="for the steps that draw")
+    seeds = parser.add_mutually_exclusive_group()
+    seeds.add_argument("--seeds", nargs="+", type=non_negative_int, metavar="N", help="train with each of these seeds")
+    seeds.add_argument("--seed", dest="seeds", nargs=1, type=non_negative_int, metavar="N", help="the same, for one")
+    parser.add_argument("--jobs", type=positive_int, default=1, metavar="N", help="seeds that are trained side by side")
     parser.add_argument("--device", help="auto, cpu or cuda, for the steps that run a model")
     parser.add_argument("--workers", help="worker processes of a step")
     parser.add_argument("--overwrite", action="store_true", help="replace the outputs of an earlier run")
-    parser.add_argument("--resume", action="store_true", help="with --from: continue that stage where it stopped")
+    parser.add_argument("--resume", action="store_true", help="go on where an earlier run stopped")
     parser.add_argument("--controls", action="store_true", help="run the steps marked (control) as well")
     parser.add_argument("--from", dest="first", metavar="STEP", help="begin with this step, a name or a number")
     parser.add_argument("--to", dest="last", metavar="STEP", help="end with this step, a name or a number")
     parser.add_argument("--list", action="store_true", help="print the steps and their commands as documented")
     parser.add_argument("--dry-run", action="store_true", help="print the commands exactly as they would be run")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.given = sys.argv[1:] if argv is None else list(argv)
+    if args.seeds and len(set(args.seeds)) < len(args.seeds):
+        parser.error(f"argument --seeds: {' '.join(map(str, args.seeds))} holds a seed twice")
+    return args
 
 
 def main(argv=None):
     args = parse_args(argv)
-    steps = [step for step in read_steps(REPOSITORY) if args.controls or not step.is_control]
-    first = find_step(steps, "--from", args.first) if args.first else 0
-    last = find_step(steps, "--to", args.last) if args.last else len(steps) - 1
+    steps = read_steps(REPOSITORY)
+    first = find_step(steps, "--from", args.first, args.controls) if args.first else 1
+    last = find_step(steps, "--to", args.last, args.controls) if args.last else len(steps)
     if first > last:
         raise UserError(f"--from {args.first} comes after --to {args.last}: there is nothing to run")
-    chosen = range(first, last + 1)
+    asked_for = [step for step in steps[first - 1 : last] if args.controls or not step.is_control]
     if args.list:
-        for k in chosen:
-            print(f"[{k + 1}/{len(steps)}] {steps[k].name}: {steps[k].title}\n        {shlex.join(steps[k].argv)}")
+        for step in asked_for:
+            print(f"[{step.position}/{len(steps)}] {step.name}: {step.title}\n        {shlex.join(step.argv)}")
         return 0
 
     root = os.path.abspath(args.root)
     root = os.path.relpath(root, REPOSITORY) if Path(root).is_relative_to(REPOSITORY) else root
     given = [(flag, getattr(args, flag[2:])) for flag in PASSED_ON]
     given = [[flag] if value is True else [flag, value] for flag, value in given if value]
+    seeds = [str(seed) for seed in args.seeds or []]
+    runs = plan(asked_for, seeds or [DOCUMENTED_SEED])
+    args.jobs = min(args.jobs, len(seeds) or 1)
     if not args.dry_run:
-        print(f"Checking the commands of {len(chosen)} steps", flush=True)  # imports all scripts: some seconds
-    complete_commands([steps[k] for k in chosen], root, given, args.resume)
+        print(f"Checking the commands of {len(runs)} steps", flush=True)  # imports all scripts: some seconds
+    complete_commands(runs, root, given, seeds)
+    record = Record(args.root / "logs" / "summary.tsv", steps)
+    chosen = choose(runs, record, args.resume)
+    if not args.overwrite:
+        keep_trainings(chosen, record, args.resume)
+    if args.resume:
+        continue_trainings(chosen, record)
     if args.dry_run:
-        print("\n".join(shlex.join(steps[k].argv) for k in chosen))
+        print("".join(f"{shlex.join(run.argv)}\n" for run in chosen), end="")
         return 0
     if not args.root.is_dir():
         raise UserError(f"--root {args.root}: no such folder. Make it, with your tiles under data/ (REPRODUCE_DATA.md)")
-    return run_steps(steps, chosen, args, given)
+    skipped = len(runs) - len(chosen)
+    if skipped:
+        print(f"Skipped {skipped} steps that were finished before{'' if chosen else ': nothing is left to run'}")
+    if not chosen:
+        return 0
+    record.path.parent.mkdir(exist_ok=True)
+    return run_all(chosen, skipped, args, record)
 
 
 if __name__ == "__main__":
