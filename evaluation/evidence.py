@@ -282,7 +282,7 @@ class Finding:
             more = "more" if found.value >= 0 else "less"
             return f"{mine} has {points} {more} than {theirs} in {count(self.seeds, 'seed')}, without an interval"
         interval = f"95 % interval {signed(found.low)} to {signed(found.high)}"
-        p = f", p = {p_text(self.p_holm)} after correction" if self.p_holm is not None else ""
+        p = "" if self.p_holm is None else f", p {_equals(p_text(self.p_holm))} after correction"
         if not self.told_apart:
             return f"{mine} cannot be told from {theirs} ({signed(found.value)} points of mIoU, {interval}{p})"
         verb = "gains" if found.value > 0 else "loses"
@@ -323,6 +323,10 @@ def signed(value: float) -> str:
 
 def p_text(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _equals(number: str) -> str:
+    return number.replace("<", "< ") if number.startswith("<") else f"= {number}"
 
 
 @dataclass(frozen=True)

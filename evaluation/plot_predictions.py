@@ -1,25 +1,34 @@
 r"""Draw val tiles beside their truth and what each stage predicts for them.
 
 The tiles are those with the most pixels of minority classes, one of each spatial block before a second of any.
-Stages are drawn by last.pt; a stage that was not run is left out and named.
+Stages are drawn by last.pt; a stage that was not run is left out and named. Beside the figure, in predictions/, every
+tile lies with its truth and its predictions as pictures of their own, those of the controls too, for
+evaluation.build_report.
 
     python -m evaluation.plot_predictions
 """
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 import torch
+from PIL import Image
 
 from common.cli import Parser, UserError, command_for, positive_int, run
 from common.device import resolve_device
 from common.figures import class_legend, color_mask, new_figure, save_figure
+from common.files import new_folder, write_json
 from common.inference import confusion_by_tile, open_to_score, predict_tiles
 from common.metrics import score
-from common.results import read_minority
-from common.stages import STAGES, training_command
+from common.results import PREDICTIONS_INDEX, read_minority
+from common.stages import ARMS, STAGE_NAMES, Arm, training_command
 from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
 from common.tiles import Tile, TileSet
 
 DIMMED = 0.25  # how much of a prediction's colour is left where the truth is void
+LONGEST_SIDE = 1024  # of the pictures for the report; larger tiles are shown at fewer pixels
+SMALL = 256  # images up to this side are stored without loss
 
 
 def parse_args(argv=None):
@@ -30,6 +39,7 @@ def parse_args(argv=None):
     parser.add_path("--weights-dir", "model_weights/biodiversity", "folder of the stages' checkpoints")
     parser.add_path("--distribution", "artifacts/class_distribution.json", "minority classes")
     parser.add_path("--out", "evaluation/evaluation_results/{split}/predictions.png", "figure to write")
+    parser.add_path("--out-dir", "evaluation/evaluation_results/{split}/predictions", "pictures for the report")
     parser.add_seed()
     parser.add_device()
     parser.add_workers()
@@ -64,11 +74,71 @@ def dimmed(preds: np.ndarray, mask: np.ndarray, taxonomy: Taxonomy) -> np.ndarra
     return colors.astype(np.uint8)
 
 
-def caption(preds: np.ndarray, mask: np.ndarray, taxonomy: Taxonomy) -> str:
-    """mIoU and OA of one tile; empty where nothing of it is labelled."""
+@dataclass(frozen=True)
+class Predicted:
+    """What an arm's checkpoint predicts, for each tile that was chosen."""
+
+    arm: Arm
+    checkpoint_digest: str
+    preds: list[np.ndarray]
+
+    @property
+    def is_stage(self) -> bool:
+        return self.arm.name in STAGE_NAMES
+
+
+def score_tile(preds: np.ndarray, mask: np.ndarray, taxonomy: Taxonomy) -> dict:
+    """mIoU and OA of one tile; None where nothing of it is labelled."""
     pair = (torch.from_numpy(a.astype(np.int64))[None] for a in (mask, preds))
     scores = score(confusion_by_tile(*pair, taxonomy.num_classes)[0].numpy(), taxonomy)
+    return {key: scores[key] for key in ("mIoU", "OA")}
+
+
+def caption(preds: np.ndarray, mask: np.ndarray, taxonomy: Taxonomy) -> str:
+    """mIoU and OA of one tile; empty where nothing of it is labelled."""
+    scores = score_tile(preds, mask, taxonomy)
     return "" if scores["OA"] is None else f"mIoU {100 * scores['mIoU']:.0f}  OA {100 * scores['OA']:.0f}"
+
+
+def shrink(picture: Image.Image, resample) -> Image.Image:
+    """The picture with its longer side at most LONGEST_SIDE."""
+    side = max(picture.size)
+    if side <= LONGEST_SIDE:
+        return picture
+    return picture.resize([max(1, round(length * LONGEST_SIDE / side)) for length in picture.size], resample)
+
+
+def write_ids(path: Path, ids: np.ndarray, taxonomy: Taxonomy) -> None:
+    """Write (H, W) uint8 class ids as a PNG whose palette has the class colours, so that a pixel's value is its id."""
+    picture = shrink(Image.fromarray(ids), Image.Resampling.NEAREST)
+    picture.putpalette(taxonomy.rgb().tobytes())
+    picture.save(path, optimize=True)
+
+
+def write_photo(folder: Path, image: np.ndarray) -> str:
+    """Write a (3, H, W) uint8 image, small ones as PNG and others as JPEG; returns the name of its file."""
+    picture = shrink(Image.fromarray(np.moveaxis(image, 0, -1)), Image.Resampling.LANCZOS)
+    name = "image.png" if max(picture.size) <= SMALL else "image.jpg"
+    picture.save(folder / name, **({"optimize": True} if name.endswith("png") else {"quality": 85}))
+    return name
+
+
+def write_pictures(folder: Path, tiles: list[Tile], found: list[Predicted], taxonomy: Taxonomy, facts: dict) -> None:
+    """A folder a tile with its image, its truth and each arm's prediction, and the index that says what is there."""
+    listed = []
+    for place, tile in enumerate(tiles):
+        mask, pictures = tile.read_mask(), folder / tile.id
+        pictures.mkdir()
+        image = write_photo(pictures, tile.read_image())
+        write_ids(pictures / "truth.png", mask, taxonomy)
+        for predicted in found:
+            write_ids(pictures / f"{predicted.arm.name}.png", predicted.preds[place], taxonomy)
+        scores = {predicted.arm.name: score_tile(predicted.preds[place], mask, taxonomy) for predicted in found}
+        known = {key: tile.entry[key] for key in ("height", "width")}
+        known |= {"block": tile.block, "pixels": dict(zip(taxonomy.classes, tile.pixels.tolist(), strict=True))}
+        listed.append({"id": tile.id, **known, "image": image, "scores": scores})
+    arms = [{"name": p.arm.name, "checkpoint_digest": p.checkpoint_digest} for p in found]
+    write_json(folder / PREDICTIONS_INDEX, {**facts, "taxonomy": taxonomy.to_json(), "arms": arms, "tiles": listed})
 
 
 def draw(tiles: list[Tile], columns: list[tuple[str, list[np.ndarray]]], taxonomy: Taxonomy, note: str):
@@ -107,32 +177,44 @@ def main(argv=None):
     device = resolve_device(args.device)
     chosen = choose_tiles(tiles.tiles, [taxonomy.index(name) for name in minority], args.tiles)
 
-    columns, not_run, failures = [], [], []
-    for stage in STAGES:
-        path = args.weights_dir / stage.name / f"seed{args.seed}" / "last.pt"
+    found, not_run, failures = [], [], []
+    for arm in ARMS:
+        path = args.weights_dir / arm.name / f"seed{args.seed}" / "last.pt"
         if not path.parent.is_dir():
-            not_run.append(stage.name)
+            not_run += [arm.name] if arm.name in STAGE_NAMES else []
             continue
-        command = training_command(args.root, stage.name, args.seed)
+        command = training_command(args.root, arm.name, args.seed)
         try:
-            _, model = open_to_score(path, stage.name, args.seed, tiles, command)
+            checkpoint, model = open_to_score(path, arm.name, args.seed, tiles, command)
         except UserError as problem:
             failures.append(str(problem))
             continue
-        preds = predict(model, chosen, device=device, workers=args.workers, desc=stage.name)
-        columns.append(("\n".join(stage.title.split("  ", 1)), preds))
+        preds = predict(model, chosen, device=device, workers=args.workers, desc=arm.name)
+        found.append(Predicted(arm, checkpoint.digest, preds))
     problems = "".join(f"\n  {failure}" for failure in failures)
+    columns = [("\n".join(p.arm.title.split("  ", 1)), p.preds) for p in found if p.is_stage]
     if not columns:
         raise UserError(
             f"{args.weights_dir} holds no last.pt of seed {args.seed} that can be drawn.{problems}\nTrain one first: "
             + command_for("training.train_stage1_baseline", args, "--seed")
         )
     note = f"val, seed {args.seed}, last.pt; below each prediction its scores on the tile, %; pale where unlabelled"
-    save_figure(draw(chosen, columns, taxonomy, note), args.out, dpi=160)
+    facts = {
+        "command": args.command,
+        "split": tiles.split,
+        "split_digest": tiles.digest,
+        "seed": args.seed,
+        "which": "last",
+        "minority_classes": minority,
+    }
+    with new_folder(args.out_dir, overwrite=True, inputs=[args.data_dir], marker=PREDICTIONS_INDEX) as folder:
+        write_pictures(folder, chosen, found, taxonomy, facts)
+        save_figure(draw(chosen, columns, taxonomy, note), args.out, dpi=160)
     if not_run:
         print(f"not run with seed {args.seed}: {', '.join(not_run)}")
     blocks = len({tile.block for tile in chosen})
     print(f"{args.out}: {len(chosen)} tiles of {blocks} blocks, {len(columns)} stages; most {', '.join(minority)}")
+    print(f"{args.out_dir}: the same as pictures of their own, for evaluation.build_report")
     if failures:
         count = f"{len(failures)} stage{'s' if len(failures) > 1 else ''}"
         raise UserError(f"{count} could not be drawn, the others were:{problems}")

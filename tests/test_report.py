@@ -1,0 +1,489 @@
+"""The report: one HTML file that holds the study, is sound as HTML, and works in a browser."""
+
+import base64
+import io
+import json
+import os
+import re
+import select
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.cli import UserError
+from common.files import read_json, write_json
+from common.results import METRICS, PREDICTIONS_INDEX
+from common.stages import ARM_OF, CONTROLS, STAGES
+from common.taxonomy import BIODIVERSITY, Taxonomy
+from evaluation import aggregate_metrics, build_report, plot_predictions
+from evaluation.page import el, joined
+from evaluation.panels import errors_picture
+from tests.helpers import prepare_root, quiet
+from tests.synthetic_results import VAL, write_result, write_study
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+GAINS = {stage.name: 0.3 * place for place, stage in enumerate(STAGES)}
+SECTIONS = ("short", "ablation", "figures", "predictions", "stages", "data", "controls", "test", "provenance")
+LAPTOP = {"width": 1366, "height": 768}
+VOID = {"meta", "link", "img", "input", "br"}
+
+
+class Page(HTMLParser):
+    """What a report holds, and whether its elements are closed in order."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.elements, self.open, self.words, self.faults = [], [], [], []
+        self.feed(text)
+        self.close()
+        self.faults += [f"{name} is never closed" for name in self.open]
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(f"</{tag}> at line {self.getpos()[0]} closes another element")
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def tile_of(name: str, rng, taxonomy: Taxonomy, width: int, height: int) -> SimpleNamespace:
+    """A tile as plot_predictions sees it, with some pixels of each class."""
+    mask = rng.integers(0, taxonomy.num_classes, (-(-height // 8), -(-width // 8)), dtype=np.uint8)
+    mask = mask.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
+    image = rng.integers(0, 255, (3, height, width), dtype=np.uint8)
+    pixels = np.bincount(mask.ravel(), minlength=taxonomy.num_classes)
+    return SimpleNamespace(
+        id=name,
+        entry={"height": height, "width": width},
+        block="r0_c0",
+        pixels=pixels,
+        read_mask=lambda: mask,
+        read_image=lambda: image,
+    )
+
+
+def write_predictions(root, arms, *, taxonomy=BIODIVERSITY, width=96, height=80, tiles=2, **changes) -> None:
+    """What plot_predictions leaves: each arm takes every class for the next one in another share of the pixels."""
+    rng = np.random.default_rng(0)
+    folder = root / VAL / "predictions"
+    folder.mkdir(parents=True)
+    drawn = [tile_of(f"tile_{number}", rng, taxonomy, width, height) for number in range(tiles)]
+    found = []
+    for place, arm in enumerate(arms):
+        preds = []
+        for tile in drawn:
+            mask = np.maximum(tile.read_mask(), 1)
+            wrong = np.arange(width) < width * (place + 1) / (len(arms) + 1)
+            preds.append(np.where(wrong, mask % (taxonomy.num_classes - 1) + 1, mask).astype(np.uint8))
+        found.append(plot_predictions.Predicted(ARM_OF[arm], f"{arm} 42 last", preds))
+    facts = {
+        "split": "val",
+        "split_digest": "the same tiles",
+        "seed": 42,
+        "minority_classes": ["Settlement"],
+        **changes,
+    }
+    plot_predictions.write_pictures(folder, drawn, found, taxonomy, facts)
+
+
+def report_of(root, *flags) -> Page:
+    """The report of a root, checked for what holds of every report."""
+    quiet(build_report.main, "--root", root, *flags)
+    text = (root / VAL / "report.html").read_text("utf-8")
+    page = Page(text)
+    assert page.faults == []
+    assert dict(page.all("html")[0]) == {"lang": "en"}
+    loaded = [a.get("src") or a.get("href") or "" for _, a in page.elements]
+    assert [url for url in loaded if url and not url.startswith(("data:", "#"))] == []
+    assert not re.search(r"https?:|url\(|@import", text)
+    ids = [a["id"] for _, a in page.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    links = [a["href"][1:] for a in page.all("a")]
+    assert set(links) <= set(ids) and set(SECTIONS) <= set(links) & set(ids)
+    assert all(a.get("alt") for a in page.all("img"))
+    levels = [int(name[1]) for name, _ in page.elements if re.fullmatch("h[1-6]", name)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(below <= above + 1 for above, below in zip(levels, levels[1:], strict=False))
+    tables = len(page.all("table"))
+    assert len(page.all("caption")) == tables
+    assert all(a.get("scope") in ("col", "row", "colgroup") for a in page.all("th"))
+    return page
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A root with everything that a report can show, but made up."""
+    root = tmp_path_factory.mktemp("whole") / "study"
+    prepare_root(root)
+    digest = read_json(root / "data" / "biodiversity_split" / "val" / "manifest.json", "")["digest"]
+    gains = GAINS | {control.name: 0.2 for control in CONTROLS}
+    write_study(root, gains, (42, 43, 44), 12, split_digest=digest)
+    quiet(aggregate_metrics.main, "--root", root)
+    for arm in gains:
+        for name in ("confusion_matrix.png", "class_boundary_iou.png", "reliability_diagram.png"):
+            Image.new("RGB", (600, 300), "lightblue").save(root / VAL / arm / "seed42" / name, dpi=(150, 150))
+    write_predictions(root, gains, split_digest=digest)
+    write_test_result(root)
+    return root
+
+
+def write_test_result(root) -> None:
+    folder = root / VAL.parent / "test" / STAGES[-1].name / "seed42"
+    folder.mkdir(parents=True)
+    facts = read_json(root / VAL / STAGES[-1].name / "seed42" / METRICS, "")
+    write_json(folder / METRICS, facts | {"split": "test", "which": "best"})
+    use = {"time": "2030-01-02T03:04:05+00:00", "seed": 42, "checkpoint_digest": "a" * 64, "reason": None}
+    use |= {"metrics": {"mIoU": 0.5, "mF1": 0.6, "OA": 0.7}, "command": "python -m evaluation.compute_metrics"}
+    (folder.parent.parent / "test_log.jsonl").write_text(json.dumps(use) + "\n", "utf-8")
+
+
+def test_report_of_a_whole_study(whole):
+    page = report_of(whole)
+    for stage in STAGES:
+        assert " ".join(stage.title.split()) in page.text
+    assert "ranks first" in page.text and "points of mIoU" in page.text and "p corrected" in page.text
+    assert "To have it, run" not in page.text and "Before you read a number" not in page.text
+    assert all(control.question in page.text for control in CONTROLS)
+    assert "Check for leakage passed" in page.text
+    assert "2030-01-02 03:04:05 UTC" in page.text and "The test split was used once." in page.text
+    assert len([a for a in page.all("input") if a["type"] == "radio" and a["name"] == "tile-1"]) == 2 + len(ARM_OF)
+    assert {a["id"] for a in page.all("details") if "id" in a} == set(ARM_OF)
+
+
+def test_what_is_missing_is_named_with_the_command_that_makes_it(tmp_path):
+    write_study(tmp_path, {name: GAINS[name] for name in list(GAINS)[:2]}, (42,), 4)
+    page = report_of(tmp_path)
+    for module in (
+        "evaluation.aggregate_metrics",
+        "evaluation.plot_predictions",
+        "evaluation.compute_metrics",
+        "data_prep.split_biodiversity",
+        "data_prep.analyze_class_distribution",
+        "data_prep.check_leakage",
+        "training.train_stage3_difficulty",
+        "training.train_control_kd_uniform",
+    ):
+        assert f"python -m {module} --root {tmp_path}" in page.text
+    assert "not run" in page.text and "? no interval" in page.text
+    assert "1 of 3 seeds" in page.text and "4 of 10 spatial blocks" in page.text
+
+
+def test_nothing_to_report_names_the_command(tmp_path):
+    with pytest.raises(UserError, match="python -m evaluation.compute_metrics"):
+        build_report.main(["--root", str(tmp_path)])
+
+
+def test_names_of_the_user_are_text_and_never_markup(tmp_path):
+    names = ("Back<ground", "<b>", '"quoted" & more', "</section>", "<script>alert(1)</script>", "a'b")
+    odd = Taxonomy(names, BIODIVERSITY.colors, {row: {names[1]: 1.0} for row in BIODIVERSITY.from_openearthmap})
+    counts = np.random.default_rng(0).integers(1, 99, (4, 6, 6))
+    for stage in STAGES[:2]:
+        write_result(tmp_path, stage.name, 42, counts, taxonomy=odd, recipe={"tiles": "<i>", "loss": stage.name})
+    write_predictions(tmp_path, [STAGES[0].name], taxonomy=odd, minority_classes=["<b>"])
+    page = report_of(tmp_path)
+    assert page.all("i") == []
+    assert page.text.count("<script>alert(1)</script>") > 2 and "tiles: <i>" in page.text
+    assert len(page.all("script")) == 1 and len(page.all("section")) == len(SECTIONS)
+
+
+def test_elements_escape_what_is_not_html():
+    assert el("p", "a<b", el("b", "&"), class_="x", title='"', hidden=True, id=None) == (
+        '<p class="x" title="&quot;" hidden>a&lt;b<b>&amp;</b></p>'
+    )
+    assert el("b", "1") + "<" + el("i", "2") == "<b>1</b>&lt;<i>2</i>"
+    assert joined(["<", None, el("img", src="x")], "-") == '&lt;-<img src="x">'
+
+
+def test_cautions_come_before_any_number(tmp_path):
+    write_study(tmp_path, {name: GAINS[name] for name in list(GAINS)[:2]}, (42,), 4)
+    write_predictions(tmp_path, list(GAINS)[:2])
+    index = tmp_path / VAL / "predictions" / PREDICTIONS_INDEX
+    old = read_json(index, "")
+    old["arms"][1]["checkpoint_digest"] = "of an earlier training"
+    write_json(index, old)
+    leakage = {"passed": False, "findings": [{"text": "val and train share <2> tiles"}], "compared": [], "sets": {}}
+    write_json(tmp_path / "artifacts" / "leakage.json", leakage)
+    text = report_of(tmp_path).text
+    start = text.index("Before you read a number")
+    first = text.index("ranks first")
+    assert start < text.index("predictions shown of 2 + Replication are of other checkpoints") < first
+    assert start < text.index("check for leakage failed: val and train share <2> tiles") < first
+    assert "Check for leakage failed" in text[first:]
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        (VAL / "predictions" / PREDICTIONS_INDEX, "{}"),
+        ("artifacts/leakage.json", "[]"),
+        ("artifacts/class_distribution.json", '{"classes": {}}'),
+        ("data/biodiversity_split/val/manifest.json", "{"),
+        (VAL.parent / "test/test_log.jsonl", "{}"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, path, content):
+    write_study(tmp_path, {STAGES[0].name: 0.0}, (42,), 4)
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).write_text(content, "utf-8")
+    with pytest.raises(UserError, match=str(path).rpartition("/")[2]):
+        quiet(build_report.main, "--root", tmp_path)
+
+
+def test_errors_are_hatched_and_what_is_right_or_unlabelled_is_not():
+    truth = np.array([[1, 1, 0]], np.uint8).repeat(30, axis=1).repeat(90, axis=0)
+    preds = np.array([[1, 2, 2]], np.uint8).repeat(30, axis=1).repeat(90, axis=0)
+    picture = np.array(Image.open(io.BytesIO(errors_picture(preds, truth))).convert("RGBA"))
+    right, wrong, void = np.split(picture, 3, axis=1)
+    assert len(np.unique(right.reshape(-1, 4), axis=0)) == 1 and 0 < right[0, 0, 3] < 255
+    assert (void == 255).all()
+    dark, clear = (wrong == (0, 0, 0, 255)).all(axis=2), wrong[..., 3] == 0
+    assert 0.2 < dark.mean() < 0.4 and 0.4 < clear.mean()
+
+
+@pytest.fixture
+def drawable(tmp_path, monkeypatch):
+    """A root with tiles and folders of checkpoints, whose networks find the first class everywhere."""
+    prepare_root(tmp_path)
+    arms = [STAGES[0], STAGES[2], CONTROLS[2]]
+    for arm in arms:
+        (tmp_path / "model_weights" / "biodiversity" / arm.name / "seed42").mkdir(parents=True)
+
+    def open_to_score(path, arm, *_):
+        return SimpleNamespace(digest=f"digest of {arm}"), None
+
+    def predict(model, tiles, **_):
+        return [np.ones((tile.entry["height"], tile.entry["width"]), np.uint8) for tile in tiles]
+
+    monkeypatch.setattr(plot_predictions, "open_to_score", open_to_score)
+    monkeypatch.setattr(plot_predictions, "predict", predict)
+    return tmp_path
+
+
+def test_predictions_lie_beside_their_figure_as_pictures_and_are_replaced(drawable):
+    folder = drawable / VAL / "predictions"
+    for count in (3, 2):
+        said = quiet(plot_predictions.main, "--root", drawable, "--tiles", count)
+        index = read_json(folder / PREDICTIONS_INDEX, "")
+        names = [arm["name"] for arm in index["arms"]]
+        assert names == [STAGES[0].name, STAGES[2].name, CONTROLS[2].name]
+        assert [arm["checkpoint_digest"] for arm in index["arms"]] == [f"digest of {name}" for name in names]
+        assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == sorted(t["id"] for t in index["tiles"])
+        assert len(index["tiles"]) == count and f"{count} tiles" in said and "2 stages" in said
+    assert not [path.name for path in folder.parent.iterdir() if path.name.startswith(".")]
+    for tile in index["tiles"]:
+        with (
+            Image.open(folder / tile["id"] / "truth.png") as truth,
+            Image.open(folder / tile["id"] / tile["image"]) as image,
+        ):
+            mask = np.array(
+                Image.open(drawable / "data" / "biodiversity_split" / "val" / "masks" / f"{tile['id']}.png")
+            )
+            assert truth.mode == "P" and (np.array(truth) == mask).all() and image.size == truth.size
+            assert (np.array(truth.convert("RGB")) == BIODIVERSITY.rgb()[mask]).all()
+        scores = tile["scores"][STAGES[0].name]
+        assert scores["OA"] == pytest.approx((mask == 1).sum() / (mask > 0).sum())
+
+
+def test_a_folder_of_somebody_else_is_not_replaced_by_predictions(drawable):
+    other = drawable / "mine"
+    other.mkdir()
+    (other / "letter.txt").write_text("dear")
+    with pytest.raises(UserError, match="not written by this project"):
+        quiet(plot_predictions.main, "--root", drawable, "--out-dir", other)
+    assert (other / "letter.txt").read_text() == "dear"
+
+
+def test_large_tiles_are_stored_smaller_and_photographs_as_jpeg(tmp_path):
+    ids = np.zeros((40, 3000), np.uint8)
+    ids[:, 1500:] = 5
+    plot_predictions.write_ids(tmp_path / "ids.png", ids, BIODIVERSITY)
+    with Image.open(tmp_path / "ids.png") as picture:
+        assert picture.size == (1024, 14) and set(np.unique(picture)) == {0, 5}
+    assert plot_predictions.write_photo(tmp_path, np.zeros((3, 300, 20), np.uint8)) == "image.jpg"
+    assert plot_predictions.write_photo(tmp_path, np.zeros((3, 200, 256), np.uint8)) == "image.png"
+
+
+def test_a_report_of_large_tiles_stays_small_enough_to_send(tmp_path):
+    write_study(tmp_path, GAINS, (42,), 4)
+    write_predictions(tmp_path, GAINS, width=512, height=512, tiles=6)
+    report_of(tmp_path)
+    assert (tmp_path / VAL / "report.html").stat().st_size < 15e6
+
+
+class Browser:
+    """Headless Chromium, driven over a pair of pipes in the DevTools protocol: JSON messages that end in a zero."""
+
+    def __init__(self, profile):
+        commands, self.send = os.pipe()
+        self.receive, answers = os.pipe()
+        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-pipe"]
+        start = f'exec "$0" "$@" 3<&{commands} 4>&{answers}'
+        self.process = subprocess.Popen(
+            ["bash", "-c", start, BROWSER, *flags, f"--user-data-dir={profile}", "about:blank"],
+            pass_fds=(commands, answers),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(commands)
+        os.close(answers)
+        self.rest, self.number, self.events, self.session = b"", 0, [], {}
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self.session = {"sessionId": self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
+        for domain in ("Page", "Runtime", "Log"):
+            self.call(f"{domain}.enable")
+
+    def message(self) -> dict:
+        while b"\0" not in self.rest:
+            assert select.select([self.receive], [], [], 120)[0], "the browser does not answer"
+            read = os.read(self.receive, 1 << 20)
+            assert read, "the browser has ended"
+            self.rest += read
+        message, _, self.rest = self.rest.partition(b"\0")
+        return json.loads(message)
+
+    def call(self, method: str, **params) -> dict:
+        self.number += 1
+        request = {"id": self.number, "method": method, "params": params, **self.session}
+        os.write(self.send, json.dumps(request).encode() + b"\0")
+        while (answer := self.message()).get("id") != self.number:
+            self.events.append(answer)
+        assert "error" not in answer, f"{method}: {answer['error']}"
+        return answer["result"]
+
+    def open(self, path) -> None:
+        self.call("Page.navigate", url=path.as_uri())
+        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
+            self.events.append(self.message())
+
+    def value(self, expression: str):
+        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+
+    def mouse(self, selector: str, click: bool = False) -> None:
+        """Move the pointer to the middle of an element, and press there."""
+        self.value(f"document.querySelector({selector!r}).scrollIntoView({{block: 'center', behavior: 'instant'}})")
+        box = f"document.querySelector({selector!r}).getBoundingClientRect()"
+        x, y = self.value(f"(() => {{ const b = {box}; return [b.x + b.width / 2, b.y + b.height / 2]; }})()")
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        for what in ("mousePressed", "mouseReleased") if click else ():
+            self.call("Input.dispatchMouseEvent", type=what, x=x, y=y, button="left", clickCount=1)
+
+    def press(self, key: str) -> None:
+        code = {"ArrowDown": 40, "ArrowUp": 38, "Enter": 13}[key]
+        text = {"text": "\r"} if key == "Enter" else {}
+        for what in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=what, key=key, code=key, windowsVirtualKeyCode=code, **text)
+
+    def faults(self) -> list[dict]:
+        """Exceptions, and what was logged as an error or a warning."""
+        kinds = {"Runtime.exceptionThrown": None, "Runtime.consoleAPICalled": "type", "Log.entryAdded": "entry"}
+        return [event for event in self.events if event["method"] in kinds]
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=20)
+        os.close(self.send)
+        os.close(self.receive)
+
+
+@pytest.fixture
+def browser(tmp_path):
+    if BROWSER is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    browser = Browser(tmp_path / "profile")
+    browser.call("Emulation.setDeviceMetricsOverride", **LAPTOP, deviceScaleFactor=1, mobile=False)
+    yield browser
+    browser.close()
+
+
+SHOWN = (
+    "[...document.querySelectorAll('{} .predictions .map')].filter((m) => m.offsetParent).map((m) => m.dataset.view)"
+)
+
+
+def test_report_works_in_a_browser(whole, browser):
+    report_of(whole)
+    browser.open(whole / VAL / "report.html")
+
+    def shown(tile="#tile-1"):
+        return browser.value(SHOWN.format(tile))
+
+    first = STAGES[-1].name  # has the largest gain of all
+    assert shown() == [first] and shown("#tile-2") == [first]
+    assert browser.value("document.documentElement.scrollWidth <= innerWidth")
+    broken = "[...document.images].filter((image) => !image.complete || !image.naturalWidth).length"
+    assert browser.value(broken) == 0
+
+    browser.mouse("#tile-1 [value=stage2_replication]", click=True)
+    assert shown() == ["stage2_replication"] and shown("#tile-2") == [first]
+    browser.press("ArrowDown")
+    assert shown() == ["stage3_difficulty"]
+    browser.mouse("#tile-1 [value=stage1_baseline]")
+    assert shown() == ["stage1_baseline"], "a name shows its stage for as long as the pointer rests on it"
+    browser.mouse("#tile-1 h3")
+    assert shown() == ["stage3_difficulty"]
+    browser.mouse("#tile-1 .reference [data-view=truth] .frame")
+    assert shown() == ["truth"]
+    browser.mouse(".all [value=control_kd_uniform]", click=True)
+    assert shown() == shown("#tile-2") == ["control_kd_uniform"]
+    browser.press("ArrowUp")
+    assert shown() == shown("#tile-2") == ["control_kd_cycled"]
+    errors = "getComputedStyle(document.querySelector('#tile-1 .shown .errors')).display"
+    assert browser.value(errors) == "none"
+    browser.mouse("#hatch", click=True)
+    assert browser.value(errors) == "block"
+    browser.mouse("#tile-2 .predictions .shown .frame")
+    said = browser.value("document.querySelector('#tile-2 .readout').textContent")
+    assert re.fullmatch(r"Truth: (\w+) · control: 6, classes cycled: (\w+) · (right|wrong|not scored)", said)
+
+    opened = "document.getElementById('stage1_baseline').open"
+    browser.value("document.querySelector('#stage1_baseline summary').focus()")
+    assert browser.value(opened) is False
+    browser.press("Enter")
+    assert browser.value(opened) is True
+
+    picture = base64.b64decode(browser.call("Page.captureScreenshot", format="png")["data"])
+    with Image.open(io.BytesIO(picture)) as shot:
+        assert shot.format == "PNG" and shot.size == tuple(LAPTOP.values())
+    assert browser.faults() == []
+
+
+def test_report_can_be_printed_and_works_without_its_script(whole, browser):
+    report_of(whole)
+    browser.open(whole / VAL / "report.html")
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    everything = 1 + 1 + len(ARM_OF)
+    seen = "[...document.querySelectorAll('#tile-1 .map')].filter((map) => map.offsetParent).length"
+    assert browser.value(seen) == everything
+    document = base64.b64decode(browser.call("Page.printToPDF", preferCSSPageSize=True, printBackground=True)["data"])
+    assert document.startswith(b"%PDF-") and len(re.findall(rb"/Type\s*/Page\b", document)) > 5
+
+    browser.call("Emulation.setEmulatedMedia", media="screen")
+    browser.call("Emulation.setScriptExecutionDisabled", value=True)
+    browser.events.clear()
+    browser.open(whole / VAL / "report.html")
+    assert browser.value(seen) == everything
+    assert browser.faults() == []
+
+
+def test_report_needs_no_torch():
+    check = "import sys, evaluation.build_report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
