@@ -7,12 +7,20 @@ from typing import NamedTuple
 from common.cli import command_for
 
 
+class Answers(NamedTuple):
+    """What it means that a stage is better than its control, worse, or cannot be told from it."""
+
+    better: str
+    worse: str
+    alike: str
+
+
 class Arm(NamedTuple):
     """A stage or a control.
 
     ``title`` is what figures and tables call it. ``compared_with`` names the arm that lacks its one component, and
     ``component`` the entry of the recipe (tiles, sampler, cropper, init or loss) in which the two differ.
-    ``starts_from`` names the arm whose weights it starts with. A control has a ``question``.
+    ``starts_from`` names the arm whose weights it starts with. A control has a ``question`` and ``answers``.
     """
 
     name: str
@@ -21,6 +29,7 @@ class Arm(NamedTuple):
     component: str | None
     starts_from: str | None = None
     question: str | None = None
+    answers: Answers | None = None
 
     @property
     def trainings(self) -> int:
@@ -44,7 +53,12 @@ CONTROLS = (
         "stage5b_finetune",
         "init",
         "stage1_baseline",
-        "Is it the OpenEarthMap data that 5B gains from, or twice the steps?",
+        "Is it the OpenEarthMap data that matter for 5B, or twice the steps?",
+        Answers(
+            better="So the OpenEarthMap data give more than the same steps on Biodiversity alone.",
+            worse="So the same steps on Biodiversity alone give more than the OpenEarthMap data.",
+            alike="So whatever sets 5B apart from stage 4 may be the longer training alone.",
+        ),
     ),
     Arm(
         "control_kd_cycled",
@@ -52,7 +66,12 @@ CONTROLS = (
         "stage6_distill",
         "loss",
         "stage5a_pretrain",
-        "Is it what the teacher knows that stage 6 gains from, or would any smooth target do?",
+        "Is it what the teacher knows that matters for stage 6, or would any smooth target do?",
+        Answers(
+            better="So it matters what the teacher says of the classes.",
+            worse="So a teacher who mistakes the classes served better here than one who knows them.",
+            alike="So any smooth target may do as well.",
+        ),
     ),
     Arm(
         "control_kd_uniform",
@@ -60,7 +79,12 @@ CONTROLS = (
         "stage6_distill",
         "loss",
         "stage5a_pretrain",
-        "Is it the teacher that stage 6 gains from, or label smoothing?",
+        "Is it the teacher that matters for stage 6, or label smoothing?",
+        Answers(
+            better="So the teacher gives more than label smoothing on the same pixels.",
+            worse="So label smoothing on the same pixels gives more than the teacher.",
+            alike="So whatever sets stage 6 apart from 5B may be label smoothing alone.",
+        ),
     ),
 )
 ARMS = STAGES + CONTROLS
@@ -70,7 +94,10 @@ FINAL_STAGE = STAGES[-1].name
 
 
 class Comparison(NamedTuple):
-    """``arm`` against ``other``; a planned one gets a p-value. ``component``: what alone may differ, None for any."""
+    """``arm`` against ``other``; a planned one is tested.
+
+    ``component``: the path in the recipe below which alone the two may differ, None for any.
+    """
 
     arm: Arm
     other: Arm
@@ -84,23 +111,26 @@ class Comparison(NamedTuple):
         return words.get((self.arm.trainings, self.other.trainings))
 
 
-def _comparison(arm: str, other: str, planned: bool, component: str | None) -> Comparison:
+def _comparison(arm: str, other: str, component: str | None, *, planned: bool = False) -> Comparison:
     return Comparison(ARM_OF[arm], ARM_OF[other], planned, component)
 
 
 PLANNED = (
-    _comparison("stage2_replication", "stage1_baseline", True, "tiles"),
-    _comparison("stage3_difficulty", "stage2_replication", True, "sampler"),
-    _comparison("stage4_minority_crop", "stage3_difficulty", True, "cropper"),
-    _comparison("stage5b_finetune", "control_5b_from_stage1", True, "init"),
-    _comparison("stage6_distill", "stage5b_finetune", True, "loss"),
-    _comparison("stage6_distill", "control_kd_uniform", True, "loss"),
+    _comparison("stage2_replication", "stage1_baseline", "tiles", planned=True),
+    _comparison("stage3_difficulty", "stage2_replication", "sampler", planned=True),
+    _comparison("stage4_minority_crop", "stage3_difficulty", "cropper", planned=True),
+    _comparison("stage5b_finetune", "control_5b_from_stage1", "init", planned=True),
+    _comparison("stage6_distill", "stage5b_finetune", "loss.kd", planned=True),
+    _comparison("stage6_distill", "control_kd_uniform", "loss.kd.remap", planned=True),
 )
 DESCRIPTIVE = (
-    _comparison("stage5a_pretrain", "stage1_baseline", False, "tiles"),
-    _comparison("stage5b_finetune", "stage4_minority_crop", False, "init"),
-    _comparison("stage6_distill", "control_kd_cycled", False, "loss"),
-    *(_comparison(stage, "stage1_baseline", False, None) for stage in STAGE_NAMES[2:] if stage != "stage5a_pretrain"),
+    _comparison("stage5a_pretrain", "stage1_baseline", "tiles"),
+    _comparison("stage5b_finetune", "stage4_minority_crop", "init"),
+    _comparison("control_5b_from_stage1", "stage4_minority_crop", "init"),
+    _comparison("stage6_distill", "control_kd_cycled", "loss.kd.remap"),
+    _comparison("control_kd_cycled", "stage5b_finetune", "loss.kd"),
+    _comparison("control_kd_uniform", "stage5b_finetune", "loss.kd"),
+    *(_comparison(stage, "stage1_baseline", None) for stage in STAGE_NAMES[2:] if stage != "stage5a_pretrain"),
 )
 
 

@@ -1,5 +1,7 @@
 """Figures over all stages of a study: scores, comparisons, gains of each class, and what was drawn."""
 
+import textwrap
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -55,7 +57,7 @@ def ablation_figure(evidence: Evidence) -> Figure:
         for row, stage in enumerate(stages):
             scores, in_row = evidence.arms.get(stage.name), {"transform": axes.get_yaxis_transform(), "va": "center"}
             if scores is None:
-                axes.text(0.02, row, "not run", color="#777777", style="italic", **in_row)
+                axes.text(0.02, row, evidence.status(stage.name), color="#777777", style="italic", **in_row)
                 continue
             _mark(axes, row, scores.estimate(metric), scores.by_seed[metric])
             axes.text(1.02, row, f"{100 * scores.by_seed[metric].mean():.1f}", weight="bold", **in_row)
@@ -116,10 +118,11 @@ def comparisons_figure(evidence: Evidence) -> Figure | None:
         in_row = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 9}
         axes.text(1.02, row, points(finding.mIoU), weight=weight, **in_row)
     axes.axvline(0, color="#333333", linewidth=1)
-    planned = sum(finding.comparison.planned for finding in made)
+    planned, where = sum(finding.comparison.planned for finding in made), ""
     if 0 < planned < len(made):
         axes.axhline(planned - 0.5, color="#555555", linewidth=0.8, linestyle="--")
-    axes.set_title("Difference in mIoU, points; above the dashed line the planned comparisons", fontsize=11, loc="left")
+        where = "; above the dashed line the planned comparisons"
+    axes.set_title(f"Difference in mIoU, points{where}", fontsize=11, loc="left")
     axes.set_xlabel(_how_marked(evidence), fontsize=9, loc="left")
     return figure
 
@@ -136,24 +139,27 @@ def class_gains_figure(evidence: Evidence) -> Figure | None:
     if not rows:
         return None
     taxonomy = evidence.taxonomy
-    figure = new_figure(2.4 + 2.1 * len(evidence.classes), 0.46 * len(rows) + 1.5)
+    figure = new_figure(3.0 + 2.1 * len(evidence.classes), 0.46 * len(rows) + 1.5)
     panels = figure.subplots(1, len(evidence.classes), sharex=True, squeeze=False)[0]
     base = evidence.arms[first.name]
+    remarks = [f" ({finding.comparison.unequal})" if finding.comparison.unequal else "" for _, finding in rows]
+    labels = [stage.title + remark for (stage, _), remark in zip(rows, remarks, strict=True)]
     for axes, name in zip(panels, evidence.classes, strict=True):
         metric, color = f"IoU {name}", taxonomy.colors[taxonomy.index(name)]
-        _rows(axes, len(rows), [stage.title for stage, _ in rows] if axes is panels[0] else None, 148)
+        _rows(axes, len(rows), labels if axes is panels[0] else None, 190)
         axes.axvline(0, color="#333333", linewidth=1)
         for row, (stage, finding) in enumerate(rows):
             mine = evidence.arms[stage.name]
             _mark(axes, row, finding.estimates[metric], mine.paired(base, metric, finding.seeds))
-        axes.set_title(starred(name, evidence.minority), fontsize=11, loc="left")
+        title = textwrap.fill(starred(name, evidence.minority), 20)
+        axes.set_title(title, fontsize=11, loc="left")
         axes.plot([0, 1], [1.0, 1.0], color=color, linewidth=5, transform=axes.transAxes, clip_on=False)
     panels[0].set_xlabel(f"points of IoU over stage 1; {_how_marked(evidence)}", fontsize=9, loc="left")
     return figure
 
 
 def draws_figure(evidence: Evidence) -> Figure | None:
-    """What the crops of each arm held: class shares of labelled pixels, and crops with each class; means over seeds."""
+    """What the crops of each arm held, means over its seeds: class shares of labelled pixels, crops with each class."""
     arms = [evidence.arms[stage.name] for stage in STAGES if stage.name in evidence.arms]
     arms += [evidence.arms[control.name] for control in controls_run(evidence)]
     arms = [scores for scores in arms if all("drawn" in result.run for result in scores.last.values())]
@@ -171,7 +177,8 @@ def draws_figure(evidence: Evidence) -> Figure | None:
         )
 
     pixels, crops = shares("pixel_share"), shares("crops_with_class")
-    cell = max(0.8, 0.085 * max(map(len, names)))
+    turned = max(map(len, names)) > 14
+    cell = 0.7 if turned else max(0.85, 0.1 * max(map(len, names)))
     figure = new_figure(9.2 + cell * len(names), 0.42 * len(arms) + 1.9)
     left, right = figure.subplots(1, 2, width_ratios=[6.6, cell * len(names)])
     _rows(left, len(arms), [_flat(scores.arm) for scores in arms], 160)
@@ -187,8 +194,12 @@ def draws_figure(evidence: Evidence) -> Figure | None:
         start = start + pixels[:, column]
     left.set_xlim(0, 100)
     left.grid(False)
-    left.set_title("Class shares of the labelled pixels drawn, %", fontsize=11, loc="left")
-    _heatmap(right, crops, [starred(name, evidence.minority) for name in names], max(map(len, names)) > 14)
+    left.set_title(
+        "Class shares of the labelled pixels drawn, %" + (", means over seeds" if len(evidence.seeds) > 1 else ""),
+        fontsize=11,
+        loc="left",
+    )
+    _heatmap(right, crops, [starred(name, evidence.minority) for name in names], turned)
     right.set_title("Crops that hold the class, %", fontsize=11, loc="left")
     right.set_ylim(len(arms) - 0.5, -0.5)
     class_legend(figure, taxonomy, void=False)

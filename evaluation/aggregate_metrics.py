@@ -10,7 +10,9 @@ and left out. Intervals need three seeds and ten spatial blocks.
 
 import csv
 import io
+import textwrap
 from pathlib import Path
+from typing import NamedTuple
 
 from common.cli import Parser, command_for, run
 from common.figures import save_figure
@@ -23,7 +25,6 @@ from evaluation.evidence import (
     BEYOND,
     KEYS,
     MINORITY,
-    ArmScores,
     Evidence,
     about_the_split,
     controls_run,
@@ -38,6 +39,7 @@ from evaluation.evidence import (
 )
 
 TABLES = ("metrics_summary.txt", "metrics_summary.csv", "metrics_summary.md")
+TERMINAL = 120  # columns
 
 
 def parse_args(argv=None):
@@ -58,18 +60,22 @@ def ranking(evidence: Evidence) -> tuple[list[str], list[list]]:
         gap = "-" if gap is None else signed(gap)
         rows.append([scores.arm.name, rank, len(scores.seeds), *figures, gap, f"{scores.steps:,}"])
     run_stages = {scores.arm.name for scores in evidence.stages}
-    rows += [[name, "not run", *["-"] * (len(header) - 2)] for name in STAGE_NAMES if name not in run_stages]
+    absent = [name for name in STAGE_NAMES if name not in run_stages]
+    rows += [[name, evidence.status(name), *["-"] * (len(header) - 2)] for name in absent]
     return header, rows
 
 
-def class_scores(evidence: Evidence, arms: list[ArmScores]) -> tuple[list[str], list[list]]:
-    """Header and a row an arm: the IoU of each class, and what is beyond IoU."""
-    rows = []
-    for scores in arms:
-        beyond = [scores.mean_over_seeds(key) for key in BEYOND]
-        rows.append([scores.arm.name, *(percent(scores.estimate(f"IoU {name}")) for name in evidence.classes)])
-        rows[-1] += ["-" if value is None else f"{100 * value:.1f}" for value in beyond]
-    return ["IoU", *(starred(name, evidence.minority) for name in evidence.classes), *BEYOND], rows
+def class_scores(evidence: Evidence) -> tuple[list[str], list[list]]:
+    """Header and a row a class with its IoU in each stage, then what is beyond IoU; stages by their short names."""
+    arms = [evidence.arms[stage] for stage in STAGE_NAMES if stage in evidence.arms]
+    rows = [
+        [starred(name, evidence.minority), *(percent(scores.estimate(f"IoU {name}")) for scores in arms)]
+        for name in evidence.classes
+    ]
+    for key in BEYOND:
+        values = [scores.mean_over_seeds(key) for scores in arms]
+        rows.append([key, *("-" if value is None else f"{100 * value:.1f}" for value in values)])
+    return ["IoU", *(scores.arm.title.split("  ")[0] for scores in arms)], rows
 
 
 def comparisons(evidence: Evidence, planned: bool) -> tuple[list[str], list[list]]:
@@ -94,58 +100,79 @@ def comparisons(evidence: Evidence, planned: bool) -> tuple[list[str], list[list
     return header, rows
 
 
-def not_run(evidence: Evidence) -> list[str]:
-    """A line on the planned comparisons that lack an arm; none where all were made."""
-    lacking = [f"{f.comparison.arm.name} to {f.comparison.other.name}" for f in evidence.planned if f.missing]
-    return [f"Planned and not run: {', '.join(lacking)}."] if lacking else []
+def control_scores(evidence: Evidence) -> tuple[list[str], list[list]]:
+    """Header and a row a control."""
+    arms = [evidence.arms[control.name] for control in controls_run(evidence)]
+    metrics = [*KEYS, *([MINORITY] if evidence.minority else [])]
+    rows = [[a.arm.name, len(a.seeds), *(percent(a.estimate(key)) for key in metrics), f"{a.steps:,}"] for a in arms]
+    return ["control", "seeds", *metrics, "steps"], rows
 
 
-def summary(evidence: Evidence, in_dir: Path, command: str) -> str:
-    """metrics_summary.txt, for a terminal."""
-    blocks = [
-        about_the_split(evidence),
-        [table(*ranking(evidence))],
-        [table(*class_scores(evidence, evidence.stages))],
-        ["Planned comparisons", table(*comparisons(evidence, True)), *not_run(evidence)],
-        ["Described", table(*comparisons(evidence, False))] if comparisons(evidence, False)[1] else [],
-        [f"- {sentence(finding.verdict())}" for finding in evidence.planned if finding.estimates],
-    ]
-    if controls_run(evidence):
-        arms = [evidence.arms[control.name] for control in controls_run(evidence)]
-        rows = [[a.arm.name, len(a.seeds), *(percent(a.estimate(k)) for k in KEYS), f"{a.steps:,}"] for a in arms]
-        answers = [f"- {evidence.answer(control)}" for control in controls_run(evidence)]
-        blocks.append(["Controls", table(["control", "seeds", *KEYS, "steps"], rows), *answers])
-    blocks.append(how_to_read(evidence))
-    blocks.append([f"warning: {caution}" for caution in evidence.cautions])
+class Part(NamedTuple):
+    """A section of the summary: lines before its table, the table, and lines that are an item each."""
+
+    title: str
+    lines: list[str] = []
+    table: tuple[list[str], list[list]] | None = None
+    items: list[str] = []
+
+
+def parts_of(evidence: Evidence, in_dir: Path, command: str) -> list[Part]:
+    """What the summary says, for the terminal and for a document."""
+    lacking = [finding for finding in evidence.planned if finding.missing]
+    named = [f"{f.comparison.arm.name} to {f.comparison.other.name} ({f.missing})" for f in lacking]
+    not_made = [f"Planned and not made: {'; '.join(named)}."] if named else []
+    answers = [evidence.answer(control) for control in controls_run(evidence)]
     test = in_dir.parent / "test" / FINAL_STAGE
-    blocks.append([f"The final stage on test, which is no part of this ranking: {test}"] if test.is_dir() else [])
-    blocks.append([command])
-    return "\n\n".join("\n".join(lines) for lines in blocks if lines) + "\n"
+    apart = [f"The final stage on test, which is no part of this ranking: {test}"] if test.is_dir() else []
+    return [
+        Part("Stages by rank", about_the_split(evidence), ranking(evidence)),
+        Part("Classes", [], class_scores(evidence)),
+        Part(
+            "Planned comparisons",
+            not_made,
+            comparisons(evidence, True),
+            [sentence(finding.verdict()) for finding in evidence.planned if finding.estimates],
+        ),
+        Part("Described, not tested", [], comparisons(evidence, False)),
+        Part("Controls", [], control_scores(evidence), answers),
+        Part("Warnings", [], None, evidence.cautions),
+        Part("How to read it", [*how_to_read(evidence), *apart, command]),
+    ]
+
+
+def summary(parts: list[Part]) -> str:
+    """metrics_summary.txt, for a terminal."""
+    written = []
+    for part in parts:
+        lines = [wrapped(line) for line in part.lines]
+        lines += ["", table(*part.table), ""] if part.table and part.table[1] else []
+        lines += [wrapped(f"- {item}") for item in part.items]
+        if lines:
+            written.append("\n".join([f"== {part.title}", *lines]).strip())
+    return "\n\n".join(written) + "\n"
+
+
+def wrapped(line: str) -> str:
+    if line.startswith("python "):  # to be copied as it is
+        return line
+    return textwrap.fill(line, TERMINAL, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def markdown(parts: list[Part]) -> str:
+    """metrics_summary.md, for a paper or a README."""
+    written = []
+    for part in parts:
+        pieces = [*part.lines, markdown_table(*part.table) if part.table and part.table[1] else ""]
+        pieces.append("\n".join(f"- {item}" for item in part.items))
+        if any(pieces):
+            written += [f"### {part.title}", *filter(None, pieces)]
+    return "\n\n".join(written) + "\n"
 
 
 def markdown_table(header: list[str], rows: list[list]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |" for line in lines)
-
-
-def markdown(evidence: Evidence, command: str) -> str:
-    """metrics_summary.md, for a paper or a README."""
-    header, rows = ranking(evidence)
-    class_header, class_rows = class_scores(evidence, evidence.stages)
-    by_stage = {row[0]: row[1:] for row in class_rows}
-    rows = [[*row, *by_stage.get(row[0], ["-"] * (len(class_header) - 1))] for row in rows]
-    parts = [
-        *about_the_split(evidence),
-        markdown_table([*header, *(name if name in BEYOND else f"IoU {name}" for name in class_header[1:])], rows),
-        markdown_table(*comparisons(evidence, True)),
-        *not_run(evidence),
-        markdown_table(*comparisons(evidence, False)),
-        "\n".join(f"- {evidence.answer(control)}" for control in controls_run(evidence)),
-        " ".join(how_to_read(evidence)),
-        "\n".join(f"- Warning: {caution}" for caution in evidence.cautions),
-        f"`{command}`",
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def tidy_rows(evidence: Evidence) -> list[list]:
@@ -173,11 +200,12 @@ def as_csv(header: list[str], rows: list[list]) -> str:
 def main(argv=None):
     args = parse_args(argv)
     evidence = gather_from(args.in_dir, command_for("evaluation.compute_metrics", args) + " --split val --overwrite")
-    text = summary(evidence, args.in_dir, args.command)
+    parts = parts_of(evidence, args.in_dir, args.command)
+    text = summary(parts)
     contents = (
         text,
         as_csv(["stage", "seed", "checkpoint", "metric", "value"], tidy_rows(evidence)),
-        markdown(evidence, args.command),
+        markdown(parts),
     )
     for name, content in zip(TABLES, contents, strict=True):
         write_text(args.out_dir / name, content)

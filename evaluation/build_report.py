@@ -116,6 +116,8 @@ def mark(finding: Finding) -> Html:
         return el("span", "– not compared", class_="mark open")
     if finding.mIoU.half_width is None:
         return el("span", "? no interval", class_="mark open")
+    if not finding.comparison.planned:
+        return el("span", "described", class_="mark open")
     if not finding.told_apart:
         return el("span", "≈ not told apart", class_="mark open")
     return el("span", "▲ gain" if finding.mIoU.value > 0 else "▼ loss", class_="mark")
@@ -169,7 +171,7 @@ def ablation_table(evidence: Evidence) -> Html:
         row += [cells[f"IoU {name}"] for name in evidence.classes]
         rows.append(row + [hundredths(scores.mean_over_seeds(key)) for key in BEYOND])
     absent = [stage for stage in STAGES if stage.name not in found]
-    rows += [[flat(stage), "not run", *["-"] * (len(header) - 2)] for stage in absent]
+    rows += [[flat(stage), evidence.status(stage.name), *["-"] * (len(header) - 2)] for stage in absent]
     note = el("span", "Bold: highest of its column, which need not mean that it differs.", class_="note")
     caption = joined(["Stages by rank, last.pt on val. ", note])
     return html_table(caption, header, rows, groups=groups, first=0, dense=True)
@@ -407,7 +409,12 @@ def stages(evidence: Evidence, distribution: dict | None, args) -> list:
     folds = [stage_fold(scores, evidence, ranks.get(name), shares, args) for name, scores in evidence.arms.items()]
     absent = [stage for stage in STAGES if stage.name not in evidence.arms]
     commands = [
-        joined([f"{flat(stage)} was not run: ", el("code", training_command(args.root, stage.name, evidence.seeds[0]))])
+        joined(
+            [
+                f"{flat(stage)} was {evidence.status(stage.name)}: ",
+                el("code", training_command(args.root, stage.name, evidence.seeds[0])),
+            ]
+        )
         for stage in absent
     ]
     return [*folds, listed(commands)]
@@ -531,7 +538,7 @@ def controls(evidence: Evidence, args) -> list:
         scores = evidence.arms.get(control.name)
         if scores is None:
             command = training_command(args.root, control.name, evidence.seeds[0])
-            parts.append(missing("Not run", command))
+            parts.append(missing(evidence.status(control.name).capitalize(), command))
             continue
         finding = evidence.finding(control.compared_with, control.name)
         known = ", ".join(f"{key} {percent(scores.estimate(key))}" for key in KEYS)

@@ -4,29 +4,17 @@ Reads only what evaluation.compute_metrics wrote. Every score is computed again 
 tiles, pooled over the split for each seed and then averaged over the seeds.
 """
 
-from collections import Counter
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from common.cli import UserError
-from common.files import read_json
-from common.metrics import boundary_score, calibration_score, class_ratios, score
-from common.results import (
-    CONFUSIONS,
-    METRICS,
-    RUN_RECORD,
-    WHICH,
-    TileConfusions,
-    results_folder,
-    seed_folders,
-    shared_blocks_note,
-)
-from common.stages import ARM_OF, ARMS, CONTROLS, DESCRIPTIVE, PLANNED, STAGE_NAMES, Arm, Comparison
-from common.taxonomy import Taxonomy, taxonomy_from_json
-from common.text import some
+from common.metrics import class_ratios
+from common.results import TileConfusions, shared_blocks_note
+from common.stages import ARMS, CONTROLS, DESCRIPTIVE, PLANNED, STAGE_NAMES, Arm, Comparison
+from common.taxonomy import Taxonomy
+from evaluation.comparability import LeftOut, Result, mixed_changes, read_results
 from evaluation.intervals import FEWEST_BLOCKS, FEWEST_SEEDS, LEVEL, Estimate, estimate, holm
 
 KEYS = ("mIoU", "mF1", "OA")
@@ -37,140 +25,18 @@ FEW_BLOCKS = 5  # a class in fewer blocks than this has an interval that says li
 
 
 @dataclass(frozen=True)
-class Result:
-    """One checkpoint's result as it lies on disk."""
-
-    arm: str
-    seed: int
-    which: str
-    folder: Path
-    facts: dict
-    tiles: TileConfusions
-    run: dict
-
-    @property
-    def name(self) -> str:
-        return f"{self.arm} seed {self.seed}"
-
-    @cached_property
-    def taxonomy(self) -> Taxonomy:
-        return taxonomy_from_json(self.facts["taxonomy"], self.folder / METRICS)
-
-    @cached_property
-    def scores(self) -> dict:
-        """What ``common.metrics.score`` returns, ``boundary mIoU`` and ``ECE``."""
-        found = score(self.tiles.confusions.sum(axis=0), self.taxonomy)
-        boundary = boundary_score(self.tiles.boundary.sum(axis=0), self.taxonomy, found["classes"])
-        calibration = calibration_score(self.tiles.calibration.sum(axis=0))
-        return {**found, "boundary mIoU": boundary["mIoU"], "ECE": calibration["ECE"]}
-
-    @property
-    def ground(self) -> tuple:
-        """What two results must have in common to be compared at all."""
-        return self.tiles.split_digest, tuple(self.tiles.class_names), tuple(self.tiles.tile_ids)
-
-
-def read_result(folder: Path, arm: str, seed: int, which: str, remedy: str) -> Result:
-    """The result in a folder; UserError where it is damaged, or its files are of different evaluations."""
-    facts = read_json(folder / METRICS, remedy)
-    tiles = TileConfusions.load(folder / CONFUSIONS)
-    run = read_json(folder / RUN_RECORD, remedy)
-    try:
-        here = (facts["stage"], facts["seed"], facts["which"])
-        digests = (facts["split_digest"], facts["checkpoint_digest"])
-        names = taxonomy_from_json(facts["taxonomy"], folder / METRICS).classes
-        facts["cumulative_steps"] + 0, facts["minority_classes"], facts["split_facts"]["blocks"]
-        dict(run["settings"]), dict(run["recipe"])
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{folder / METRICS} is not of this project. Evaluate again: {remedy}") from None
-    if here != (arm, seed, which):
-        raise UserError(f"{folder / METRICS} is of {here[0]} seed {here[1]} {here[2]}.pt. Evaluate again: {remedy}")
-    if digests != (tiles.split_digest, tiles.checkpoint_digest) or list(names) != tiles.class_names:
-        raise UserError(f"{folder}: {METRICS} and {CONFUSIONS} are of two evaluations. Evaluate again: {remedy}")
-    if facts["split"] != "val":
-        raise UserError(f"{folder / METRICS} is of the {facts['split']} split; arms are compared on val alone.")
-    return Result(arm, seed, which, folder, facts, tiles, run)
-
-
-def read_results(in_dir: Path, remedy: str) -> tuple[list[Result], list[str]]:
-    """Every result under ``in_dir`` that can be compared with most others, and why the rest is left out."""
-    results, left_out = [], []
-    for arm in ARM_OF:
-        for seed, seed_dir in seed_folders(in_dir / arm):
-            for which in WHICH:
-                folder = results_folder(seed_dir, which)
-                if which == "best" and not folder.is_dir():
-                    continue
-                try:
-                    results.append(read_result(folder, arm, seed, which, remedy))
-                except UserError as problem:
-                    left_out.append(str(problem))
-    results, foreign = _like_most(results, lambda result: result.ground, _other_ground)
-    for key, explain in ((lambda r: _plain(r.run["settings"]), _other_settings), (_steps_a_training, _other_steps)):
-        last = [result for result in results if result.which == "last"]
-        alike, reasons = _like_most(last, key, explain)
-        left_out += reasons
-        dropped = {(r.arm, r.seed) for r in last} - {(r.arm, r.seed) for r in alike}
-        results = [result for result in results if (result.arm, result.seed) not in dropped]
-    return results, [f"{reason}. Evaluate again: {remedy}" for reason in foreign] + left_out
-
-
-def _plain(settings: dict) -> tuple:
-    return tuple(sorted((name, str(value)) for name, value in settings.items()))
-
-
-def _steps_a_training(result: Result) -> float:
-    return result.facts["cumulative_steps"] / ARM_OF[result.arm].trainings
-
-
-def _like_most(results: list[Result], key, explain) -> tuple[list[Result], list[str]]:
-    """The results with the most common ``key``, and a sentence for each of the others."""
-    counts = Counter(map(key, results))
-    if len(counts) < 2:
-        return results, []
-    common, _ = counts.most_common(1)[0]  # of equally many, that of the earliest arm
-    most = next(result for result in results if key(result) == common)
-    return [r for r in results if key(r) == common], [explain(r, most) for r in results if key(r) != common]
-
-
-def _other_ground(result: Result, most: Result) -> str:
-    if result.ground[0] != most.ground[0]:
-        return f"{result.folder} was scored on other val tiles than most (split digest {result.ground[0][:12]})"
-    what = "classes, or classes in another order," if result.ground[1] != most.ground[1] else "val tiles"
-    return f"{result.folder} was scored on other {what} than most ({some(result.tiles.class_names)})"
-
-
-def _other_settings(result: Result, most: Result) -> str:
-    there, here = result.run["settings"], most.run["settings"]
-    differing = [name for name in {**here, **there} if str(there.get(name)) != str(here.get(name))]
-    found = ", ".join(f"{name} {there.get(name)} (most: {here.get(name)})" for name in differing)
-    return f"{result.name} was trained with {found}"
-
-
-def _other_steps(result: Result, most: Result) -> str:
-    seen, expected = result.facts["cumulative_steps"], round(_steps_a_training(most) * ARM_OF[result.arm].trainings)
-    return f"{result.name} has seen {seen:,} steps with those of its ancestors, where {expected:,} were expected"
-
-
-def mixed_changes(result: Result, other: Result, component: str | None) -> str | None:
-    """Why the difference of two runs would mix changes: what differs in their recipes beside ``component``."""
-    mine, theirs = result.run["recipe"], other.run["recipe"]
-    differing = [part for part in {**theirs, **mine} if mine.get(part) != theirs.get(part)]
-    if component is None or differing == [component]:
-        return None
-    found = ", ".join(differing) or "nothing"
-    return f"{result.name} differs from {other.arm} in {found}, expected {component} alone"
-
-
-@dataclass(frozen=True)
 class ArmScores:
-    """An arm over its seeds: for each metric (S,) ``by_seed`` and (S, B) ``without_block``, in the order of seeds."""
+    """An arm over its seeds: for each metric (S,) ``by_seed`` and (S, B) ``without_block``, in the order of seeds.
+
+    ``unsettled`` names the metrics of classes that occur in too few blocks for an interval.
+    """
 
     arm: Arm
     last: dict[int, Result]
     best: dict[int, Result]
     by_seed: dict[str, np.ndarray]
     without_block: dict[str, np.ndarray]
+    unsettled: frozenset[str]
 
     @property
     def seeds(self) -> list[int]:
@@ -181,7 +47,7 @@ class ArmScores:
         return next(iter(self.last.values())).facts["cumulative_steps"]
 
     def estimate(self, metric: str) -> Estimate:
-        return estimate(self.by_seed[metric], self.without_block[metric])
+        return self._settle(metric, estimate(self.by_seed[metric], self.without_block[metric]))
 
     def mean_over_seeds(self, key: str) -> float | None:
         """Mean of a score of last.pt that has no interval; None where a seed lacks it."""
@@ -202,20 +68,22 @@ class ArmScores:
         """This arm minus another, paired by seed and by block."""
         mine, theirs = self._places(other, seeds)
         without_block = self.without_block[metric][mine] - other.without_block[metric][theirs]
-        return estimate(self.paired(other, metric, seeds), without_block)
+        return self._settle(metric, estimate(self.paired(other, metric, seeds), without_block))
+
+    def _settle(self, metric: str, found: Estimate) -> Estimate:
+        return found._replace(half_width=None, p=None) if metric in self.unsettled else found
 
     def _places(self, other: "ArmScores", seeds: list[int]) -> tuple[list[int], list[int]]:
         return [self.seeds.index(seed) for seed in seeds], [other.seeds.index(seed) for seed in seeds]
 
 
-def score_arm(
-    arm: Arm, results: list[Result], taxonomy: Taxonomy, present: list[int], minority: list[int]
-) -> ArmScores:
-    """The scores of an arm among all results; ``present`` and ``minority`` are class ids."""
+def score_arm(arm: Arm, results: list[Result], present: list[int], minority: list[int], few: list[str]) -> ArmScores:
+    """The scores of an arm among all results; ``present`` and ``minority`` are class ids, ``few`` class names."""
     last = {result.seed: result for result in results if (result.arm, result.which) == (arm.name, "last")}
     best = {r.seed: r for r in results if (r.arm, r.which) == (arm.name, "best") and r.seed in last}
     counts = np.stack([by_block(result.tiles) for result in last.values()])
-    return ArmScores(arm, last, best, *crossed_scores(counts, taxonomy, present, minority))
+    scores = crossed_scores(counts, results[0].taxonomy, present, minority)
+    return ArmScores(arm, last, best, *scores, frozenset(f"IoU {name}" for name in few))
 
 
 def crossed_scores(counts: np.ndarray, taxonomy: Taxonomy, present: list[int], minority: list[int]):
@@ -266,10 +134,8 @@ class Finding:
 
     @property
     def told_apart(self) -> bool:
-        """Whether the two differ: by the corrected p-value where it is planned, else by the interval."""
-        if self.comparison.planned:
-            return self.p_holm is not None and self.p_holm < SIGNIFICANT
-        return bool(self.mIoU) and self.mIoU.excludes_zero
+        """Whether the corrected p-value of a planned comparison says that the two differ."""
+        return self.p_holm is not None and self.p_holm < SIGNIFICANT
 
     def verdict(self) -> str:
         """The finding in words."""
@@ -278,15 +144,17 @@ class Finding:
             return f"{mine} and {theirs} are not compared: {self.missing or '; '.join(self.refused)}"
         found = self.mIoU
         points = f"{abs(100 * found.value):.1f} points of mIoU"
+        above = f"{mine} is {points} {'above' if found.value >= 0 else 'below'} {theirs}"
         if found.half_width is None:
-            more = "more" if found.value >= 0 else "less"
-            return f"{mine} has {points} {more} than {theirs} in {count(self.seeds, 'seed')}, without an interval"
+            return f"{above} in {count(self.seeds, 'seed')}, without an interval"
         interval = f"95 % interval {signed(found.low)} to {signed(found.high)}"
-        p = "" if self.p_holm is None else f", p {_equals(p_text(self.p_holm))} after correction"
+        if not self.comparison.planned:
+            return f"{above} ({interval}; described, not tested)"
+        p = f"p {_equals(p_text(self.p_holm))} after correction"
         if not self.told_apart:
-            return f"{mine} cannot be told from {theirs} ({signed(found.value)} points of mIoU, {interval}{p})"
-        verb = "gains" if found.value > 0 else "loses"
-        return f"{mine} {verb} {points} {'over' if found.value > 0 else 'against'} {theirs} ({interval}{p})"
+            return f"{mine} cannot be told from {theirs} ({signed(found.value)} points of mIoU, {interval}, {p})"
+        verb, against = ("gains", "over") if found.value > 0 else ("loses", "against")
+        return f"{mine} {verb} {points} {against} {theirs} ({interval}, {p})"
 
 
 def short_name(arm: Arm) -> str:
@@ -339,6 +207,7 @@ class Evidence:
     descriptive: list[Finding]
     minority: list[str]
     absent: list[str]
+    left_out: list[LeftOut]
     cautions: list[str]
 
     @property
@@ -378,37 +247,53 @@ class Evidence:
         return known[0] if known else None
 
     def without_intervals(self) -> str | None:
-        """Why no interval is given, or None where they are."""
-        fewest = min((len(arm.seeds) for arm in self.arms.values()), default=0)
+        """Why no interval is given, or not everywhere; None where all have one."""
+        by_arm = min((len(arm.seeds) for arm in self.arms.values()), default=0)
+        by_pair = min((len(finding.seeds) for finding in self.findings if finding.estimates), default=by_arm)
         lacking = []
-        if fewest < FEWEST_SEEDS:
-            lacking.append(f"{fewest} of {FEWEST_SEEDS} seeds (reproduce.py --seeds adds some)")
+        if min(by_arm, by_pair) < FEWEST_SEEDS:
+            in_common = "" if by_arm < FEWEST_SEEDS else " in common"
+            more = "(reproduce.py --seeds adds some)"
+            lacking.append(f"{min(by_arm, by_pair)} of {FEWEST_SEEDS} seeds{in_common} {more}")
         if self.blocks < FEWEST_BLOCKS:
             lacking.append(f"{self.blocks} of {FEWEST_BLOCKS} spatial blocks in val (more tiles, or smaller blocks)")
         if not lacking:
             return None
-        where = " for some arms" if self.has_intervals else ""
+        where = " for some arms or pairs" if self.has_intervals else ""
         return f"No interval and no p-value{where}: there are {' and '.join(lacking)}."
 
     @property
     def has_intervals(self) -> bool:
         return any(scores.estimate("mIoU").half_width is not None for scores in self.arms.values())
 
+    def status(self, arm: str) -> str:
+        """Why an arm has no scores: ``not run`` or ``left out``."""
+        return why_absent(arm, self.left_out)
+
     def answer(self, control: Arm) -> str:
         """What a control that was run says to its question."""
         finding = self.finding(control.compared_with, control.name)
-        return f"{control.question} {sentence(finding.verdict())}"
+        said = f"{control.question} {sentence(finding.verdict())}"
+        if finding.mIoU is None or finding.mIoU.half_width is None:
+            return f"{said} That is no answer yet."
+        if not (finding.told_apart if finding.comparison.planned else finding.mIoU.excludes_zero):
+            return f"{said} {control.answers.alike}"
+        return f"{said} {control.answers.better if finding.mIoU.value > 0 else control.answers.worse}"
 
 
 def sentence(text: str) -> str:
     return text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
-def _compare(comparison: Comparison, arms: dict[str, ArmScores]) -> Finding:
+def why_absent(arm: str, left_out: list[LeftOut]) -> str:
+    return "left out" if any(out.arm == arm for out in left_out) else "not run"
+
+
+def _compare(comparison: Comparison, arms: dict[str, ArmScores], left_out: list[LeftOut]) -> Finding:
     pair = comparison.arm.name, comparison.other.name
-    missing = [name for name in pair if name not in arms]
-    if missing:
-        return Finding(comparison, missing=f"{' and '.join(missing)} not run")
+    lacking = [name for name in pair if name not in arms]
+    if lacking:
+        return Finding(comparison, missing=", ".join(f"{name} {why_absent(name, left_out)}" for name in lacking))
     mine, theirs = (arms[name] for name in pair)
     shared, refused = [seed for seed in mine.seeds if seed in theirs.seeds], []
     if not shared:
@@ -422,7 +307,7 @@ def _compare(comparison: Comparison, arms: dict[str, ArmScores]) -> Finding:
     return Finding(comparison, shared, found, refused)
 
 
-def gather(results: list[Result], left_out: list[str]) -> Evidence:
+def gather(results: list[Result], left_out: list[LeftOut]) -> Evidence:
     """Score and compare what ``read_results`` found."""
     taxonomy = results[0].taxonomy
     truth = by_block(results[0].tiles).sum(axis=2)
@@ -432,34 +317,49 @@ def gather(results: list[Result], left_out: list[str]) -> Evidence:
     minority = list(named[0]) if len(named) == 1 else []
     minority_ids = [i for i in present if taxonomy.classes[i] in minority]
     with_last = {result.arm for result in results if result.which == "last"}
-    arms = {arm.name: score_arm(arm, results, taxonomy, present, minority_ids) for arm in ARMS if arm.name in with_last}
+    few = [taxonomy.classes[i] for i in present if (truth[:, i] > 0).sum() < FEW_BLOCKS]
+    arms = {arm.name: score_arm(arm, results, present, minority_ids, few) for arm in ARMS if arm.name in with_last}
 
-    planned = [_compare(comparison, arms) for comparison in PLANNED]
+    planned = [_compare(comparison, arms, left_out) for comparison in PLANNED]
     corrected = holm([finding.mIoU.p if finding.mIoU else None for finding in planned])
     planned = [replace(finding, p_holm=p) for finding, p in zip(planned, corrected, strict=True)]
-    descriptive = [_compare(comparison, arms) for comparison in DESCRIPTIVE]
+    descriptive = [_compare(comparison, arms, left_out) for comparison in DESCRIPTIVE]
 
-    cautions = [f"left out: {reason}" for reason in left_out]
-    refused = [
-        reason for finding in planned + descriptive if finding.comparison.component for reason in finding.refused
-    ]
-    cautions += [f"not compared: {reason}" for reason in dict.fromkeys(refused) if not reason.endswith("not run")]
+    cautions = [f"left out: {out.reason}" for out in left_out]
+    refused = dict.fromkeys(reason for finding in planned + descriptive for reason in finding.refused)
+    cautions += [f"not compared: {reason}" for reason in refused]
     if len(named) > 1:
         cautions.append("results name different minority classes, so that their mean is left out")
-    in_few = [taxonomy.classes[i] for i in present if (truth[:, i] > 0).sum() < FEW_BLOCKS]
-    if in_few:
-        cautions.append(f"{' and '.join(in_few)}: in fewer than {FEW_BLOCKS} blocks of val; intervals say little there")
+    if few:
+        cautions.append(
+            f"{' and '.join(few)}: in fewer than {FEW_BLOCKS} blocks of val, so without an interval; the intervals of "
+            "means that hold it are wide"
+        )
+    cautions += _mixed_devices(arms)
     shared = shared_blocks_note("val", results[0].facts["split_facts"])
     if shared:
         cautions.append(shared)
-    return Evidence(results, arms, planned, descriptive, minority, absent, cautions)
+    return Evidence(results, arms, planned, descriptive, minority, absent, left_out, cautions)
+
+
+def _mixed_devices(arms: dict[str, ArmScores]) -> list[str]:
+    """A sentence for each seed whose arms were trained on different devices, or numbers of threads."""
+    used: dict[int, set[str]] = {}
+    for scores in arms.values():
+        for seed, result in scores.last.items():
+            used.setdefault(seed, set()).add(str(result.run.get("device")))
+    return [
+        f"seed {seed}: arms were trained on {' and '.join(sorted(devices))}, which differ in rounding"
+        for seed, devices in sorted(used.items())
+        if len(devices) > 1
+    ]
 
 
 def gather_from(in_dir: Path, remedy: str) -> Evidence:
     """The evidence that the results under ``in_dir`` give; UserError where there is none."""
     results, left_out = read_results(in_dir, remedy)
     if not any(result.which == "last" for result in results):
-        reasons = "".join(f"\n  {reason}" for reason in left_out)
+        reasons = "".join(f"\n  {out.reason}" for out in left_out)
         raise UserError(f"{in_dir} holds no results of a last.pt.{reasons}\nEvaluate first: {remedy}")
     return gather(results, left_out)
 
@@ -491,8 +391,9 @@ def how_to_read(evidence: Evidence) -> list[str]:
         lines.append(lacking)
     if evidence.has_intervals:
         lines.append(
-            "± and [ ]: 95 % intervals over seeds and spatial blocks together. p: that the true difference in mIoU is "
-            f"0; corrected by Holm for the {len(PLANNED)} planned comparisons, run or not. The rest is descriptive."
+            "± and [ ]: 95 % intervals over seeds and spatial blocks together, each for itself. p: how often a "
+            "difference in mIoU as large as this would come about if there were none in truth; corrected by Holm for "
+            f"the {len(PLANNED)} planned comparisons, run or not. The rest is described, not tested."
         )
     if len({tuple(scores.seeds) for scores in evidence.arms.values()}) > 1:
         lines.append("The arms have different seeds, so that the rank also compares seeds; differences are paired.")

@@ -4,7 +4,7 @@ Confusion matrices are drawn with a known truth: each class has a recall that va
 the arm on a block, and with all of them, on the logit scale; blocks differ in size and in the classes they hold. The
 truth is the mean over seeds of the mIoU on all ground. Prints, for each number of seeds and blocks, how often the 95 %
 interval of mIoU and of a paired difference holds the truth, and how often any planned comparison is significant after
-correction where all arms are alike.
+correction where all arms are alike. Once more for blocks that differ much in what they hold and in how hard they are.
 
     python -m evaluation.simulate_coverage
 """
@@ -74,6 +74,9 @@ class World:
         return by_seed["mIoU"].reshape(repeats, len(gains), 8).mean(axis=(0, 2))
 
 
+WORLDS = {"usual": World(), "uneven": World(of_seed=0.05, of_block=1.0, alike=0.7)}
+
+
 def arm_scores(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(S, B, C, C) → (S,) mIoU and (S, B) mIoU with a block left out."""
     by_seed, without_block = crossed_scores(counts, BIODIVERSITY, FOREGROUND, [])
@@ -111,14 +114,19 @@ def parse_args(argv=None):
 
 def main(argv=None):
     args = parse_args(argv)
-    rng, world = np.random.default_rng(args.seed), World()
-    truth = world.truth(rng, (0, GAIN))
-    rows = []
-    for seeds, blocks in tqdm([(s, b) for s in args.seeds for b in args.blocks], desc="Simulating", unit="line"):
-        found = simulate(world, rng, truth, seeds, blocks, args.trials)
-        rows.append([f"{seeds} seeds", blocks, *(f"{found[name]:.1%}" for name in ("mIoU", "difference", "family"))])
-    print(f"{args.trials} studies a line; true mIoU {truth[0]:.1%}, true difference {truth[1] - truth[0]:.1%}")
-    print(table(["", "blocks", "mIoU covered", "difference covered", "significant where all are alike"], rows))
+    cases = [(name, seeds, blocks) for name in WORLDS for seeds in args.seeds for blocks in args.blocks]
+    rows, truths = [], {}
+    for name, seeds, blocks in tqdm(cases, desc="Simulating", unit="line"):
+        rng = np.random.default_rng([args.seed, list(WORLDS).index(name), seeds, blocks])
+        if name not in truths:
+            truths[name] = WORLDS[name].truth(rng, (0, GAIN))
+        found = simulate(WORLDS[name], rng, truths[name], seeds, blocks, args.trials)
+        rows.append([name, seeds, blocks, *(f"{found[key]:.1%}" for key in ("mIoU", "difference", "family"))])
+    for name, (first, second) in truths.items():
+        print(f"{name} blocks: true mIoU {first:.1%}, true difference {second - first:.1%}")
+    print(f"{args.trials} studies a line\n")
+    header = ["blocks", "seeds", "number", "mIoU covered", "difference covered", "significant where all are alike"]
+    print(table(header, rows))
 
 
 if __name__ == "__main__":

@@ -17,12 +17,37 @@ SETTINGS = {"arch": "unet", "crop_size": 64, "batch_size": 8, "iterations": STEP
 MINORITY = list(BIODIVERSITY.foreground[3:])
 
 
-def recipe_of(arm: str) -> dict:
+def checkpoint_digest(arm: str, seed: int, which: str = "last") -> str:
+    return f"checkpoint of {arm} seed {seed} {which}"
+
+
+def recipe_of(arm: str, seed: int) -> dict:
     """A recipe that differs from that of the arm it is compared with in its one component alone."""
     known = ARM_OF[arm]
-    if known.compared_with is None:
-        return dict.fromkeys(("tiles", "sampler", "cropper", "init", "loss"), "of the first stage")
-    return {**recipe_of(known.compared_with), known.component: f"of {arm}"}
+    recipe = {
+        "tiles": {"folder": "biodiversity_split/train", "digest": "tiles of train"},
+        "sampler": {"kind": "uniform"},
+        "cropper": {"kind": "random"},
+        "init": {"kind": "encoder", "weights": "none"},
+        "loss": {"hard": {"cross_entropy": 1, "dice": 1}},
+    }
+    if known.compared_with:
+        recipe = recipe_of(known.compared_with, seed)
+    match known.component:
+        case "tiles":
+            recipe["tiles"] = {"folder": f"of {arm}", "digest": f"tiles of {arm}"}
+        case "sampler":
+            recipe["sampler"] = {"kind": "weighted", "sha256": f"weights of seed {seed}"}
+        case "cropper":
+            recipe["cropper"] = {"kind": "minority", "p": 0.5}
+        case "init":
+            start = known.starts_from
+            recipe["init"] = {"kind": "stage", "stage": start, "digest": checkpoint_digest(start, seed)}
+        case "loss" if known.question:
+            recipe["loss"]["kd"]["remap"] = arm
+        case "loss":
+            recipe["loss"]["kd"] = {"alpha": 0.3, "temperature": 2.0, "teacher_digest": f"teacher of seed {seed}"}
+    return recipe
 
 
 def drawn_of(taxonomy: Taxonomy) -> dict:
@@ -43,6 +68,8 @@ def write_result(
     steps: int | None = None,
     settings: dict | None = None,
     recipe: dict | None = None,
+    crops: int | None = None,
+    device: str = "CPU, 1 threads",
     **changes,
 ) -> Path:
     """Results of one checkpoint from (B, C, C) counts of its blocks, void first; ``changes`` go to metrics.json."""
@@ -61,7 +88,7 @@ def write_result(
         "cumulative_steps": STEPS * ARM_OF[arm].trainings if steps is None else steps,
         "split": "val",
         "split_digest": "the same tiles",
-        "checkpoint_digest": f"{arm} {seed} {which}",
+        "checkpoint_digest": checkpoint_digest(arm, seed, which),
         **scores,
         "minority_mIoU": mean_iou_of(scores, minority),
         "minority_classes": minority,
@@ -78,7 +105,8 @@ def write_result(
     folder = results_folder(root / VAL / arm / f"seed{seed}", which)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / METRICS, facts)
-    run = {"settings": settings or SETTINGS, "recipe": recipe or recipe_of(arm), "drawn": drawn_of(taxonomy)}
+    run = {"settings": settings or SETTINGS, "recipe": recipe or recipe_of(arm, seed), "drawn": drawn_of(taxonomy)}
+    run |= {"cumulative_crops": 8 * facts["cumulative_steps"] if crops is None else crops, "device": device}
     write_json(folder / RUN_RECORD, run)
     TileConfusions(
         [f"tile{n:04d}" for n in range(len(by_tile))],

@@ -81,7 +81,7 @@ def save_run(root, stage, seed, weights_seed, **changes):
             "val": {"digest": val.digest},
             "command": f"python -m training.train_{stage} --seed {seed} --overwrite",
             "settings": {"lr": 1e-3, "iterations": 20},
-            "recipe": recipe_of(stage),
+            "recipe": recipe_of(stage, seed),
             **changes,
         }
         Checkpoint(folder / name, model.state_dict(), metadata).save()

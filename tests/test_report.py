@@ -25,7 +25,7 @@ from evaluation import aggregate_metrics, build_report, plot_predictions
 from evaluation.page import el, joined
 from evaluation.panels import errors_picture
 from tests.helpers import prepare_root, quiet
-from tests.synthetic_results import VAL, write_result, write_study
+from tests.synthetic_results import VAL, checkpoint_digest, write_result, write_study
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 GAINS = {stage.name: 0.3 * place for place, stage in enumerate(STAGES)}
@@ -94,7 +94,7 @@ def write_predictions(root, arms, *, taxonomy=BIODIVERSITY, width=96, height=80,
             mask = np.maximum(tile.read_mask(), 1)
             wrong = np.arange(width) < width * (place + 1) / (len(arms) + 1)
             preds.append(np.where(wrong, mask % (taxonomy.num_classes - 1) + 1, mask).astype(np.uint8))
-        found.append(plot_predictions.Predicted(ARM_OF[arm], f"{arm} 42 last", preds))
+        found.append(plot_predictions.Predicted(ARM_OF[arm], checkpoint_digest(arm, 42), preds))
     facts = {
         "split": "val",
         "split_digest": "the same tiles",

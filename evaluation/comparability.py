@@ -1,0 +1,212 @@
+"""Results as they lie on disk, and which of them may be compared.
+
+What differs from most other results in anything but what its arm is about is left out, by name and with the reason.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from common.cli import UserError
+from common.files import read_json
+from common.metrics import boundary_score, calibration_score, score
+from common.results import CONFUSIONS, METRICS, RUN_RECORD, WHICH, TileConfusions, results_folder, seed_folders
+from common.stages import ARM_OF
+from common.taxonomy import Taxonomy, taxonomy_from_json
+from common.text import some
+
+OF_ONE_SEED = ("sampler.sha256", "init.digest", "loss.kd.teacher_digest")  # what a recipe takes from its own seed
+
+
+@dataclass(frozen=True)
+class Result:
+    """One checkpoint's result as it lies on disk."""
+
+    arm: str
+    seed: int
+    which: str
+    folder: Path
+    facts: dict
+    tiles: TileConfusions
+    run: dict
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm} seed {self.seed}"
+
+    @cached_property
+    def taxonomy(self) -> Taxonomy:
+        return taxonomy_from_json(self.facts["taxonomy"], self.folder / METRICS)
+
+    @cached_property
+    def scores(self) -> dict:
+        """What ``common.metrics.score`` returns, ``boundary mIoU`` and ``ECE``."""
+        found = score(self.tiles.confusions.sum(axis=0), self.taxonomy)
+        boundary = boundary_score(self.tiles.boundary.sum(axis=0), self.taxonomy, found["classes"])
+        calibration = calibration_score(self.tiles.calibration.sum(axis=0))
+        return {**found, "boundary mIoU": boundary["mIoU"], "ECE": calibration["ECE"]}
+
+    @property
+    def ground(self) -> tuple:
+        """What two results must have in common to be compared at all."""
+        return self.tiles.split_digest, tuple(self.tiles.class_names), tuple(self.tiles.tile_ids)
+
+
+def read_result(folder: Path, arm: str, seed: int, which: str, remedy: str) -> Result:
+    """The result in a folder; UserError where it is damaged, or its files are of different evaluations."""
+    facts = read_json(folder / METRICS, remedy)
+    tiles = TileConfusions.load(folder / CONFUSIONS)
+    run = read_json(folder / RUN_RECORD, remedy)
+    try:
+        here = (facts["stage"], facts["seed"], facts["which"])
+        digests = (facts["split_digest"], facts["checkpoint_digest"])
+        names = taxonomy_from_json(facts["taxonomy"], folder / METRICS).classes
+        facts["cumulative_steps"] + 0, facts["minority_classes"], facts["split_facts"]["blocks"]
+        dict(run["settings"]), dict(run["recipe"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{folder / METRICS} is not of this project. Evaluate again: {remedy}") from None
+    if here != (arm, seed, which):
+        raise UserError(f"{folder / METRICS} is of {here[0]} seed {here[1]} {here[2]}.pt. Evaluate again: {remedy}")
+    if digests != (tiles.split_digest, tiles.checkpoint_digest) or list(names) != tiles.class_names:
+        raise UserError(f"{folder}: {METRICS} and {CONFUSIONS} are of two evaluations. Evaluate again: {remedy}")
+    if facts["split"] != "val":
+        raise UserError(f"{folder / METRICS} is of the {facts['split']} split; arms are compared on val alone.")
+    return Result(arm, seed, which, folder, facts, tiles, run)
+
+
+class LeftOut(NamedTuple):
+    """A result that is not compared with the others, and why."""
+
+    arm: str
+    seed: int
+    reason: str
+
+
+def read_results(in_dir: Path, remedy: str) -> tuple[list[Result], list[LeftOut]]:
+    """Every result under ``in_dir`` that can be compared with most others, and what is left out."""
+    results, left_out = [], []
+    for arm in ARM_OF:
+        for seed, seed_dir in seed_folders(in_dir / arm):
+            for which in WHICH:
+                folder = results_folder(seed_dir, which)
+                if which == "best" and not folder.is_dir():
+                    continue
+                try:
+                    results.append(read_result(folder, arm, seed, which, remedy))
+                except UserError as problem:
+                    left_out.append(LeftOut(arm, seed, str(problem)))
+    foreign = _unlike_most(results, lambda result: result.ground, _other_ground)
+    left_out += [out._replace(reason=f"{out.reason}. Evaluate again: {remedy}") for out in foreign.values()]
+    results = [result for result in results if result.folder not in foreign]
+
+    last = {(result.arm, result.seed): result for result in results if result.which == "last"}
+    unfair: dict[tuple, LeftOut] = {}
+    for find in (_other_settings, _other_budgets, _other_recipes, _other_ancestors):
+        fair = [result for run, result in last.items() if run not in unfair]
+        unfair |= {(out.arm, out.seed): out for out in find(fair, last)}
+    left_out += unfair.values()
+    return [result for result in results if (result.arm, result.seed) not in unfair], left_out
+
+
+def _unlike_most(results: list[Result], key, explain) -> dict[Path, LeftOut]:
+    """By folder, the results whose ``key`` is not the most common one; of equally common ones the earliest counts."""
+    if not results:
+        return {}
+    common, _ = Counter(map(key, results)).most_common(1)[0]
+    most = next(result for result in results if key(result) == common)
+    others = [result for result in results if key(result) != common]
+    return {result.folder: LeftOut(result.arm, result.seed, explain(result, most)) for result in others}
+
+
+def _other_ground(result: Result, most: Result) -> str:
+    if result.ground[0] != most.ground[0]:
+        return f"{result.folder} was scored on other val tiles than most (split digest {result.ground[0][:12]})"
+    what = "classes, or classes in another order," if result.ground[1] != most.ground[1] else "val tiles"
+    return f"{result.folder} was scored on other {what} than most ({some(result.tiles.class_names)})"
+
+
+def _flat(values: dict, prefix: str = "") -> dict[str, str]:
+    """Nested values by dotted path, as text."""
+    found = {}
+    for name, value in values.items():
+        nested = isinstance(value, dict)
+        found |= _flat(value, f"{prefix}{name}.") if nested else {prefix + name: str(value)}
+    return found
+
+
+def _differences(mine: dict, theirs: dict) -> list[str]:
+    return sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
+
+
+def _other_settings(fair: list[Result], _) -> list[LeftOut]:
+    def explain(result, most):
+        mine, theirs = _flat(result.run["settings"]), _flat(most.run["settings"])
+        found = [f"{name} {mine.get(name)} (most: {theirs.get(name)})" for name in _differences(mine, theirs)]
+        return f"{result.name} was trained with {', '.join(found)}"
+
+    return list(_unlike_most(fair, lambda r: tuple(sorted(_flat(r.run["settings"]).items())), explain).values())
+
+
+def _other_budgets(fair: list[Result], _) -> list[LeftOut]:
+    def budget(result):
+        """Steps and crops, those of ancestors included, for each training that the arm is made of."""
+        trainings = ARM_OF[result.arm].trainings
+        return result.facts["cumulative_steps"] / trainings, result.run.get("cumulative_crops", 0) / trainings
+
+    def explain(result, most):
+        trainings = ARM_OF[result.arm].trainings
+        seen = result.facts["cumulative_steps"], result.run.get("cumulative_crops", 0)
+        steps, crops = (round(trainings * value) for value in budget(most))
+        return (
+            f"{result.name} has seen {seen[0]:,} steps and {seen[1]:,} crops with those of its ancestors, where "
+            f"{steps:,} and {crops:,} were expected"
+        )
+
+    return list(_unlike_most(fair, budget, explain).values())
+
+
+def _other_recipes(fair: list[Result], _) -> list[LeftOut]:
+    """Runs whose recipe is not that of the arm's other seeds."""
+
+    def recipe(result):
+        return {path: value for path, value in _flat(result.run["recipe"]).items() if path not in OF_ONE_SEED}
+
+    def explain(result, most):
+        found = ", ".join(_differences(recipe(result), recipe(most)))
+        return f"{result.name} was trained with another {found} than most seeds of its arm"
+
+    found = []
+    for arm in ARM_OF:
+        of_arm = [result for result in fair if result.arm == arm]
+        found += _unlike_most(of_arm, lambda result: tuple(sorted(recipe(result).items())), explain).values()
+    return found
+
+
+def _other_ancestors(fair: list[Result], last: dict[tuple, Result]) -> list[LeftOut]:
+    """Runs that start from a run that is left out, or from another one than was scored."""
+    found = []
+    for result in fair:
+        init = result.run["recipe"].get("init")
+        ancestor = last.get((init.get("stage"), result.seed)) if isinstance(init, dict) else None
+        if ancestor is None:
+            continue
+        if ancestor not in fair:
+            reason = f"{result.name} starts from {ancestor.name}, which is left out"
+        elif ancestor.facts["checkpoint_digest"] != init.get("digest"):
+            reason = f"{result.name} starts from another {ancestor.arm} than the one that is scored here"
+        else:
+            continue
+        found.append(LeftOut(result.arm, result.seed, reason))
+    return found
+
+
+def mixed_changes(result: Result, other: Result, component: str | None) -> str | None:
+    """Why the difference of two runs would mix changes: what differs in their recipes beside ``component``."""
+    differing = _differences(_flat(result.run["recipe"]), _flat(other.run["recipe"]))
+    beside = [path for path in differing if component and path != component and not path.startswith(f"{component}.")]
+    if component is None or (differing and not beside):
+        return None
+    found = f"also in {', '.join(beside)}" if beside else "in nothing"
+    return f"{result.name} differs from {other.arm} {found}, expected {component} alone"
