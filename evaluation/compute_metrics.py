@@ -159,11 +159,11 @@ def metrics_of(checkpoint: Checkpoint, which: str, digest: str, confusions: Tile
     }
 
 
-def heading(metrics: dict) -> str:
-    """One line that says whose scores these are."""
+def heading(metrics: dict, checkpoints: str | None = None) -> str:
+    """One line that says whose scores these are; ``checkpoints`` where they are not of ``which`` alone."""
     arm = ARM_OF[metrics["stage"]]
     title = " ".join([*(["Control:"] if arm.question else ["Stage"]), *arm.title.split()])
-    return f"{title}, seed {metrics['seed']}, {metrics['which']}.pt on {metrics['split']}"
+    return f"{title}, seed {metrics['seed']}, {checkpoints or metrics['which'] + '.pt'} on {metrics['split']}"
 
 
 def describe_confidence(metrics: dict) -> str:
@@ -243,9 +243,9 @@ def report(metrics: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw_figures(folder: Path, metrics: dict, confusions: TileConfusions, setting: Setting) -> None:
+def draw_figures(folder: Path, metrics: dict, title: str, confusions: TileConfusions, setting: Setting) -> None:
     """FIGURES, of one checkpoint."""
-    taxonomy, title = setting.tiles.taxonomy, heading(metrics)
+    taxonomy = setting.tiles.taxonomy
     about = f"{title}\nmIoU {metrics['mIoU']:.1%}, mF1 {metrics['mF1']:.1%}, OA {metrics['OA']:.1%}"
     confidence = f"{title}\nECE {metrics['calibration']['ECE']:.1%}\n{describe_confidence(metrics)}"
     figures = (
@@ -259,13 +259,12 @@ def draw_figures(folder: Path, metrics: dict, confusions: TileConfusions, settin
         save_figure(figure, folder / name)
 
 
-def write_results(folder: Path, metrics: dict, confusions: TileConfusions, setting: Setting) -> None:
-    """The files of one checkpoint, run.json apart."""
+def write_results(folder: Path, metrics: dict, confusions: TileConfusions) -> None:
+    """The files of one checkpoint, figures and run.json apart."""
     folder.mkdir(exist_ok=True)
     write_json(folder / METRICS, metrics)
     (folder / REPORT).write_text(report(metrics), encoding="utf-8")
     confusions.save(folder / CONFUSIONS)
-    draw_figures(folder, metrics, confusions, setting)
 
 
 def copy_run_record(source: Path, target: Path, metadata: dict) -> None:
@@ -345,13 +344,21 @@ def score_run(stage: str, seed: int, args, setting: Setting, bar) -> tuple[dict[
 
     done: dict[str, dict] = {}
     counted: dict[str, TileConfusions] = {}
+    alike = len(set(digests.values())) < len(digests)  # best.pt is often last.pt
     with new_folder(target, args.overwrite or target.exists(), marker=RUN_RECORD) as folder:
         for which, (checkpoint, model) in usable.items():
             digest = digests[which]
-            if digest not in counted:  # best.pt is often last.pt
+            known = digest in counted
+            if not known:
                 counted[digest] = evaluate(checkpoint, model, digest, setting)
             done[which] = metrics_of(checkpoint, which, digest, counted[digest], setting)
-            write_results(results_folder(folder, which), done[which], counted[digest], setting)
+            write_results(results_folder(folder, which), done[which], counted[digest])
+            if known:
+                for name in FIGURES:
+                    shutil.copyfile(folder / name, results_folder(folder, which) / name)
+            else:
+                title = heading(done[which], "last.pt and best.pt" if alike else None)
+                draw_figures(results_folder(folder, which), done[which], title, counted[digest], setting)
             copy_run_record(source, results_folder(folder, which), checkpoint.metadata)
             bar.update()
         if "last" not in usable:
@@ -469,7 +476,8 @@ def evaluate_test(args) -> None:
         "reason": args.reason,
     }
     with new_folder(target, args.overwrite, marker=RUN_RECORD) as folder:
-        write_results(folder, metrics, confusions, setting)
+        write_results(folder, metrics, confusions)
+        draw_figures(folder, metrics, heading(metrics), confusions, setting)
         copy_run_record(source, folder, checkpoint.metadata)
         if not same:
             append_log(log, entry)  # before anyone can read a score
