@@ -107,8 +107,7 @@ class Comparison(NamedTuple):
     @property
     def unequal(self) -> str | None:
         """A remark where the two have not seen the same number of steps, as is known of them beforehand."""
-        words = {(2, 1): "twice the steps", (1, 2): "half the steps"}
-        return words.get((self.arm.trainings, self.other.trainings))
+        return "twice the steps" if self.arm.trainings == 2 * self.other.trainings else None
 
 
 def _comparison(arm: str, other: str, component: str | None, *, planned: bool = False) -> Comparison:

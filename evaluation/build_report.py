@@ -7,7 +7,6 @@ with the command that makes it.
     python -m evaluation.build_report
 """
 
-import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 
 from common.cli import Parser, UserError, command_for, run
 from common.files import MANIFEST, read_json, write_text
-from common.results import METRICS, seed_folders, shared_blocks_note
+from common.results import METRICS, read_test_log, seed_folders, shared_blocks_note
 from common.stages import ARM_OF, CONTROLS, FINAL_STAGE, STAGES, training_command
 from common.taxonomy import Taxonomy
 from common.text import warn
@@ -556,19 +555,6 @@ def controls(evidence: Evidence, args) -> list:
     return parts
 
 
-def read_log(path: Path) -> list[dict]:
-    """The uses of the test split, oldest first."""
-    if not path.is_file():
-        return []
-    try:
-        entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        for entry in entries:
-            entry["time"], entry["seed"], entry["checkpoint_digest"], entry["metrics"]["mIoU"], entry["command"]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is damaged: it records how often the test split was used. Restore it.") from None
-    return entries
-
-
 def scores_on_test(seed: int, folder: Path, evidence: Evidence) -> Html:
     facts = read_json(folder / METRICS, "python -m evaluation.compute_metrics --split test")
     try:
@@ -617,7 +603,7 @@ def scores_on_test(seed: int, folder: Path, evidence: Evidence) -> Html:
 def on_test(evidence: Evidence, args) -> list:
     """The final stage on test, apart from the ranking, and how often test was used."""
     folders = [(s, f) for s, f in seed_folders(args.test_dir / FINAL_STAGE) if (f / METRICS).is_file()]
-    entries = read_log(args.test_dir / "test_log.jsonl")
+    entries = read_test_log(args.test_dir / "test_log.jsonl")
     command = command_for("evaluation.compute_metrics", args) + " --split test"
     if not folders and not entries:
         return [missing("The test split was not used yet", command)]

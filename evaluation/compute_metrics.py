@@ -38,6 +38,7 @@ from common.results import (
     TileConfusions,
     describe_split,
     read_minority,
+    read_test_log,
     results_folder,
     seed_folders,
     shared_blocks_note,
@@ -398,22 +399,6 @@ def evaluate_val(args) -> None:
         raise UserError(f"{count}, the others were:\n" + "\n".join(f"  {failure}" for failure in failures))
 
 
-def read_log(path: Path) -> list[dict]:
-    """The entries of the test log, oldest first."""
-    if not path.exists():
-        return []
-    try:
-        entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        for entry in entries:
-            entry["checkpoint_digest"], entry["split_digest"]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{path} is damaged: a line of it is not an entry that this script wrote. It records how often the test "
-            "split was used; restore it from a copy."
-        ) from None
-    return entries
-
-
 def append_log(path: Path, entry: dict) -> None:
     """Add a line to the test log and see it on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -447,7 +432,7 @@ def evaluate_test(args) -> None:
     open_to_score(source / "last.pt", FINAL_STAGE, args.seed, val, command)  # of a finished run, under this split
     checkpoint, model = open_to_score(source / "best.pt", FINAL_STAGE, args.seed, setting.tiles, command)
     digest = checkpoint.digest
-    entries = read_log(log)
+    entries = read_test_log(log)
     same = [e for e in entries if (e["checkpoint_digest"], e["split_digest"]) == (digest, setting.tiles.digest)]
     if same and (target / METRICS).exists():
         print(f"Evaluated before; nothing was computed.\n{describe_use(same[-1])}\n  {log}")

@@ -70,7 +70,9 @@ class World:
     def truth(self, rng: np.random.Generator, gains, repeats: int = 100) -> np.ndarray:
         """(A,) mIoU that many seeds have on all ground."""
         found = [self.draw(rng, gains, 8, 1500).sum(axis=2) for _ in range(repeats)]
-        by_seed, _ = crossed_scores(np.stack(found)[:, :, :, None].reshape(-1, 1, 6, 6), BIODIVERSITY, FOREGROUND, [])
+        by_seed, _ = crossed_scores(
+            np.concatenate(found).reshape(-1, 1, *found[0].shape[-2:]), BIODIVERSITY, FOREGROUND, []
+        )
         return by_seed["mIoU"].reshape(repeats, len(gains), 8).mean(axis=(0, 2))
 
 

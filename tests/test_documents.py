@@ -4,6 +4,8 @@ import importlib
 import itertools
 import re
 import shlex
+import shutil
+import subprocess
 
 import pytest
 
@@ -100,3 +102,11 @@ def test_files_that_a_document_links_to_exist_and_nothing_is_left_to_fill_in(doc
     assert "PUT_" not in text
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("target", ["demo", "evidence"])
+def test_make_ends_by_naming_the_report(target):
+    said = subprocess.run(["make", "-n", target], cwd=reproduce.REPOSITORY, capture_output=True, text=True, check=True)
+    assert "demo/evaluation/evaluation_results/val/report.html" in said.stdout.splitlines()[-1]
+    assert "reproduce.py --root 'demo' --preset demo" in said.stdout

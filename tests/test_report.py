@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import json
 import os
 import re
@@ -122,7 +123,7 @@ def report_of(root, *flags) -> Page:
     assert all(a.get("alt") for a in page.all("img"))
     levels = [int(name[1]) for name, _ in page.elements if re.fullmatch("h[1-6]", name)]
     assert levels[0] == 1 and levels.count(1) == 1
-    assert all(below <= above + 1 for above, below in zip(levels, levels[1:], strict=False))
+    assert all(below <= above + 1 for above, below in itertools.pairwise(levels))
     tables = len(page.all("table"))
     assert len(page.all("caption")) == tables
     assert all(a.get("scope") in ("col", "row", "colgroup") for a in page.all("th"))
@@ -151,7 +152,8 @@ def write_test_result(root) -> None:
     folder.mkdir(parents=True)
     facts = read_json(root / VAL / STAGES[-1].name / "seed42" / METRICS, "")
     write_json(folder / METRICS, facts | {"split": "test", "which": "best"})
-    use = {"time": "2030-01-02T03:04:05+00:00", "seed": 42, "checkpoint_digest": "a" * 64, "reason": None}
+    use = {"time": "2030-01-02T03:04:05+00:00", "seed": 42, "checkpoint_digest": "a" * 64}
+    use |= {"split_digest": "b" * 64, "reason": None}
     use |= {"metrics": {"mIoU": 0.5, "mF1": 0.6, "OA": 0.7}, "command": "python -m evaluation.compute_metrics"}
     (folder.parent.parent / "test_log.jsonl").write_text(json.dumps(use) + "\n", "utf-8")
 
