@@ -107,6 +107,7 @@ def test_files_that_a_document_links_to_exist_and_nothing_is_left_to_fill_in(doc
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 @pytest.mark.parametrize("target", ["demo", "evidence"])
 def test_make_ends_by_naming_the_report(target):
-    said = subprocess.run(["make", "-n", target], cwd=reproduce.REPOSITORY, capture_output=True, text=True, check=True)
+    command = ["make", "--no-print-directory", "-n", target]  # which a make that runs the tests would have printed
+    said = subprocess.run(command, cwd=reproduce.REPOSITORY, capture_output=True, text=True, check=True)
     assert "demo/evaluation/evaluation_results/val/report.html" in said.stdout.splitlines()[-1]
     assert "reproduce.py --root 'demo' --preset demo" in said.stdout
