@@ -57,14 +57,13 @@ class MinorityCrop(RandomCrop):
         row, column, side = super().window(mask, rng, scale)
         if rng.random() >= self.p:
             return row, column, side
-        present = np.bincount(mask.ravel(), minlength=256)[self.classes] > 0
+        present = np.array([np.any(mask == label) for label in self.classes])
         if not present.any():
             return row, column, side
         chances = present / np.sqrt(self.shares)
         wanted = rng.choice(self.classes, p=chances / chances.sum())
-        rows, columns = np.nonzero(mask == wanted)
-        pick = rng.integers(len(rows))
-        pixel = np.array([rows[pick], columns[pick]])
+        places = np.flatnonzero(mask == wanted)
+        pixel = np.array(np.unravel_index(places[rng.integers(len(places))], mask.shape))
         lowest = np.maximum(pixel - side + 1, 0)
         highest = np.minimum(pixel, np.array(mask.shape) - side)
         return (*_corner(rng.random(2), lowest, highest), side)

@@ -20,11 +20,10 @@ import numpy as np
 import segmentation_models_pytorch as smp
 import torch
 import torchvision
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from common.cli import UserError, command_for
-from common.datasets import STRIDE, CropDataset, StepSampler, loader_options, network_input
+from common.datasets import STRIDE, CropDataset, StepSampler, crop_loader, network_input
 from common.device import Processes, autocast, cuda_problem, resolve_device
 from common.files import write_json
 from common.history import history_row, plot_history, validation_line, write_history
@@ -120,7 +119,7 @@ def fit(recipe: Recipe, val: TileSet, args) -> None:
 
     torch.manual_seed(args.seed)
     model = recipe.init.build(args.arch, args.encoder, taxonomy).to(device)
-    optimizer = _optimizer(model, args)
+    optimizer = make_optimizer(model, args)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _lr_factor(step, args))
     drawn = Drawn(len(recipe.tiles), taxonomy.num_classes, device)
     history: list[dict] = []
@@ -139,10 +138,11 @@ def fit(recipe: Recipe, val: TileSet, args) -> None:
     loss = recipe.loss.to(device)
 
     start = resumed.metadata["step"] if resumed else 0
-    loader = DataLoader(
+    loader = crop_loader(
         CropDataset(recipe.tiles, draws, recipe.cropper, args.seed),
-        batch_sampler=StepSampler(start, args.iterations, args.batch_size, processes.rank, processes.world),
-        **loader_options(args.workers, device),
+        StepSampler(start, args.iterations, args.batch_size, processes.rank, processes.world),
+        args.workers,
+        device,
     )
     meter = _LossMeter(processes, device)
     if resumed is not None:
@@ -349,7 +349,7 @@ def _device(args) -> torch.device:
     return device
 
 
-def _optimizer(model, args) -> torch.optim.Optimizer:
+def make_optimizer(model, args) -> torch.optim.Optimizer:
     encoder = list(model.encoder.parameters())
     ids = {id(parameter) for parameter in encoder}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in ids]

@@ -26,6 +26,7 @@ from common.taxonomy import IGNORE_INDEX, Taxonomy, taxonomy_from_json
 
 METRES_PER_DEGREE = 111_320.0  # of latitude, on the WGS 84 sphere
 DAMAGED = "Restore it from its source, or run the step that wrote its folder again with --overwrite."
+STRIP_ROWS = 128  # of a written image: few strips are read faster than many, and a window needs only those it meets
 TILE_SUFFIXES = (".tif", ".tiff", ".png")
 
 
@@ -46,7 +47,8 @@ def read_image(path: Path, window: tuple[int, int, int] | None = None) -> np.nda
         UserError: the file is missing or damaged.
     """
     try:
-        with open_raster(path) as src:
+        # Without that option GDAL lists the folder each time, in search of sidecar files, which tile sets have none of.
+        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), open_raster(path) as src:
             if window is None:
                 return src.read()
             row, column, side = window
@@ -56,7 +58,10 @@ def read_image(path: Path, window: tuple[int, int, int] | None = None) -> np.nda
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """(H, W) uint8 class ids; UserError where the file is missing or damaged."""
+    """(H, W) uint8 class ids; UserError where the file is missing or damaged.
+
+    GDAL would be a third quicker, but reads what is missing of a truncated PNG as 0.
+    """
     try:
         with Image.open(path) as image:
             return np.array(image)
@@ -64,11 +69,20 @@ def read_mask(path: Path) -> np.ndarray:
         raise UserError(f"{path}: cannot be read as PNG ({error}). {DAMAGED}") from None
 
 
+def class_pixels(mask: np.ndarray, num_classes: int) -> np.ndarray:
+    """(C,) int64 pixels of each class of a uint8 mask of any shape; larger ids are counted nowhere.
+
+    One comparison a class takes a quarter of the time of numpy.bincount, which widens the ids first.
+    """
+    return np.array([np.count_nonzero(mask == label) for label in range(num_classes)])
+
+
 def write_image(path: Path, image: np.ndarray, *, crs=None, transform=None) -> None:
     """Write a (3, H, W) uint8 image as a GeoTIFF without compression, so that windows of it are quick to read."""
     _, height, width = image.shape
-    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "height": height, "width": width}
-    with open_raster(path, "w", **profile, crs=crs, transform=transform, photometric="RGB", interleave="pixel") as dst:
+    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "height": height, "width": width, "photometric": "RGB"}
+    layout = {"interleave": "band", "blockysize": min(STRIP_ROWS, height)}
+    with open_raster(path, "w", **profile, **layout, crs=crs, transform=transform) as dst:
         dst.write(image)
 
 
@@ -142,7 +156,7 @@ def describe_tile(
         "content_sha256": hashlib.sha256(np.ascontiguousarray(image)).hexdigest(),
         "height": mask.shape[0],
         "width": mask.shape[1],
-        "pixels": np.bincount(mask.ravel(), minlength=num_classes).tolist(),
+        "pixels": class_pixels(mask, num_classes).tolist(),
         "block": None,
         **place_on_earth,
     }

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from common.croppers import RandomCrop
 from common.datasets import Augmentation, CropDataset, StepSampler, WholeTiles, network_input, resize, tile_loader
@@ -21,14 +22,14 @@ def crops(tiles) -> CropDataset:
 
 
 def test_a_crop_depends_on_its_position_alone(crops):
-    first, again, other = crops[17], crops[17], crops[18]
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(first["image"], other["image"])
+    alone, batch = crops[[17]], crops[[16, 17, 18]]
+    assert all(torch.equal(alone[name][0], batch[name][1]) for name in alone)
+    assert not torch.equal(batch["image"][1], batch["image"][2])
 
 
 def test_image_and_mask_of_a_crop_show_the_same_ground(crops, tiles):
     """Every pixel of an unscaled crop is found in its tile with the colour and the class it has in the crop."""
-    crop = crops[3]
+    crop = {name: tensor[0] for name, tensor in crops[[3]].items()}
     tile = tiles.tiles[int(crop["tile"])]
     image, mask = tile.read_image(), tile.read_mask()
     scale = Augmentation.draw(stream(42, 3, AUGMENTATION_STREAM)).scale
@@ -67,6 +68,14 @@ def test_resizing_a_mask_makes_no_new_class():
     assert resized.shape == (32, 32) and set(np.unique(resized)) == {1, 5}
 
 
+def test_resizing_an_image_gives_the_pixels_of_pillow():
+    image = np.random.default_rng(0).integers(0, 256, (3, 50, 50), np.uint8)
+    for side in (32, 64):
+        wanted = Image.fromarray(image.transpose(1, 2, 0)).resize((side, side), Image.Resampling.BILINEAR)
+        resized, _ = resize(image, image[0], side)
+        assert np.abs(resized.transpose(1, 2, 0).astype(int) - np.asarray(wanted)).max() <= 1
+
+
 def test_neutral_brightness_and_contrast_change_nothing():
     images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     assert torch.allclose(network_input(images, torch.ones(2, 2)), network_input(images), atol=1e-5)
@@ -84,10 +93,11 @@ def test_training_and_evaluation_read_a_tile_as_the_same_tensor(tiles):
             return 0, 0, self.size
 
     position = next(n for n in range(1000) if Augmentation.draw(stream(0, n, AUGMENTATION_STREAM)).orientation == 0)
-    training = CropDataset(tiles, TileDraws(tiles, UniformTiles(), 0), WholeWindow(64), 0)[position]
+    training = CropDataset(tiles, TileDraws(tiles, UniformTiles(), 0), WholeWindow(64), 0)[[position]]
     evaluation = WholeTiles(tiles.tiles)[int(training["tile"])]
-    assert torch.equal(training["image"], evaluation["image"]) and torch.equal(training["mask"], evaluation["mask"])
-    assert torch.equal(network_input(training["image"][None]), network_input(evaluation["image"][None]))
+    image, mask = (evaluation[name][None] for name in ("image", "mask"))
+    assert torch.equal(training["image"], image) and torch.equal(training["mask"], mask)
+    assert torch.equal(network_input(training["image"]), network_input(image))
 
 
 def test_the_draws_of_several_processes_together_are_those_of_one():

@@ -1,0 +1,59 @@
+"""Item 1: augmented crops against plain reading of the same files, in one process."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import torch
+from PIL import Image
+
+from common.croppers import MinorityCrop, RandomCrop
+from common.datasets import CropDataset, StepSampler, crop_loader, network_input
+from common.samplers import TileDraws, UniformTiles
+from common.tiles import TileSet
+from tests.benchmarks.generated import SIDE, write_tile_set
+from tests.benchmarks.measuring import Figure, alternate, at_least
+
+TILES, BATCH, BATCHES, ROUNDS = 200, 8, 20, 5
+
+
+def measure() -> list[Figure]:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "train"
+        write_tile_set(path, TILES, split="train", distinct=TILES)
+        tiles = TileSet.open(path, "")
+        draws = TileDraws(tiles, UniformTiles(), seed=0)
+
+        def plain():
+            for position in range(BATCH * BATCHES):
+                tile = tiles.tiles[draws(position)]
+                with rasterio.open(tile.image_path) as src:
+                    src.read()
+                with Image.open(tile.mask_path) as image:
+                    np.array(image)
+
+        def crops(cropper, prepare: bool):
+            data = CropDataset(tiles, draws, cropper, seed=0)
+            for batch in crop_loader(data, StepSampler(0, BATCHES, BATCH), 0, torch.device("cpu")):
+                if prepare:
+                    network_input(batch["image"], batch["photometric"])
+
+        minority = tiles.taxonomy.num_classes - 1
+        plain_s, whole_s, whole_ready_s, random_s, minority_s = alternate(
+            ROUNDS,
+            plain,
+            lambda: crops(RandomCrop(SIDE), prepare=False),
+            lambda: crops(RandomCrop(SIDE), prepare=True),
+            lambda: crops(RandomCrop(SIDE // 2), prepare=False),
+            lambda: crops(MinorityCrop(SIDE // 2, [minority - 1, minority]), prepare=False),
+        )
+    done = BATCH * BATCHES * ROUNDS
+    rates = f"{done / whole_s:.0f} crops/s, plain reading {done / plain_s:.0f} tiles/s"
+    return [
+        at_least("1", "crops of 512 px : plain reading", plain_s / whole_s, 0.5, detail=rates),
+        Figure("1", "the same, standardised on the CPU", plain_s / whole_ready_s, "", detail="on a GPU it does that"),
+        at_least("1", "minority crop : random crop, 256 px", random_s / minority_s, 0.8),
+        Figure("1", "crops of 256 px : plain reading of 512 px", plain_s / random_s, ""),
+    ]

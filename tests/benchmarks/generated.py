@@ -1,0 +1,101 @@
+"""Generated tiles at the real sizes, made quickly: cut at random places from one large scene."""
+
+import argparse
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rasterio.transform import from_origin
+
+from common.files import place
+from common.taxonomy import BIODIVERSITY, OPENEARTHMAP, Taxonomy
+from common.tiles import describe_tile, new_tile_set, open_raster, write_image, write_mask
+
+SIDE, OEM_SIDE = 512, 1000  # pixels
+SCENE = 3072
+PLACE = {"crs": None, "bounds": None, "gsd": None}
+
+
+def scene(num_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(SCENE, SCENE) uint8 class ids in patches of many sizes, some rare, and a (3, SCENE, SCENE) uint8 image of them.
+    """
+    rng = np.random.default_rng(seed)
+    best = np.full((SCENE, SCENE), -np.inf, np.float32)
+    ids = np.zeros((SCENE, SCENE), np.uint8)
+    for label in range(num_classes):
+        score = np.full((SCENE, SCENE), -0.12 * label, np.float32)
+        for cells, weight in ((SCENE // 160, 1.0), (SCENE // 20, 0.5)):
+            noise = Image.fromarray(rng.standard_normal((cells, cells), np.float32))
+            score += weight * np.asarray(noise.resize((SCENE, SCENE), Image.Resampling.BICUBIC))
+        ids[score > best] = label
+        np.maximum(best, score, out=best)
+    palette = rng.integers(40, 216, (num_classes, 3)).astype(np.uint8)
+    image = np.moveaxis(palette[ids], -1, 0) + rng.integers(0, 40, (3, SCENE, SCENE), np.uint8)
+    return ids, image
+
+
+def cuts(count: int, side: int, seed: int):
+    """Yield ``count`` slices of side x side pixels of a scene."""
+    for top, left in np.random.default_rng(seed).integers(0, SCENE - side, (count, 2)):
+        yield slice(top, top + side), slice(left, left + side)
+
+
+def _write_tif(path: Path, pixels: np.ndarray, left: float, top: float, **profile) -> None:
+    bands, height, width = pixels.shape
+    grid = {"crs": "EPSG:32633", "transform": from_origin(left, top, 0.5, 0.5)}
+    shape = {"count": bands, "height": height, "width": width, "dtype": pixels.dtype}
+    with open_raster(path, "w", driver="GTiff", **shape, **grid, **profile) as dst:
+        dst.write(pixels)
+
+
+def write_biodiversity_raw(root: Path, count: int, seed: int = 0) -> None:
+    """Touching tiles of four float32 bands, like the real ones, under ROOT/data/biodiversity_raw."""
+    folder = root / "data/biodiversity_raw"
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    ids, image = scene(BIODIVERSITY.num_classes, seed)
+    reflectance = np.concatenate([image, image[:1]]).astype(np.float32) / 1000
+    for i, cut in enumerate(cuts(count, SIDE, seed)):
+        row, column = divmod(i, 48)
+        left, top = 500_000 + column * SIDE * 0.5, 5_000_000 - row * SIDE * 0.5
+        _write_tif(folder / f"images/tile_{i:05d}.tif", reflectance[:, *cut], left, top, interleave="pixel")
+        write_mask(folder / f"masks/tile_{i:05d}.png", ids[cut])
+
+
+def write_oem_raw(root: Path, count: int, seed: int = 1) -> None:
+    """OpenEarthMap tiles in regions of fifty, under ROOT where filter_oem_rural looks for them."""
+    folder = root / "data/openearthmap_raw/OpenEarthMap/OpenEarthMap_wo_xBD"
+    ids, image = scene(OPENEARTHMAP.num_classes, seed)
+    for i, cut in enumerate(cuts(count, OEM_SIDE, seed)):
+        region, number = divmod(i, 50)
+        here = folder / f"region{region:02d}"
+        for name in ("images", "labels"):
+            (here / name).mkdir(parents=True, exist_ok=True)
+        left, top = 300_000 + region * 20_000 + number % 7 * OEM_SIDE, 4_000_000 - number // 7 * OEM_SIDE
+        _write_tif(here / f"images/region{region:02d}_{number}.tif", image[:, *cut], left, top, interleave="pixel")
+        _write_tif(here / f"labels/region{region:02d}_{number}.tif", ids[cut][None], left, top)
+
+
+def write_tile_set(
+    path: Path, count: int, *, split: str, distinct: int = 64, taxonomy: Taxonomy = BIODIVERSITY, seed: int = 0
+) -> None:
+    """A tile set of ``count`` tiles of SIDE pixels; from ``distinct`` on they are links to the files of the first.
+
+    Each has a content hash of its own in the manifest, so that none counts as the image of another.
+    """
+    args = argparse.Namespace(command="generated", overwrite=False, mode="link")
+    ids, image = scene(taxonomy.num_classes, seed)
+    with new_tile_set(path, args, taxonomy=taxonomy, split=split) as out:
+        entries, files = [], []
+        for i, cut in enumerate(cuts(min(count, distinct), SIDE, seed)):
+            files.append(out.claim(f"{split}_{i:05d}"))
+            write_image(files[i][0], image[:, *cut])
+            write_mask(files[i][1], ids[cut])
+            entries.append(describe_tile(image[:, *cut], ids[cut], *files[i], PLACE, taxonomy.num_classes))
+            out.record(f"{split}_{i:05d}", entries[i])
+        for i in range(distinct, count):
+            for source, target in zip(files[i % distinct], out.claim(f"{split}_{i:05d}"), strict=True):
+                place(source, target, "link")
+            content = hashlib.sha256(f"{seed} {i}".encode()).hexdigest()
+            out.record(f"{split}_{i:05d}", {**entries[i % distinct], "content_sha256": content})

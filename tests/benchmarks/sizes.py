@@ -1,0 +1,89 @@
+"""Items 4 and 6: memory and time of training and evaluation with 200, 2 000 and 20 000 tiles."""
+
+import argparse
+import contextlib
+import io
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from common.inference import tile_counts
+from common.samplers import write_difficulty
+from common.tiles import TileSet
+from data_prep import analyze_class_distribution
+from tests.benchmarks.generated import write_tile_set
+from tests.benchmarks.measuring import Figure, at_most, run_module
+
+STEPS, TURNS = 40, 2
+
+
+def prepare(root: Path, count: int) -> None:
+    """A root in which stage 4 can be trained on ``count`` tiles."""
+    split = root / "data/biodiversity_split"
+    write_tile_set(split / "train_rep", count, split="train")
+    write_tile_set(split / "val", 8, split="val", seed=1)
+    ids = TileSet.open(split / "train_rep", "").ids
+    rows = [(tile_id, 1, "1", "0.5", str(1 + i % 3)) for i, tile_id in enumerate(ids)]
+    write_difficulty(root / "artifacts/seed42/tile_difficulty.tsv", rows)
+    with contextlib.redirect_stdout(io.StringIO()):
+        analyze_class_distribution.main(["--root", str(root), "--train-dir", str(split / "train_rep")])
+
+
+def train(root: Path) -> dict[str, float]:
+    flags = ("--preset", "laptop", "--device", "cpu", "--iterations", STEPS, "--val-every", STEPS, "--overwrite")
+    ended = run_module("training.train_stage4_minority_crop", "--root", root, *flags)
+    run = json.loads((root / "model_weights/biodiversity/stage4_minority_crop/seed42/run.json").read_text())
+    return {
+        "start": ended.seconds - sum(run["seconds"].values()),
+        "step": run["seconds"]["training"] / STEPS,
+        "peak": ended.peak_mib,
+    }
+
+
+def measure() -> list[Figure]:
+    with tempfile.TemporaryDirectory() as folder:
+        runs = {}
+        for count in (200, 2_000, 20_000):
+            prepare(Path(folder) / str(count), count)
+            runs[count] = []
+        for _ in range(TURNS):
+            for count, found in runs.items():
+                found.append(train(Path(folder) / str(count)))
+        trained = {n: {key: min(run[key] for run in found) for key in found[0]} for n, found in runs.items()}
+        scored = {
+            n: run_module(
+                "tests.benchmarks.sizes", "--score", Path(folder) / f"{n}/data/biodiversity_split/train_rep"
+            ).peak_mib
+            for n in (200, 2_000)
+        }
+    small, middle, large = trained.values()
+    steps = f"{small['step']:.3f}, {middle['step']:.3f} and {large['step']:.3f} s a step"
+    starts = f"{small['start']:.1f} and {large['start']:.1f} s"
+    return [
+        at_most(
+            *("4", "memory of training, 2 000 tiles : 200", 100 * (middle["peak"] / small["peak"] - 1), 5, "% more"),
+            f"{small['peak']:.0f} and {middle['peak']:.0f} MiB; with 20 000 {large['peak']:.0f} MiB",
+        ),
+        at_most(
+            *("4", "memory of evaluation, 2 000 tiles : 200", 100 * (scored[2_000] / scored[200] - 1), 5, "% more"),
+            f"{scored[200]:.0f} and {scored[2_000]:.0f} MiB, a network of one layer",
+        ),
+        at_most("6", "time of a step, 20 000 tiles : 200", large["step"] / small["step"], 1.05, detail=steps),
+        at_most("6", "start with 20 000 tiles, beyond that with 200", large["start"] - small["start"], 5, "s", starts),
+    ]
+
+
+def score(path: Path) -> None:
+    """Count what a network of one layer predicts on the tiles of ``path``, as evaluation does."""
+    tiles = TileSet.open(path, "")
+    model = torch.nn.Conv2d(3, tiles.taxonomy.num_classes, 1)
+    tile_counts(model, tiles.tiles, tiles.taxonomy.num_classes, device=torch.device("cpu"), workers=1)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--score", type=Path, required=True, help="tile set, for the measurement of evaluation")
+    score(parser.parse_args(sys.argv[1:]).score)
