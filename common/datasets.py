@@ -22,7 +22,7 @@ CONTRAST = 0.2
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 STRIDE = 32  # height and width that an encoder with five halvings accepts are multiples of it
-PIXELS_PER_BATCH = 8 * 512 * 512
+PIXELS_PER_BATCH = {"cpu": 512 * 512, "cuda": 8 * 512 * 512}  # of whole tiles; on a CPU more take memory, not less time
 
 
 @dataclass(frozen=True)
@@ -188,12 +188,16 @@ class WholeTiles(Dataset):
 
 
 def tile_loader(tiles: list, workers: int, device: torch.device) -> DataLoader:
-    """Batches of whole tiles of one size each, as many as PIXELS_PER_BATCH allows."""
+    """Batches of whole tiles of one size each, as many as PIXELS_PER_BATCH allows.
+
+    On the CPU there are no workers: reading takes a hundredth of the network's time, and its cores.
+    """
     by_size: dict[tuple[int, int], list[int]] = {}
     for index, tile in enumerate(tiles):
         by_size.setdefault((tile.entry["height"], tile.entry["width"]), []).append(index)
     batches = []
     for (height, width), members in by_size.items():
-        count = max(1, PIXELS_PER_BATCH // (height * width))
+        count = max(1, PIXELS_PER_BATCH[device.type] // (height * width))
         batches += [members[i : i + count] for i in range(0, len(members), count)]
+    workers = workers if device.type == "cuda" else 0
     return DataLoader(WholeTiles(tiles), batch_sampler=batches, **_loader_options(workers, device))

@@ -1,5 +1,7 @@
 """Where a model runs, in what precision, and the few things that several processes of one run share."""
 
+import ctypes
+import functools
 import os
 
 import torch
@@ -8,6 +10,10 @@ from timm.layers import convert_sync_batchnorm
 from torch.nn.parallel import DistributedDataParallel
 
 from common.cli import UserError
+
+
+# Of glibc's malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def cuda_problem() -> str | None:
@@ -30,14 +36,26 @@ def cuda_problem() -> str | None:
 
 def resolve_device(choice: str) -> torch.device:
     """auto, cpu or cuda → the device; UserError where cuda is asked for and cannot be used."""
-    if choice == "cpu":
-        return torch.device("cpu")
-    problem = cuda_problem()
-    if problem is None:
+    problem = None if choice == "cpu" else cuda_problem()
+    if choice != "cpu" and problem is None:
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     if choice == "cuda":
         raise UserError(f"--device cuda: {problem}. Without a GPU: --device cpu")
+    _keep_freed_memory()
     return torch.device("cpu")
+
+
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Have glibc keep the memory of tensors that are gone, for the next ones.
+
+    It would give large pieces back to the system, which hands them out again page by page, filled with zeros: a third
+    of the time of a forward pass on whole tiles, a tenth of a training step.
+    """
+    malloc = ctypes.CDLL(None) if os.name == "posix" else None
+    if hasattr(malloc, "mallopt"):
+        malloc.mallopt(M_MMAP_MAX, 0)
+        malloc.mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def autocast(device: torch.device):
