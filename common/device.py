@@ -11,7 +11,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common.cli import UserError
 
-
 # Of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
@@ -98,6 +97,14 @@ class Processes:
         # Some encoders have layers that a segmentation network does not use.
         ids = [device.index] if device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=ids, find_unused_parameters=True)
+
+    def take_buffers_of_main(self, model: torch.nn.Module) -> None:
+        """Give all processes the running batch statistics of the one that writes.
+
+        Without synchronised normalisation, as on the CPU, each has followed its own crops.
+        """
+        for buffer in model.buffers() if self.world > 1 else ():
+            dist.broadcast(buffer, 0)
 
     def close(self) -> None:
         """Wait for the process that still writes, and part."""

@@ -369,6 +369,7 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
 
 
 def _validate(model, val: TileSet, processes: Processes, device, workers: int) -> dict:
+    processes.take_buffers_of_main(model)
     share = val.tiles[processes.rank :: processes.world]
     num_classes = val.taxonomy.num_classes
     confusions = tile_confusions(

@@ -13,7 +13,7 @@ from rasterio.errors import RasterioError
 
 from common.cli import UserError, positive_int
 from common.taxonomy import IGNORE_INDEX, Taxonomy
-from common.tiles import georeference, open_raster
+from common.tiles import class_pixels, georeference, open_raster
 
 IMAGE_SUFFIXES = (".tif", ".tiff")
 MASK_SUFFIXES = (".png",)
@@ -67,7 +67,10 @@ class RawImage:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found in one raw tile. ``pixels`` counts classes with nodata and NaN already Background."""
+    """What was found in one raw tile. ``pixels`` counts classes with nodata and NaN already Background.
+
+    ``kept``: (3, P) float32 pixels for the scaling, of a tile that needs it; None where they were not asked for.
+    """
 
     tile: RawTile
     problems: list[Problem] = field(default_factory=list)
@@ -80,6 +83,7 @@ class Inspection:
     content: str = ""
     ranges: list | None = None
     pixels: list = field(default_factory=list)
+    kept: np.ndarray | None = None
 
     @property
     def usable(self) -> bool:
@@ -198,12 +202,15 @@ def read_raw(path: Path, bands: tuple[int, int, int]) -> RawImage:
         plain = src.driver == "GTiff" and src.count == 3 and bands == (1, 2, 3) and len(src.files) == 1
     if np.iscomplexobj(pixels):
         raise UserError(f"{path}: holds complex numbers ({pixels.dtype}), expected real ones.")
-    valid = np.isfinite(pixels).all(axis=0)
+    valid = np.ones(pixels.shape[1:], bool)
+    if np.issubdtype(pixels.dtype, np.floating):
+        for band in pixels:
+            valid &= np.isfinite(band)
     if all(value is not None for value in nodata):
         valid &= ~np.all([band == value for band, value in zip(pixels, nodata, strict=True)], axis=0)
     if opaque is not None:
         valid &= opaque
-    as_it_is = plain and pixels.dtype == np.uint8 and not pixels[:, ~valid].any()
+    as_it_is = plain and pixels.dtype == np.uint8 and (valid.all() or not pixels[:, ~valid].any())
     if place["bounds"] is None:
         crs = transform = None
     return RawImage(pixels, valid, place, crs, transform, as_it_is)
@@ -227,22 +234,28 @@ def to_8bit(image: RawImage, ranges: list[list[float]] | None) -> np.ndarray:
 
     An 8-bit image is not scaled; ``ranges`` is None for a tile without a valid pixel.
     """
+    whole = image.valid.all()
     if not image.needs_stretch:
-        return np.where(image.valid, image.pixels, np.uint8(0))
+        return image.pixels if whole else np.where(image.valid, image.pixels, np.uint8(0))
     scaled = np.zeros(image.pixels.shape, np.uint8)
     for band, (low, high), out in zip(image.pixels, ranges or [], scaled, strict=bool(ranges)):
-        values = (band[image.valid].astype(np.float64) - low) / max(high - low, np.finfo(np.float32).tiny)
-        out[image.valid] = np.rint(np.clip(values, 0, 1) * 255)
+        band = band if whole else np.where(image.valid, band, low)
+        values = np.subtract(band, low, dtype=np.float64)
+        values *= 255 / max(high - low, np.finfo(np.float32).tiny)
+        np.rint(values, out=values)
+        np.clip(values, 0, 255, out=out, casting="unsafe")
+    if not whole:
+        scaled[:, ~image.valid] = 0
     return scaled
 
 
 def mask_problems(mask: np.ndarray, path: Path, taxonomy: Taxonomy) -> str | None:
     """What is wrong with the ids of a (H, W) uint8 mask; None where all are classes."""
-    unknown = np.flatnonzero(np.bincount(mask.ravel(), minlength=256)[taxonomy.num_classes :]) + taxonomy.num_classes
-    if not unknown.size:
+    if mask.max() < taxonomy.num_classes:
         return None
+    unknown = [label for label in np.unique(mask).tolist() if label >= taxonomy.num_classes]
     remedy = f"; write 0 ({taxonomy.void}) where nothing is labelled" if 255 in unknown else ""
-    return f"{path}: ids {unknown.tolist()} are not classes, expected 0-{taxonomy.num_classes - 1}{remedy}"
+    return f"{path}: ids {unknown} are not classes, expected 0-{taxonomy.num_classes - 1}{remedy}"
 
 
 def _read_mask(tile: RawTile) -> tuple[np.ndarray | None, Problem | None]:
@@ -262,8 +275,11 @@ def _read_mask(tile: RawTile) -> tuple[np.ndarray | None, Problem | None]:
     return mask, None
 
 
-def inspect(tile: RawTile, *, bands: tuple[int, int, int], taxonomy: Taxonomy) -> Inspection:
-    """Read a raw tile whole and say everything that is wrong with it; raises nothing for a bad tile."""
+def inspect(tile: RawTile, *, bands: tuple[int, int, int], taxonomy: Taxonomy, keep: int = 0) -> Inspection:
+    """Read a raw tile whole and say everything that is wrong with it; raises nothing for a bad tile.
+
+    About ``keep`` pixels are kept of a tile that needs scaling.
+    """
     problems = []
     mask, problem = _read_mask(tile)
     if problem:
@@ -297,13 +313,12 @@ def inspect(tile: RawTile, *, bands: tuple[int, int, int], taxonomy: Taxonomy) -
         text = f"{tile.image}: {1 - valid.mean():.1%} of its pixels are nodata, transparent or NaN"
         text += f" and become {taxonomy.void}"
         problems.append(Problem(tile.id, "nodata", text, fatal=False))
-    pixels = np.bincount(mask[valid], minlength=taxonomy.num_classes)
-    pixels[IGNORE_INDEX] += np.count_nonzero(~valid)
+    pixels = class_pixels(mask if valid.all() else np.where(valid, mask, np.uint8(IGNORE_INDEX)), taxonomy.num_classes)
     if not pixels[1:].any():
         problems.append(Problem(tile.id, "no labelled pixel", f"{tile.mask}: has no labelled pixel", fatal=False))
     some = sample(image, SAMPLE_PER_TILE)
     content = hashlib.sha256(f"{image.pixels.dtype}{image.pixels.shape}".encode())
-    content.update(np.ascontiguousarray(np.where(valid, image.pixels, 0)))
+    content.update(np.ascontiguousarray(image.pixels if valid.all() else np.where(valid, image.pixels, 0)))
     return Inspection(
         tile,
         problems,
@@ -312,6 +327,7 @@ def inspect(tile: RawTile, *, bands: tuple[int, int, int], taxonomy: Taxonomy) -
         content=content.hexdigest(),
         ranges=percentile_ranges(some) if some.size else None,
         pixels=pixels.tolist(),
+        kept=sample(image, keep) if keep and image.needs_stretch else None,
     )
 
 

@@ -9,6 +9,7 @@ label is withheld; both are counted and passed over.
 import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from rasterio.errors import RasterioError
@@ -19,7 +20,7 @@ from common.raw import IMAGE_SUFFIXES, RawImage, files_by_stem, read_raw, to_8bi
 from common.splitting import spatial_blocks
 from common.taxonomy import IGNORE_INDEX, OEM_BUILT_UP, OPENEARTHMAP
 from common.text import table
-from common.tiles import describe_tile, new_tile_set, open_raster, write_image, write_mask
+from common.tiles import class_pixels, describe_tile, new_tile_set, open_raster, write_image, write_mask
 
 RGB = (1, 2, 3)
 
@@ -57,20 +58,10 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def built_share(label: np.ndarray, source: Path) -> float:
-    """Share of built-up classes among the labelled pixels of a (H, W) label; 0 where none is labelled.
-
-    Raises:
-        UserError: an id is no OpenEarthMap class.
-    """
-    unknown = np.setdiff1d(label, np.arange(OPENEARTHMAP.num_classes))
-    if unknown.size:
-        raise UserError(
-            f"{source}: ids {unknown.tolist()} are not OpenEarthMap classes 0-{OPENEARTHMAP.num_classes - 1}"
-        )
-    counts = np.bincount(label.ravel(), minlength=OPENEARTHMAP.num_classes)
-    built = counts[[OPENEARTHMAP.index(name) for name in OEM_BUILT_UP]].sum()
-    return float(built / max(counts[1:].sum(), 1))
+def built_share(pixels: np.ndarray) -> float:
+    """Share of built-up classes among the labelled of (C,) pixels of each class; 0 where none is labelled."""
+    built = pixels[[OPENEARTHMAP.index(name) for name in OEM_BUILT_UP]].sum()
+    return float(built / max(pixels[1:].sum(), 1))
 
 
 def find_regions(in_dir: Path) -> list[Path]:
@@ -122,7 +113,7 @@ def read_pair(pair: Pair) -> tuple[RawImage, np.ndarray]:
     """The image and the (H, W) uint8 label of a pair, Unknown where the image shows nothing.
 
     Raises:
-        UserError: a file cannot be read, or the two do not fit.
+        UserError: a file cannot be read, the two do not fit, or an id is no OpenEarthMap class.
     """
     try:
         label = read_label(pair.label)
@@ -136,23 +127,32 @@ def read_pair(pair: Pair) -> tuple[RawImage, np.ndarray]:
             f"{pair.label}: is {label.shape[1]} x {label.shape[0]} pixels, its image "
             f"{image.valid.shape[1]} x {image.valid.shape[0]}"
         )
+    if label.max() >= OPENEARTHMAP.num_classes:
+        unknown = [label_id for label_id in np.unique(label).tolist() if label_id >= OPENEARTHMAP.num_classes]
+        raise UserError(f"{pair.label}: ids {unknown} are not OpenEarthMap classes 0-{OPENEARTHMAP.num_classes - 1}")
     return image, np.where(image.valid, label, np.uint8(IGNORE_INDEX))
 
 
-def look(pair: Pair) -> tuple[float, dict, str | None]:
-    """Built-up share of a pair; its place, height and width; and what is wrong with it, None where all is well."""
-    try:
-        image, label = read_pair(pair)
-        share = built_share(label, pair.label)
-    except UserError as error:
-        return 0.0, {}, str(error)
-    return share, {**image.place, "height": label.shape[0], "width": label.shape[1]}, None
+class Looked(NamedTuple):
+    """What came of a pair: its built-up share, where it lies, and its manifest entry or what is wrong with it."""
+
+    share: float = 0.0
+    place: dict = {}
+    entry: dict | None = None
+    problem: str | None = None
 
 
-def write_tile(item: tuple[Pair, Path, Path], *, mode: str) -> dict:
-    """Write a pair as a tile; returns its manifest entry."""
+def take(item: tuple[Pair, Path, Path], *, max_built: float, mode: str) -> Looked:
+    """Read a pair, and write it as a tile where at most ``max_built`` of it is built up."""
     pair, image_path, mask_path = item
-    raw, label = read_pair(pair)
+    try:
+        raw, label = read_pair(pair)
+    except UserError as error:
+        return Looked(problem=str(error))
+    share = built_share(class_pixels(label, OPENEARTHMAP.num_classes))
+    lies = {**raw.place, "height": label.shape[0], "width": label.shape[1]}
+    if share > max_built:
+        return Looked(share, lies)
     image = to_8bit(raw, None)
     if raw.as_it_is:
         place(pair.image, image_path, mode)
@@ -160,7 +160,7 @@ def write_tile(item: tuple[Pair, Path, Path], *, mode: str) -> dict:
         write_image(image_path, image, crs=raw.crs, transform=raw.transform)
     write_mask(mask_path, label)
     entry = describe_tile(image, label, image_path, mask_path, raw.place, OPENEARTHMAP.num_classes)
-    return {**entry, "region": pair.region, "source": "openearthmap"}
+    return Looked(share, lies, {**entry, "region": pair.region, "source": "openearthmap"})
 
 
 def require_own_ids(pairs: list[Pair]) -> None:
@@ -175,9 +175,9 @@ def require_own_ids(pairs: list[Pair]) -> None:
             )
 
 
-def require_whole(known: dict[Pair, tuple[float, dict, str | None]], in_dir: Path) -> None:
+def require_whole(known: dict[Pair, Looked], in_dir: Path) -> None:
     """Refuse pairs that cannot be used, all of them named in one message."""
-    problems = [problem for _, _, problem in known.values() if problem]
+    problems = [looked.problem for looked in known.values() if looked.problem]
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems[:10])
         more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
@@ -193,31 +193,28 @@ def main(argv=None):
     found = {region.name: find_pairs(region) for region in find_regions(args.in_dir)}
     pairs = [pair for here, _, _ in found.values() for pair in here]
     require_own_ids(pairs)
-    looked = map_progress(look, pairs, workers=args.workers, desc="Reading OpenEarthMap")
-    known = dict(zip(pairs, looked, strict=True))
-    require_whole(known, args.in_dir)
-    blocks = {}
-    for region, (here, _, _) in found.items():
-        names = spatial_blocks([known[pair][1] for pair in here], args.block_size, prefix=f"{region}/")
-        blocks.update(zip(here, names, strict=True))
-    kept = [pair for pair in pairs if known[pair][0] <= args.max_built]
-    if not kept:
-        raise UserError(
-            f"{args.in_dir}: none of {len(pairs)} tiles with image and label has at most {100 * args.max_built:g}% "
-            "built-up pixels. Raise --max-built, or unpack more regions."
-        )
     facts = {"max_built": args.max_built, "block_size": args.block_size}
     with new_tile_set(args.out_dir, args, taxonomy=OPENEARTHMAP, split="pool", inputs=[args.in_dir], **facts) as out:
-        items = [(pair, *out.claim(pair.id)) for pair in kept]
-        write = functools.partial(write_tile, mode=args.mode)
-        entries = map_progress(write, items, workers=args.workers, desc="Writing")
-        for pair, entry in zip(kept, entries, strict=True):
-            out.record(pair.id, {**entry, "block": blocks[pair]})
+        items = [(pair, *out.claim(pair.id)) for pair in pairs]
+        look = functools.partial(take, max_built=args.max_built, mode=args.mode)
+        looked = map_progress(look, items, workers=args.workers, desc="Filtering")
+        known = dict(zip(pairs, looked, strict=True))
+        require_whole(known, args.in_dir)
+        if not any(known[pair].entry for pair in pairs):
+            raise UserError(
+                f"{args.in_dir}: none of {len(pairs)} tiles with image and label has at most {100 * args.max_built:g}% "
+                "built-up pixels. Raise --max-built, or unpack more regions."
+            )
+        for region, (here, _, _) in found.items():
+            blocks = spatial_blocks([known[pair].place for pair in here], args.block_size, prefix=f"{region}/")
+            for pair, block in zip(here, blocks, strict=True):
+                if known[pair].entry:
+                    out.record(pair.id, {**known[pair].entry, "block": block})
 
-    rows, chosen = [], set(kept)
+    rows = []
     for region, (here, labels_only, images_only) in [*found.items(), ("all", (pairs, *_unpaired(found)))]:
-        keep = sum(pair in chosen for pair in here)
-        mean = f"{np.mean([known[pair][0] for pair in here]):.1%}" if here else "-"
+        keep = sum(known[pair].entry is not None for pair in here)
+        mean = f"{np.mean([known[pair].share for pair in here]):.1%}" if here else "-"
         rows.append([region, keep, len(here) - keep, labels_only, images_only, mean])
     print(table(["region", "kept", "dropped", "label without image", "image without label", "mean built-up"], rows))
     print(out.summary())

@@ -5,17 +5,17 @@ Each OpenEarthMap class becomes the largest entry of its row in the class matrix
     python -m data_prep.relabel_oem
 """
 
+import functools
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from common.cli import Parser, UserError, command_for, run
+from common.cli import Parser, UserError, command_for, map_progress, run
 from common.files import check_out_dir, place, sha256_file
 from common.resampling import add_gsd, compare_gsd, require_gsd, write_resampled
 from common.taxonomy import OPENEARTHMAP, load_taxonomy
 from common.text import table
-from common.tiles import TileSet, new_tile_set, write_mask
+from common.tiles import Tile, TileSet, class_pixels, new_tile_set, write_mask
 
 
 def parse_args(argv=None):
@@ -25,6 +25,7 @@ def parse_args(argv=None):
     parser.add_path("--train-dir", "data/biodiversity_split/train", "Biodiversity tiles to compare resolutions with")
     add_gsd(parser)
     parser.add_argument("--mode", choices=["link", "copy"], default="link", help="how unchanged files are taken over")
+    parser.add_workers()
     parser.add_overwrite()
     return parser.parse_args(argv)
 
@@ -37,10 +38,22 @@ def relabel(label: np.ndarray, lookup: np.ndarray, source: Path) -> np.ndarray:
         lookup: (T,) uint8, the class that each OpenEarthMap id becomes.
         source: the file that the label comes from, for the message.
     """
-    unknown = np.setdiff1d(label, np.arange(len(lookup)))
-    if unknown.size:
-        raise UserError(f"{source}: ids {unknown.tolist()} are not OpenEarthMap classes, expected 0-{len(lookup) - 1}.")
+    if label.max() >= len(lookup):
+        unknown = [label_id for label_id in np.unique(label).tolist() if label_id >= len(lookup)]
+        raise UserError(f"{source}: ids {unknown} are not OpenEarthMap classes, expected 0-{len(lookup) - 1}.")
     return lookup[label]
+
+
+def write_tile(item: tuple[Tile, Path, Path], *, lookup: np.ndarray, gsd: float | None, taxonomy, mode: str) -> dict:
+    """Write a tile with its new ids; returns its manifest entry."""
+    tile, image_path, mask_path = item
+    mask = relabel(tile.read_mask(), lookup, tile.mask_path)
+    if gsd:
+        return write_resampled(tile, mask, gsd, image_path, mask_path, taxonomy)
+    place(tile.image_path, image_path, mode)
+    write_mask(mask_path, mask)
+    pixels = class_pixels(mask, taxonomy.num_classes).tolist()
+    return {**tile.entry, "mask_sha256": sha256_file(mask_path), "pixels": pixels}
 
 
 def main(argv=None):
@@ -53,16 +66,10 @@ def main(argv=None):
     lookup = taxonomy.hard_lookup()
     facts = {"gsd": args.gsd}
     with new_tile_set(args.out_dir, args, taxonomy=taxonomy, split="pool", made_from=[source], **facts) as out:
-        for tile in tqdm(source, desc="Relabelling", unit="tile"):
-            mask = relabel(tile.read_mask(), lookup, tile.mask_path)
-            image_path, mask_path = out.claim(tile.id)
-            if args.gsd:
-                entry = write_resampled(tile, mask, args.gsd, image_path, mask_path, taxonomy)
-            else:
-                place(tile.image_path, image_path, args.mode)
-                write_mask(mask_path, mask)
-                pixels = np.bincount(mask.ravel(), minlength=taxonomy.num_classes).tolist()
-                entry = {**tile.entry, "mask_sha256": sha256_file(mask_path), "pixels": pixels}
+        items = [(tile, *out.claim(tile.id)) for tile in source]
+        write = functools.partial(write_tile, lookup=lookup, gsd=args.gsd, taxonomy=taxonomy, mode=args.mode)
+        entries = map_progress(write, items, workers=args.workers, desc="Relabelling")
+        for tile, entry in zip(source, entries, strict=True):
             out.record(tile.id, entry)
 
     before = source.pixels

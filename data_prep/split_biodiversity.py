@@ -107,7 +107,8 @@ def inspect_all(args, bands, taxonomy) -> tuple[list[Inspection], set[str], dict
         args.exclude, {t.id for t in tiles} | {p.tile_id for p in problems}, command_for(AUDIT, args)
     )
     tiles = [tile for tile in tiles if tile.id not in excluded]
-    look = functools.partial(inspect, bands=bands, taxonomy=taxonomy)
+    keep = min(SAMPLE_PER_TILE, max(1, SAMPLE_IN_ALL // max(len(tiles), 1)))
+    look = functools.partial(inspect, bands=bands, taxonomy=taxonomy, keep=keep)
     found = list(map_progress(look, tiles, workers=args.workers, desc="Inspecting"))
     problems = [p for p in problems if p.tile_id not in excluded] + [p for i in found for p in i.problems]
     fatal = [problem for problem in problems if problem.fatal]
@@ -122,12 +123,7 @@ def inspect_all(args, bands, taxonomy) -> tuple[list[Inspection], set[str], dict
     return [i for i in found if i.tile.id not in repeated], excluded, repeated
 
 
-def sample_tile(tile: RawTile, *, bands, limit: int) -> np.ndarray:
-    """(3, P) float32 pixels of a tile for the scaling."""
-    return sample(read_raw(tile.image, bands), limit)
-
-
-def choose_stretch(args, bands, found: list[Inspection], in_train: np.ndarray) -> dict | None:
+def choose_stretch(args, found: list[Inspection], in_train: np.ndarray) -> dict | None:
     """The ``stretch`` of the manifests; None where every tile is 8-bit. Only train tiles are looked at."""
     if not any(i.needs_stretch for i in found):
         return None
@@ -142,10 +138,7 @@ def choose_stretch(args, bands, found: list[Inspection], in_train: np.ndarray) -
     mixed = mixed_units(needing)
     if mixed:
         warn(f"train: {mixed}")
-    limit = min(SAMPLE_PER_TILE, max(1, SAMPLE_IN_ALL // len(needing)))
-    pick = functools.partial(sample_tile, bands=bands, limit=limit)
-    samples = list(map_progress(pick, [i.tile for i in needing], workers=args.workers, desc="Value range of train"))
-    ranges = percentile_ranges(np.concatenate(samples, axis=1))
+    ranges = percentile_ranges(np.concatenate([i.kept for i in needing], axis=1))
     return {"kind": "train", "percentiles": list(PERCENTILES), "ranges": ranges}
 
 
@@ -243,7 +236,7 @@ def main(argv=None):
                 + (", or use a smaller --block-size." if strategy == "blocks" else ".")
                 + cause
             )
-    stretch = choose_stretch(args, bands, found, chosen == 0)
+    stretch = choose_stretch(args, found, chosen == 0)
 
     block_sets = [{names[i] for i in np.flatnonzero(chosen == s)} for s in range(len(SPLITS))]
     write = functools.partial(

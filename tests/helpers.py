@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from data_prep import (
     split_biodiversity,
 )
 
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # for a process that is started
 CRS = "EPSG:32633"
 GSD = 0.5
 OEM_RAW = Path("data/openearthmap_raw/OpenEarthMap/OpenEarthMap_wo_xBD")

@@ -385,11 +385,17 @@ def test_no_step_reads_val_or_test_to_find_minority_classes(root):
 
 def test_built_share_counts_developed_space_road_and_building_among_labelled_pixels():
     names = ["Developed space", "Road", "Building", "Tree", "Unknown", "Unknown"]
-    label = np.array([[OPENEARTHMAP.index(name) for name in names]], np.uint8)
-    assert built_share(label, Path("a.tif")) == pytest.approx(0.75)
-    assert built_share(np.zeros((2, 2), np.uint8), Path("a.tif")) == 0
-    with pytest.raises(UserError, match=r"a\.tif: ids \[9\]"):
-        built_share(np.full((2, 2), 9, np.uint8), Path("a.tif"))
+    pixels = np.bincount([OPENEARTHMAP.index(name) for name in names], minlength=OPENEARTHMAP.num_classes)
+    assert built_share(pixels) == pytest.approx(0.75)
+    assert built_share(np.zeros(OPENEARTHMAP.num_classes, int)) == 0
+
+
+def test_an_id_that_openearthmap_does_not_have_is_refused(root):
+    path = root / OEM_RAW / "hills" / "labels" / "hills_1.tif"
+    path.unlink()
+    write_tif(path, np.full((1, 96, 96), 9, np.uint8))
+    with pytest.raises(UserError, match=r"hills_1\.tif: ids \[9\] are not OpenEarthMap classes"):
+        quiet(filter_oem_rural.main, "--root", root, "--overwrite")
 
 
 def test_the_rural_filter_drops_the_built_up_region_and_counts_what_has_no_pair(prepared, tmp_path):
@@ -419,15 +425,17 @@ def test_files_of_one_region_do_not_take_the_ids_of_another(root):
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
-def test_every_damaged_image_of_openearthmap_is_named_before_a_tile_is_written(root, monkeypatch):
+def test_every_damaged_image_of_openearthmap_is_named_and_nothing_is_written(root):
+    before = (root / "data/openearthmap_filtered/manifest.json").read_text()
     for name in ("fields_1", "fields_3"):
         path = root / OEM_RAW / "fields" / "images" / f"{name}.tif"
         content = path.read_bytes()
         path.unlink()
         path.write_bytes(content[: len(content) // 2])
-    monkeypatch.setattr(filter_oem_rural, "write_tile", lambda *_, **__: pytest.fail("wrote a tile"))
     with pytest.raises(UserError, match=r"(?s)2 tiles cannot be used.*fields_1\.tif.*fields_3\.tif.*Unpack"):
         quiet(filter_oem_rural.main, "--root", root, "--overwrite")
+    assert (root / "data/openearthmap_filtered/manifest.json").read_text() == before
+    assert not [path for path in (root / "data").iterdir() if path.name.startswith(".")]
 
 
 def test_nodata_of_an_openearthmap_image_is_unknown_in_its_label(root):

@@ -27,7 +27,7 @@ from common.stages import ARM_OF
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP
 from common.tiles import Tile, TileSet
 from tests.conftest import TRAIN_FLAGS, train
-from tests.helpers import quiet
+from tests.helpers import ONE_THREAD, quiet
 from training import (
     score_difficulty,
     train_control_kd_cycled,
@@ -41,7 +41,6 @@ from training import (
 )
 
 WEIGHTS = "model_weights/biodiversity"
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 # The one entry in which an arm may differ from the arm it is compared with, as the method says.
 COMPONENT = {
     "stage2_replication": ("stage1_baseline", "tiles"),
@@ -279,24 +278,6 @@ def test_a_signal_to_all_processes_of_a_run_leaves_a_checkpoint_to_resume_from(p
     text = (tmp_path / "said").read_text()
     assert "--resume" in text and "Traceback" not in text
     assert Checkpoint.load(tmp_path / "out/last.pt", "").training is not None
-
-
-def test_two_processes_draw_what_one_draws_and_write_one_run(prepared, tmp_path):
-    flags = ["--root", prepared, *TRAIN_FLAGS]
-    for name, launcher in (("one", []), ("two", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"])):
-        command = [sys.executable, *launcher, "-m", "training.train_stage1_baseline", *flags, "--out-dir"]
-        subprocess.run([*command, tmp_path / name], check=True, capture_output=True, env=ONE_THREAD, timeout=200)
-    one, two = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two"))
-    assert one["drawn"] == two["drawn"] and one["crops"] == two["crops"] == 8
-    assert {path.name for path in (tmp_path / "two").iterdir()} == set(RUN_FILES)
-    assert (
-        Checkpoint.load(tmp_path / "two/last.pt", "").state.keys()
-        == Checkpoint.load(tmp_path / "one/last.pt", "").state.keys()
-    )
-    # Each process normalises by the statistics of its own crops on the CPU, so that the losses are only alike.
-    first_rows = [(tmp_path / name / "history.csv").read_text().splitlines()[1] for name in ("one", "two")]
-    losses = [float(row.split(",")[1]) for row in first_rows]
-    assert losses[1] == pytest.approx(losses[0], rel=0.3)
 
 
 def test_resuming_with_other_settings_is_refused_naming_the_difference(root):

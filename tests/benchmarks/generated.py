@@ -18,13 +18,12 @@ PLACE = {"crs": None, "bounds": None, "gsd": None}
 
 
 def scene(num_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(SCENE, SCENE) uint8 class ids in patches of many sizes, some rare, and a (3, SCENE, SCENE) uint8 image of them.
-    """
+    """(S, S) uint8 class ids in patches of many sizes, some rare, and a (3, S, S) uint8 image of them; S is SCENE."""
     rng = np.random.default_rng(seed)
     best = np.full((SCENE, SCENE), -np.inf, np.float32)
     ids = np.zeros((SCENE, SCENE), np.uint8)
     for label in range(num_classes):
-        score = np.full((SCENE, SCENE), -0.12 * label, np.float32)
+        score = np.full((SCENE, SCENE), -0.2 * label, np.float32)
         for cells, weight in ((SCENE // 160, 1.0), (SCENE // 20, 0.5)):
             noise = Image.fromarray(rng.standard_normal((cells, cells), np.float32))
             score += weight * np.asarray(noise.resize((SCENE, SCENE), Image.Resampling.BICUBIC))

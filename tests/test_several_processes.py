@@ -1,0 +1,123 @@
+"""One run shared by two processes, on the CPU with gloo, against the same run in one."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from common.device import Processes
+from common.engine import RUN_FILES
+from common.models import Checkpoint
+from tests.conftest import TRAIN_FLAGS
+from tests.helpers import ONE_THREAD
+
+STEPS = 6
+FLAGS = [*TRAIN_FLAGS, "--iterations", str(STEPS), "--val-every", "1"]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+
+def start(root: Path, out_dir: Path, processes: int, *flags) -> subprocess.CompletedProcess:
+    launcher = TORCHRUN if processes == 2 else []
+    command = [sys.executable, *launcher, "-m", "tests.shared_run", "--root", root, "--out-dir", out_dir, *FLAGS]
+    return subprocess.run([*command, *flags], capture_output=True, text=True, env=ONE_THREAD, timeout=200)
+
+
+def finish(root: Path, out_dir: Path, processes: int, *flags) -> Path:
+    ended = start(root, out_dir, processes, *flags)
+    assert ended.returncode == 0, ended.stderr
+    return out_dir
+
+
+def stop(root: Path, out_dir: Path, processes: int, at: int, of: int, *flags) -> None:
+    """Have one of the processes receive SIGTERM at its step ``at``, which is step ``of`` of the run."""
+    ended = start(root, out_dir, processes, "--stop-at", str(at), *flags)
+    assert ended.returncode in (143, 1) and f"Stopped at step {of}" in ended.stderr, ended.stderr
+    assert last(out_dir).metadata["step"] == of and last(out_dir).training is not None
+
+
+@pytest.fixture(scope="module")
+def alone(prepared, tmp_path_factory) -> Path:
+    return finish(prepared, tmp_path_factory.mktemp("alone") / "out", 1)
+
+
+@pytest.fixture(scope="module")
+def shared(prepared, tmp_path_factory) -> Path:
+    return finish(prepared, tmp_path_factory.mktemp("shared") / "out", 2)
+
+
+def last(folder: Path) -> Checkpoint:
+    return Checkpoint.load(folder / "last.pt", "")
+
+
+def drawn(folder: Path, processes: int) -> list[list[str]]:
+    """The tiles of each step, those of all processes in turn."""
+    lines = [(folder / f"drawn_by_{rank}.txt").read_text().splitlines() for rank in range(processes)]
+    return [" ".join(step).split() for step in zip(*lines, strict=True)]
+
+
+def history(folder: Path) -> list[dict]:
+    with open(folder / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Losses, validation and weights agree to rounding, and what was drawn exactly."""
+    losses = [[float(row["loss"]) for row in history(folder)] for folder in (one, other)]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+    runs = [json.loads((folder / "run.json").read_text()) for folder in (one, other)]
+    assert runs[0]["drawn"] == runs[1]["drawn"] and runs[0]["crops"] == runs[1]["crops"]
+    assert runs[0]["last"]["mIoU"] == pytest.approx(runs[1]["last"]["mIoU"], abs=5e-3)
+    for name, tensor in last(one).state.items():
+        torch.testing.assert_close(last(other).state[name], tensor, rtol=1e-2, atol=1e-4)
+
+
+def test_the_draws_of_two_processes_together_are_those_of_one(alone, shared):
+    assert len(drawn(alone, 1)) == STEPS and drawn(shared, 2) == drawn(alone, 1)
+    assert len({tile for step in drawn(alone, 1) for tile in step}) > 4
+
+
+def test_two_processes_learn_what_one_learns_where_there_are_no_batch_statistics(alone, shared):
+    assert_same_run(alone, shared)
+
+
+def test_only_one_process_writes_and_checkpoints_are_laid_out_alike(alone, shared):
+    assert {path.name for path in shared.iterdir()} == {*RUN_FILES, "drawn_by_0.txt", "drawn_by_1.txt"}
+    one, two = last(alone), last(shared)
+    assert list(one.state) == list(two.state) and one.metadata.keys() == two.metadata.keys()
+    assert [t.shape for t in one.state.values()] == [t.shape for t in two.state.values()]
+    assert [row["step"] for row in history(shared)] == [str(step) for step in range(1, STEPS + 1)]
+
+
+def test_a_run_of_two_processes_is_resumed_by_one_and_by_two_again(prepared, alone, tmp_path):
+    """Stopped by a signal to one of the processes, and by one to the only process."""
+    out = tmp_path / "out"
+    stop(prepared, out, 2, 2, 2)
+    stop(prepared, out, 1, 2, 4, "--resume")
+    finish(prepared, out, 2, "--resume")
+    assert_same_run(alone, out)
+
+
+def test_a_stage_with_batch_statistics_runs_under_torchrun_and_draws_what_it_draws_alone(trained, tmp_path):
+    command = [sys.executable, *TORCHRUN, "-m", "training.train_stage4_minority_crop", "--root", trained]
+    command += [*TRAIN_FLAGS, "--out-dir", tmp_path / "out"]
+    subprocess.run(command, check=True, capture_output=True, env=ONE_THREAD, timeout=200)
+    alone = trained / "model_weights/biodiversity/stage4_minority_crop/seed42"
+    one, two = (json.loads((folder / "run.json").read_text()) for folder in (alone, tmp_path / "out"))
+    assert one["drawn"] == two["drawn"] and one["crops"] == two["crops"]
+    assert list(last(alone).state) == list(last(tmp_path / "out").state)
+
+
+def test_processes_validate_with_the_same_batch_statistics(monkeypatch):
+    """Those of the first process, which are the ones that it saves."""
+    sent = []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "broadcast", lambda tensor, source: sent.append((tensor, source)))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    layer = torch.nn.BatchNorm2d(3)
+    Processes(torch.device("cpu")).take_buffers_of_main(layer)
+    assert [(tensor.data_ptr(), source) for tensor, source in sent] == [(b.data_ptr(), 0) for b in layer.buffers()]
