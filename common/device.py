@@ -35,12 +35,12 @@ def cuda_problem() -> str | None:
 
 def resolve_device(choice: str) -> torch.device:
     """auto, cpu or cuda → the device; UserError where cuda is asked for and cannot be used."""
+    _keep_freed_memory()
     problem = None if choice == "cpu" else cuda_problem()
     if choice != "cpu" and problem is None:
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     if choice == "cuda":
         raise UserError(f"--device cuda: {problem}. Without a GPU: --device cpu")
-    _keep_freed_memory()
     return torch.device("cpu")
 
 
@@ -48,8 +48,8 @@ def resolve_device(choice: str) -> torch.device:
 def _keep_freed_memory() -> None:
     """Have glibc keep the memory of tensors that are gone, for the next ones.
 
-    It would give large pieces back to the system, which hands them out again page by page, filled with zeros: a third
-    of the time of a forward pass on whole tiles, a tenth of a training step.
+    It would give large pieces back to the system, which hands them out again page by page, filled with zeros. On the
+    CPU that is a third of the time of a forward pass on whole tiles, and a tenth of a training step.
     """
     malloc = ctypes.CDLL(None) if os.name == "posix" else None
     if hasattr(malloc, "mallopt"):

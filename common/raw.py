@@ -49,8 +49,7 @@ class RawImage:
     """The chosen bands of a raw tile.
 
     pixels: (3, H, W) in the file's own type. valid: (H, W) bool, False at nodata, transparent and non-finite
-    pixels.
-    place: what ``georeference`` returns. as_it_is: the file is an 8-bit RGB GeoTIFF that needs no rewriting.
+    pixels. place: what ``georeference`` returns. as_it_is: the file is an 8-bit RGB GeoTIFF that needs no rewriting.
     """
 
     pixels: np.ndarray
@@ -195,13 +194,18 @@ def read_raw(path: Path, bands: tuple[int, int, int]) -> RawImage:
         problem = bands_problem(src.count, bands)
         if problem:
             raise UserError(f"{path}: {problem}.")
-        pixels = src.read(list(bands))
-        nodata = [src.nodatavals[band - 1] for band in bands]
-        opaque = _opaque(src, bands)
-        place, crs, transform = georeference(src), src.crs, src.transform
-        plain = src.driver == "GTiff" and src.count == 3 and bands == (1, 2, 3) and len(src.files) == 1
-    if np.iscomplexobj(pixels):
-        raise UserError(f"{path}: holds complex numbers ({pixels.dtype}), expected real ones.")
+        return _read_bands(src, bands)
+
+
+def _read_bands(src, bands: tuple[int, int, int]) -> RawImage:
+    """The bands of an open raster that has them; UserError where it holds complex numbers."""
+    if src.dtypes[0].startswith("complex"):
+        raise UserError(f"{src.name}: holds complex numbers ({src.dtypes[0]}), expected real ones.")
+    pixels = src.read(list(bands))
+    nodata = [src.nodatavals[band - 1] for band in bands]
+    opaque = _opaque(src, bands)
+    place, crs, transform = georeference(src), src.crs, src.transform
+    plain = src.driver == "GTiff" and src.count == 3 and bands == (1, 2, 3) and len(src.files) == 1
     valid = np.ones(pixels.shape[1:], bool)
     if np.issubdtype(pixels.dtype, np.floating):
         for band in pixels:
@@ -292,13 +296,13 @@ def inspect(tile: RawTile, *, bands: tuple[int, int, int], taxonomy: Taxonomy, k
         with open_raster(tile.image) as src:
             count, dtype = src.count, src.dtypes[0]
             size, place = (src.height, src.width), georeference(src)
-        if mask is not None and mask.shape != size:
-            text = f"{tile.mask}: is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[1]} x {size[0]}"
-            problems.append(Problem(tile.id, "size mismatch", text))
-        few = bands_problem(count, bands)
-        if few:
-            problems.append(Problem(tile.id, "bands", f"{tile.image}: {few}"))
-        image = None if few else read_raw(tile.image, bands)
+            if mask is not None and mask.shape != size:
+                text = f"{tile.mask}: is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[1]} x {size[0]}"
+                problems.append(Problem(tile.id, "size mismatch", text))
+            few = bands_problem(count, bands)
+            if few:
+                problems.append(Problem(tile.id, "bands", f"{tile.image}: {few}"))
+            image = None if few else _read_bands(src, bands)
     except (RasterioError, OSError) as error:
         problems.append(Problem(tile.id, "unreadable", f"{tile.image}: cannot be read as TIFF ({error})"))
         return Inspection(tile, problems)

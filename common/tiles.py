@@ -31,13 +31,17 @@ TILE_SUFFIXES = (".tif", ".tiff", ".png")
 
 
 @contextmanager
-def open_raster(path: Path, mode: str = "r", **profile):
-    """rasterio.open without its warning about rasters that have no place on earth: a tile need not have one."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        dataset = rasterio.open(path, mode, **profile)
-    with dataset:
-        yield dataset
+def open_raster(path: Path, mode: str = "r", *, sidecars: bool = True, **profile):
+    """rasterio.open without its warning about rasters that have no place on earth: a tile need not have one.
+
+    GDAL asks for ``sidecars`` (world files, .aux.xml and so on) by name, instead of listing the folder each time.
+    """
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN=True if sidecars else "EMPTY_DIR"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            dataset = rasterio.open(path, mode, **profile)
+        with dataset:
+            yield dataset
 
 
 def read_image(path: Path, window: tuple[int, int, int] | None = None) -> np.ndarray:
@@ -47,8 +51,7 @@ def read_image(path: Path, window: tuple[int, int, int] | None = None) -> np.nda
         UserError: the file is missing or damaged.
     """
     try:
-        # Without that option GDAL lists the folder each time, in search of sidecar files, which tile sets have none of.
-        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), open_raster(path) as src:
+        with open_raster(path, sidecars=False) as src:
             if window is None:
                 return src.read()
             row, column, side = window

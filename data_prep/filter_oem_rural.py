@@ -20,7 +20,7 @@ from common.raw import IMAGE_SUFFIXES, RawImage, files_by_stem, read_raw, to_8bi
 from common.splitting import spatial_blocks
 from common.taxonomy import IGNORE_INDEX, OEM_BUILT_UP, OPENEARTHMAP
 from common.text import table
-from common.tiles import class_pixels, describe_tile, new_tile_set, open_raster, write_image, write_mask
+from common.tiles import describe_tile, new_tile_set, open_raster, write_image, write_mask
 
 RGB = (1, 2, 3)
 
@@ -58,10 +58,10 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def built_share(pixels: np.ndarray) -> float:
-    """Share of built-up classes among the labelled of (C,) pixels of each class; 0 where none is labelled."""
-    built = pixels[[OPENEARTHMAP.index(name) for name in OEM_BUILT_UP]].sum()
-    return float(built / max(pixels[1:].sum(), 1))
+def built_share(label: np.ndarray) -> float:
+    """Share of built-up classes among the labelled pixels of a (H, W) uint8 label; 0 where none is labelled."""
+    built = sum(np.count_nonzero(label == OPENEARTHMAP.index(name)) for name in OEM_BUILT_UP)
+    return built / max(np.count_nonzero(label), 1)
 
 
 def find_regions(in_dir: Path) -> list[Path]:
@@ -130,7 +130,7 @@ def read_pair(pair: Pair) -> tuple[RawImage, np.ndarray]:
     if label.max() >= OPENEARTHMAP.num_classes:
         unknown = [label_id for label_id in np.unique(label).tolist() if label_id >= OPENEARTHMAP.num_classes]
         raise UserError(f"{pair.label}: ids {unknown} are not OpenEarthMap classes 0-{OPENEARTHMAP.num_classes - 1}")
-    return image, np.where(image.valid, label, np.uint8(IGNORE_INDEX))
+    return image, label if image.valid.all() else np.where(image.valid, label, np.uint8(IGNORE_INDEX))
 
 
 class Looked(NamedTuple):
@@ -149,7 +149,7 @@ def take(item: tuple[Pair, Path, Path], *, max_built: float, mode: str) -> Looke
         raw, label = read_pair(pair)
     except UserError as error:
         return Looked(problem=str(error))
-    share = built_share(class_pixels(label, OPENEARTHMAP.num_classes))
+    share = built_share(label)
     lies = {**raw.place, "height": label.shape[0], "width": label.shape[1]}
     if share > max_built:
         return Looked(share, lies)
