@@ -19,7 +19,7 @@ help:  ## this list
 	@echo '  PYTHON=python3.12   the Python that .venv is made with, 3.11 or newer'
 	@echo '  CONSTRAINTS=        whatever versions requirements.txt allows, not just those of constraints.txt'
 	@echo '  DEMO_ROOT=demo      the folder that make demo writes, SEED=42 its seed'
-	@echo '  SEEDS="42 43 44"    the seeds of make evidence, JOBS=2 how many of them are trained side by side'
+	@echo '  SEEDS="42 43 44"    the seeds of make evidence, JOBS=2 how many trainings run side by side'
 
 install: $(STAMP)  ## make .venv and install requirements.txt under constraints.txt (about 6 GB, once)
 
@@ -48,7 +48,7 @@ demo: $(STAMP)  ## the whole pipeline on a small generated data set, in demo/
 	    'Remove it yourself, or name another folder: make demo DEMO_ROOT=...' >&2; exit 2; fi
 	rm -rf '$(DEMO_ROOT)'
 	$(VENV_PYTHON) -m data_prep.make_demo_data --root '$(DEMO_ROOT)' --seed $(SEED)
-	$(VENV_PYTHON) reproduce.py --root '$(DEMO_ROOT)' --preset demo --seed $(SEED)
+	$(VENV_PYTHON) reproduce.py --root '$(DEMO_ROOT)' --preset demo --seed $(SEED) --jobs $(JOBS)
 	@echo 'Where to look:'
 	@echo '  $(RESULTS)/val/metrics_summary.txt   all stages, ranked; ablation.png beside it'
 	@echo '  $(RESULTS)/val/<stage>/seed$(SEED)/       metrics, confusion matrix and class scores of a stage'

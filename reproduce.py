@@ -5,7 +5,8 @@ run; steps whose heading ends in ``(control)`` run with --controls. --root goes 
 --workers and --overwrite, where given, to the commands that take them, and win over the document.
 
 The steps of REPRODUCE_TRAINING.md run once for each of --seeds, all others once, with the first of the seeds. With
---jobs 2, two seeds are trained side by side. <root>/logs/ keeps what each step printed; its summary.tsv records how
+--jobs 2, two trainings run side by side, of several seeds or of one: each waits for the steps that its text says it
+builds on. <root>/logs/ keeps what each step printed; its summary.tsv records how
 each ended, and from that --resume goes on where an earlier run stopped: it skips what was finished with the same
 command, continues the training that was interrupted, and runs what is left.
 
@@ -47,6 +48,7 @@ DOCUMENTS = ("REPRODUCE_DATA.md", "REPRODUCE_TRAINING.md", "REPRODUCE_EVALUATION
 RUN_PER_SEED = "REPRODUCE_TRAINING.md"
 DOCUMENTED_SEED = "42"  # the default of every script
 PASSED_ON = ("--preset", "--device", "--workers", "--overwrite")
+BUILDS_ON = re.compile(r"Builds on (?:no other step|steps? ([\d, and]+))\.")
 SHELL_SYNTAX = re.compile(r"[$`*?;|&<>~]")  # what bash would expand or chain
 PROGRESS = re.compile(r"%\||\[\d\d:\d\d")  # a tqdm bar, with and without a total
 CLEAR_LINE = "\r\x1b[K"
@@ -61,6 +63,7 @@ class Step:
     argv: list[str] = field(default_factory=list)  # python -m package.module --flags
     name: str = ""
     position: int = 0  # among all steps, controls included: a step has one number whatever is run
+    builds_on: set[int] | None = None  # numbers in its document, with those that they build on; None for all before it
 
     @property
     def module(self) -> str:
@@ -87,7 +90,8 @@ class Run:
 
 
 def read_blocks(text: str):
-    """Yield (kind, line number, content) of each # or ## heading (``heading``) and fenced block (its language)."""
+    """Yield (kind, line number, content) of each # or ## heading (``heading``), fenced block (its language), and line
+    that says what a step builds on (``builds on``)."""
     fence, language, start, block = "", "", 0, []
     for number, line in enumerate(text.splitlines(), 1):
         mark = re.match(r"\s*(`{3,}|~{3,})\s*(\w*)", line)
@@ -100,6 +104,8 @@ def read_blocks(text: str):
             fence, language, start, block = mark[1], mark[2], number, []
         elif re.match(r"##? ", line):
             yield "heading", number, line.lstrip("#").strip()
+        elif line.startswith("Builds on "):
+            yield "builds on", number, line
     if fence:
         raise UserError(f"line {start}: the {language} block that begins here is never closed")
 
@@ -120,6 +126,19 @@ def parse_command(block: str) -> list[str]:
     return words
 
 
+def read_builds_on(text: str, line: int, steps: list[Step]) -> set[int]:
+    """The numbers of the steps that the last of ``steps`` builds on, and of all that those build on."""
+    found = BUILDS_ON.match(text)
+    direct = {int(number) for number in re.findall(r"\d+", found[1] or "")} if found else {len(steps)}
+    if not all(0 < number < len(steps) for number in direct):
+        raise UserError(
+            f"line {line}: found {text!r}; expected Builds on no other step. or Builds on steps 1 and 2. with the "
+            "numbers of earlier steps of the document"
+        )
+    behind = {n: steps[n - 1].builds_on if steps[n - 1].builds_on is not None else range(1, n) for n in direct}
+    return direct.union(*behind.values())
+
+
 def read_document(folder: Path, document: str) -> list[Step]:
     steps, step = [], None
     try:
@@ -133,6 +152,8 @@ def read_document(folder: Path, document: str) -> list[Step]:
                     steps.append(step)
                     if step.number != len(steps):
                         raise UserError(f"line {line}: found step {step.number} where step {len(steps)} was expected")
+            elif kind == "builds on" and step:
+                step.builds_on = read_builds_on(content, line, steps)
             elif kind == "bash":
                 if step is None or step.argv:
                     problem = "second bash block in one step" if step else "bash block outside the numbered steps"
@@ -189,9 +210,17 @@ def plan(steps: list[Step], seeds: list[str]) -> list[Run]:
 
 
 def needs(step: Step, seed: str, other: Run) -> bool:
-    """Whether a step of a seed builds on another: on all before it that run once or are of its seed, save controls."""
-    same_chain = seed == other.seed and not other.step.is_control
-    return step.position > other.step.position and (not seed or not other.seed or same_chain)
+    """Whether a step of a seed builds on another, by what its text says, else on all before it.
+
+    Of another seed, and without saying so on a control, it never does, but what runs once builds on all of them.
+    """
+    if step.position <= other.step.position:
+        return False
+    if not seed or not other.seed:
+        return True
+    declared = step.builds_on is not None and step.document == other.step.document
+    builds = other.step.number in step.builds_on if declared else not other.step.is_control
+    return seed == other.seed and builds
 
 
 def complete_commands(runs: list[Run], root: str, given: list[list[str]], seeds: list[str]) -> None:
@@ -438,16 +467,22 @@ def how_to_go_on(given: list[str]) -> str:
 
 
 def next_run(waiting: list[Run], running: list[Job], jobs: int) -> Run | None:
-    """What a free place takes: the next step of the idle seed with most steps left; with one job, of the first seed.
+    """What a free place takes: with one job the next step, with several the one that most of what waits builds on, and
+    of equal ones that of the seed with most steps left.
 
     None where no place is free, or where all that waits needs what runs.
     """
     if len(running) == jobs:
         return None
-    left, busy = Counter(run.seed for run in waiting), [job.run for job in running]
-    idle = [run for run in waiting if run.seed not in [other.seed for other in busy]]
-    ready = [run for run in idle if not any(needs(run.step, run.seed, other) for other in waiting + busy)]
-    return max(ready, key=lambda run: left[run.seed] if jobs > 1 else 0, default=None)
+    ahead = [*waiting, *(job.run for job in running)]
+    ready = [run for run in waiting if not any(needs(run.step, run.seed, other) for other in ahead)]
+
+    left = Counter(run.seed for run in waiting)
+
+    def urgency(run: Run) -> tuple[int, int]:
+        return sum(needs(other.step, other.seed, run) for other in waiting), left[run.seed]
+
+    return max(ready, key=urgency, default=None) if jobs > 1 else next(iter(ready), None)
 
 
 def run_all(chosen: list[Run], skipped: int, args, record: Record) -> int:
@@ -547,7 +582,7 @@ def parse_args(argv=None):
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--seeds", nargs="+", type=non_negative_int, metavar="N", help="train with each of these seeds")
     seeds.add_argument("--seed", dest="seeds", nargs=1, type=non_negative_int, metavar="N", help="the same, for one")
-    parser.add_argument("--jobs", type=positive_int, default=1, metavar="N", help="seeds that are trained side by side")
+    parser.add_argument("--jobs", type=positive_int, default=1, metavar="N", help="trainings that run side by side")
     parser.add_argument("--device", help="auto, cpu or cuda, for the steps that run a model")
     parser.add_argument("--workers", help="worker processes of a step")
     parser.add_argument("--overwrite", action="store_true", help="replace the outputs of an earlier run")
@@ -583,7 +618,6 @@ def main(argv=None):
     given = [[flag] if value is True else [flag, value] for flag, value in given if value]
     seeds = [str(seed) for seed in args.seeds or []]
     runs = plan(asked_for, seeds or [DOCUMENTED_SEED])
-    args.jobs = min(args.jobs, len(seeds) or 1)
     if not args.dry_run:
         print(f"Checking the commands of {len(runs)} steps", flush=True)  # imports all scripts: some seconds
     complete_commands(runs, root, given, seeds)

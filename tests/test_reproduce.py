@@ -426,7 +426,7 @@ def events(pipeline) -> list[tuple[str, str, str]]:
     return [tuple(line.split()) for line in (pipeline.folder / "demo" / "events.txt").read_text().splitlines()]
 
 
-def test_two_seeds_run_side_by_side_but_never_two_steps_of_one(pipeline):
+def test_two_seeds_run_side_by_side_and_the_steps_of_each_in_order(pipeline):
     meet = """until = time.monotonic() + 20
     while 'stage2' in __spec__.name and f'begin stage2 {3 - args.seed}' not in events():
         assert time.monotonic() < until, 'waited in vain for the other seed'
@@ -467,8 +467,39 @@ def test_a_free_place_goes_to_the_idle_seed_with_most_steps_left(pipeline):
         running.pop(0)  # the one that began first ends first
     assert order == [(number, seed) for number in (1, 2, 3) for seed in "123"]
 
-    _, control, other_control = reproduce.plan(steps, ["1"])
-    assert reproduce.next_run([other_control], [SimpleNamespace(run=control)], 2) is None
+
+def training_steps(pipeline, *lines: str) -> list[reproduce.Step]:
+    """The steps of a training document, each with one of ``lines`` in its text."""
+    parts = [
+        step(n, f"Part {n}", f"python -m train.score --split {n}").replace("\n\n", f"\n\n{line}\n\n", 1)
+        for n, line in enumerate(lines, 1)
+    ]
+    pipeline.document("REPRODUCE_TRAINING.md", *parts)
+    return [one for one in reproduce.read_steps(pipeline.folder) if one.document == reproduce.RUN_PER_SEED]
+
+
+def test_a_step_waits_for_what_it_says_it_builds_on_and_for_what_that_builds_on(pipeline):
+    lines = (
+        "Builds on no other step.",
+        "",
+        "Builds on no other step.",
+        "Builds on step 3. More.",
+        "Builds on steps 1 and 4.",
+    )
+    steps = training_steps(pipeline, *lines)
+    assert [one.builds_on for one in steps] == [set(), None, set(), {3}, {1, 3, 4}]
+    plan = reproduce.plan(steps, ["1"])
+    needed = [[other.step.number for other in plan if reproduce.needs(run.step, "1", other)] for run in plan]
+    assert needed == [[], [1], [], [3], [1, 3, 4]]
+    assert not reproduce.needs(steps[4], "2", plan[3])
+    first = reproduce.next_run(plan, [], 2)
+    assert first.step.number == 1 and reproduce.next_run(plan[1:], [SimpleNamespace(run=first)], 2).step.number == 3
+
+
+@pytest.mark.parametrize("line", ["Builds on step 2.", "Builds on steps 0 and 1.", "Builds on the teacher."])
+def test_a_step_that_builds_on_itself_or_on_none_is_refused(pipeline, line):
+    with pytest.raises(UserError, match=f"REPRODUCE_TRAINING.md: line [0-9]+: found '{line}'"):
+        training_steps(pipeline, "Builds on no other step.", line)
 
 
 def test_steps_side_by_side_share_the_cores_unless_the_user_says_otherwise(pipeline, monkeypatch):
@@ -476,7 +507,7 @@ def test_steps_side_by_side_share_the_cores_unless_the_user_says_otherwise(pipel
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     pipeline.run("--root", "demo", "--seeds", "1", "2", "--to", "stage1", "--jobs", "2")
     assert f"threads {max(1, reproduce.cpu_count() // 2)}\n" in pipeline.log("seed2/02_stage1")
-    pipeline.run("--root", "demo", "--seed", "1", "--to", "stage1", "--jobs", "2", "--overwrite")
+    pipeline.run("--root", "demo", "--seed", "1", "--to", "stage1", "--overwrite")
     assert "threads None\n" in pipeline.log("seed1/02_stage1")
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     pipeline.run("--root", "demo", "--seeds", "1", "2", "--to", "stage1", "--jobs", "2", "--overwrite")
