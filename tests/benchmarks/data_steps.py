@@ -4,7 +4,6 @@ Both include the start of Python with the libraries of the step.
 """
 
 import json
-import multiprocessing
 import os
 import shutil
 import subprocess
@@ -105,15 +104,14 @@ def measure(biodiversity: int = BIODIVERSITY_TILES, oem: int = OEM_TILES) -> lis
     with tempfile.TemporaryDirectory() as folder:
         root, scratch = Path(folder) / "root", Path(folder) / "scratch"
         scratch.mkdir()
-        for make, count in ((write_biodiversity_raw, biodiversity), (write_oem_raw, oem)):
-            # In a process of its own: one that is started counts the memory of the one that starts it.
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                pool.apply(make, (root, count))
+        write_biodiversity_raw(root, biodiversity)
+        write_oem_raw(root, oem)
         for step in reproduce.read_document(REPOSITORY, "REPRODUCE_DATA.md"):
             name = step.module.split(".")[-1]
             flags = ("--root", root, *step.argv[3:])
             ended = run_module(step.module, *flags)
             times[name] = ended.seconds
+            memory = f"{ended.peak_mib:.0f} MiB"
             if name in BOUND_BY_PROCESSOR:
                 again = ("--overwrite",) if name != "check_biodiversity" else ()
                 two = run_module(step.module, *flags, *again, "--workers", 2).seconds
@@ -121,10 +119,9 @@ def measure(biodiversity: int = BIODIVERSITY_TILES, oem: int = OEM_TILES) -> lis
                 figures.append(at_least("5", f"{name}: two workers : one", ended.seconds / two, 1.6, detail=detail))
             if name not in AUDITS:
                 plain = start_seconds(step.module) + plain_seconds(root, name, scratch)
-                detail = f"{ended.seconds:.1f} s and {plain:.1f} s, {ended.peak_mib:.0f} MiB"
+                detail = f"{ended.seconds:.1f} s and {plain:.1f} s, {memory}"
                 figures.append(at_most("5", f"{name} : plain input and output", ended.seconds / plain, 1.5, "", detail))
             else:
-                memory = f"{ended.peak_mib:.0f} MiB"
                 figures.append(Figure("5", f"{name} (an audit)", ended.seconds, "s", detail=memory))
         shutil.rmtree(root)
     slowest = max(times, key=times.get)

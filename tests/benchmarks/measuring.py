@@ -1,9 +1,11 @@
 """What the benchmarks share: figures beside their goals, and timings that a busy machine disturbs alike."""
 
+import contextlib
 import json
-import os
+import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -55,27 +57,29 @@ def alternate(rounds: int, *functions: Callable[[], None]) -> list[float]:
 
 @dataclass
 class Ended:
-    """A command that ended: wall-clock seconds, and the largest resident memory of one of its processes."""
+    """A command that ended: wall-clock seconds, and the largest resident memory of its main process."""
 
     seconds: float
     peak_mib: float
 
 
-def run_module(module: str, *flags, threads: int | None = None) -> Ended:
+def run_module(module: str, *flags) -> Ended:
     """Run ``python -m module`` from the repository; its output is shown only where it fails."""
-    environment = {**os.environ, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
     command = [sys.executable, "-m", module, *map(str, flags)]
-    begin = time.perf_counter()
-    process = subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    said = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.perf_counter() - begin
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{said[-3000:]}")
-    return Ended(seconds, usage.ru_maxrss / 1024)
+    peak, begin = 0, time.perf_counter()
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=said, stderr=subprocess.STDOUT)
+        while process.poll() is None:
+            # Not wait4's: it counts the memory of the process that started this one as well.
+            with contextlib.suppress(OSError):
+                found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+                peak = int(found[1]) if found else peak
+            time.sleep(0.02)
+        seconds = time.perf_counter() - begin
+        if process.returncode:
+            said.seek(0)
+            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{said.read()[-3000:]}")
+    return Ended(seconds, peak / 1024)
 
 
 def write_figures(path: Path, figures: list[Figure], machine: dict) -> None:
