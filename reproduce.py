@@ -5,10 +5,10 @@ run; steps whose heading ends in ``(control)`` run with --controls. --root goes 
 --workers and --overwrite, where given, to the commands that take them, and win over the document.
 
 The steps of REPRODUCE_TRAINING.md run once for each of --seeds, all others once, with the first of the seeds. With
---jobs 2, two trainings run side by side, of several seeds or of one: each waits for the steps that its text says it
-builds on. <root>/logs/ keeps what each step printed; its summary.tsv records how
-each ended, and from that --resume goes on where an earlier run stopped: it skips what was finished with the same
-command, continues the training that was interrupted, and runs what is left.
+--jobs 2, two trainings run side by side, of several seeds or of one: each waits for the steps that its text there
+says it builds on. <root>/logs/ keeps what each step printed; its summary.tsv records how each ended, and from that
+--resume goes on where an earlier run stopped: it skips what was finished with the same command, continues the training
+that was interrupted, and runs what is left.
 
     python reproduce.py --list
     python reproduce.py --root demo --preset demo
@@ -210,9 +210,10 @@ def plan(steps: list[Step], seeds: list[str]) -> list[Run]:
 
 
 def needs(step: Step, seed: str, other: Run) -> bool:
-    """Whether a step of a seed builds on another, by what its text says, else on all before it.
+    """Whether a step of a seed builds on another.
 
-    Of another seed, and without saying so on a control, it never does, but what runs once builds on all of them.
+    A training builds on what runs once before it, and of its own seed on the steps that its text names; where it names
+    none, on all before it but controls. What runs once builds on all before it.
     """
     if step.position <= other.step.position:
         return False
@@ -467,7 +468,7 @@ def how_to_go_on(given: list[str]) -> str:
 
 
 def next_run(waiting: list[Run], running: list[Job], jobs: int) -> Run | None:
-    """What a free place takes: with one job the next step, with several the one that most of what waits builds on, and
+    """What a free place takes. With one job the next step; with several the one that most waiting steps build on, and
     of equal ones that of the seed with most steps left.
 
     None where no place is free, or where all that waits needs what runs.

@@ -49,7 +49,7 @@ class MinorityCrop(RandomCrop):
 
     def __init__(self, size: int, classes: list[int], shares: list[float] | None = None, p: float = 0.5):
         super().__init__(size)
-        self.classes = np.array(classes)
+        self.classes = np.array(classes, np.uint8)  # of the masks' type, so that comparing does not widen them
         self.shares = np.ones(len(classes)) if shares is None else np.array(shares, float)
         self.p = p
 

@@ -53,7 +53,7 @@ class Augmentation:
 def resize(image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """(3, h, w) uint8 image and (h, w) uint8 mask → side ``size``; the image bilinear, the mask by nearest neighbour.
 
-    torch's bilinear for bytes gives the pixels of Pillow's, in a third of the time.
+    torch's bilinear for bytes gives the pixels of Pillow's to one grey value, in a third of the time.
     """
     if mask.shape == (size, size):
         return image, mask

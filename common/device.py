@@ -34,7 +34,10 @@ def cuda_problem() -> str | None:
 
 
 def resolve_device(choice: str) -> torch.device:
-    """auto, cpu or cuda → the device; UserError where cuda is asked for and cannot be used."""
+    """auto, cpu or cuda → the device; UserError where cuda is asked for and cannot be used.
+
+    Also has this process keep the memory that it frees, see ``_keep_freed_memory``.
+    """
     _keep_freed_memory()
     problem = None if choice == "cpu" else cuda_problem()
     if choice != "cpu" and problem is None:
@@ -101,7 +104,7 @@ class Processes:
     def take_buffers_of_main(self, model: torch.nn.Module) -> None:
         """Give all processes the running batch statistics of the one that writes.
 
-        Without synchronised normalisation, as on the CPU, each has followed its own crops.
+        Without synchronised normalisation, as on the CPU, each has moved on by its own crops since the last step began.
         """
         for buffer in model.buffers() if self.world > 1 else ():
             dist.broadcast(buffer, 0)

@@ -350,6 +350,7 @@ def _device(args) -> torch.device:
 
 
 def make_optimizer(model, args) -> torch.optim.Optimizer:
+    """AdamW, with a learning rate for the encoder and one for all else, from the flags of the training scripts."""
     encoder = list(model.encoder.parameters())
     ids = {id(parameter) for parameter in encoder}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in ids]

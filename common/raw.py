@@ -13,7 +13,7 @@ from rasterio.errors import RasterioError
 
 from common.cli import UserError, positive_int
 from common.taxonomy import IGNORE_INDEX, Taxonomy
-from common.tiles import class_pixels, georeference, open_raster
+from common.tiles import class_pixels, georeference, open_raster, unknown_ids
 
 IMAGE_SUFFIXES = (".tif", ".tiff")
 MASK_SUFFIXES = (".png",)
@@ -255,9 +255,9 @@ def to_8bit(image: RawImage, ranges: list[list[float]] | None) -> np.ndarray:
 
 def mask_problems(mask: np.ndarray, path: Path, taxonomy: Taxonomy) -> str | None:
     """What is wrong with the ids of a (H, W) uint8 mask; None where all are classes."""
-    if mask.max() < taxonomy.num_classes:
+    unknown = unknown_ids(mask, taxonomy.num_classes)
+    if not unknown:
         return None
-    unknown = [label for label in np.unique(mask).tolist() if label >= taxonomy.num_classes]
     remedy = f"; write 0 ({taxonomy.void}) where nothing is labelled" if 255 in unknown else ""
     return f"{path}: ids {unknown} are not classes, expected 0-{taxonomy.num_classes - 1}{remedy}"
 

@@ -45,7 +45,7 @@ def open_raster(path: Path, mode: str = "r", *, sidecars: bool = True, **profile
 
 
 def read_image(path: Path, window: tuple[int, int, int] | None = None) -> np.ndarray:
-    """(3, H, W) uint8 image; of a window (row, column, side) in pixels only those pixels are read.
+    """(3, H, W) uint8 image, or a window (row, column, side) of it in pixels: only the strips that it meets are read.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -78,6 +78,13 @@ def class_pixels(mask: np.ndarray, num_classes: int) -> np.ndarray:
     One comparison a class takes a quarter of the time of numpy.bincount, which widens the ids first.
     """
     return np.array([np.count_nonzero(mask == label) for label in range(num_classes)])
+
+
+def unknown_ids(mask: np.ndarray, num_classes: int) -> list[int]:
+    """The ids in a uint8 mask that are no class, in order."""
+    if mask.max() < num_classes:
+        return []
+    return [label for label in np.unique(mask).tolist() if label >= num_classes]
 
 
 def write_image(path: Path, image: np.ndarray, *, crs=None, transform=None) -> None:

@@ -20,7 +20,7 @@ from common.raw import IMAGE_SUFFIXES, RawImage, files_by_stem, read_raw, to_8bi
 from common.splitting import spatial_blocks
 from common.taxonomy import IGNORE_INDEX, OEM_BUILT_UP, OPENEARTHMAP
 from common.text import table
-from common.tiles import describe_tile, new_tile_set, open_raster, write_image, write_mask
+from common.tiles import describe_tile, new_tile_set, open_raster, unknown_ids, write_image, write_mask
 
 RGB = (1, 2, 3)
 
@@ -127,8 +127,8 @@ def read_pair(pair: Pair) -> tuple[RawImage, np.ndarray]:
             f"{pair.label}: is {label.shape[1]} x {label.shape[0]} pixels, its image "
             f"{image.valid.shape[1]} x {image.valid.shape[0]}"
         )
-    if label.max() >= OPENEARTHMAP.num_classes:
-        unknown = [label_id for label_id in np.unique(label).tolist() if label_id >= OPENEARTHMAP.num_classes]
+    unknown = unknown_ids(label, OPENEARTHMAP.num_classes)
+    if unknown:
         raise UserError(f"{pair.label}: ids {unknown} are not OpenEarthMap classes 0-{OPENEARTHMAP.num_classes - 1}")
     return image, label if image.valid.all() else np.where(image.valid, label, np.uint8(IGNORE_INDEX))
 

@@ -15,7 +15,7 @@ from common.files import check_out_dir, place, sha256_file
 from common.resampling import add_gsd, compare_gsd, require_gsd, write_resampled
 from common.taxonomy import OPENEARTHMAP, load_taxonomy
 from common.text import table
-from common.tiles import Tile, TileSet, class_pixels, new_tile_set, write_mask
+from common.tiles import Tile, TileSet, class_pixels, new_tile_set, unknown_ids, write_mask
 
 
 def parse_args(argv=None):
@@ -38,8 +38,8 @@ def relabel(label: np.ndarray, lookup: np.ndarray, source: Path) -> np.ndarray:
         lookup: (T,) uint8, the class that each OpenEarthMap id becomes.
         source: the file that the label comes from, for the message.
     """
-    if label.max() >= len(lookup):
-        unknown = [label_id for label_id in np.unique(label).tolist() if label_id >= len(lookup)]
+    unknown = unknown_ids(label, len(lookup))
+    if unknown:
         raise UserError(f"{source}: ids {unknown} are not OpenEarthMap classes, expected 0-{len(lookup) - 1}.")
     return lookup[label]
 

@@ -6,6 +6,7 @@ gets every class in about its overall share. Images become 8-bit RGB here, once;
     python -m data_prep.split_biodiversity --seed 42
 """
 
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -107,7 +108,7 @@ def inspect_all(args, bands, taxonomy) -> tuple[list[Inspection], set[str], dict
         args.exclude, {t.id for t in tiles} | {p.tile_id for p in problems}, command_for(AUDIT, args)
     )
     tiles = [tile for tile in tiles if tile.id not in excluded]
-    keep = min(SAMPLE_PER_TILE, max(1, SAMPLE_IN_ALL // max(len(tiles), 1)))
+    keep = min(SAMPLE_PER_TILE, max(1, SAMPLE_IN_ALL // max(len(tiles), 1))) if args.stretch == "train" else 0
     look = functools.partial(inspect, bands=bands, taxonomy=taxonomy, keep=keep)
     found = list(map_progress(look, tiles, workers=args.workers, desc="Inspecting"))
     problems = [p for p in problems if p.tile_id not in excluded] + [p for i in found for p in i.problems]
@@ -237,6 +238,7 @@ def main(argv=None):
                 + cause
             )
     stretch = choose_stretch(args, found, chosen == 0)
+    found = [dataclasses.replace(i, kept=None) for i in found]
 
     block_sets = [{names[i] for i in np.flatnonzero(chosen == s)} for s in range(len(SPLITS))]
     write = functools.partial(

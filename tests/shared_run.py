@@ -7,8 +7,10 @@ import os
 import signal
 from pathlib import Path
 
+import torch
 from torch import nn
 
+from common import engine
 from common.cli import run
 from common.croppers import MinorityCrop
 from common.engine import Drawn, Recipe, fit, open_train_and_val
@@ -54,12 +56,18 @@ def watch_draws(folder: Path, stop_at: int | None) -> None:
     Drawn.add = add_and_note
 
 
+def plain_descent(model, args) -> torch.optim.Optimizer:
+    """Unlike AdamW it is moved by the size of the gradients, so that a wrong one shows."""
+    return torch.optim.SGD(model.parameters(), lr=args.lr)
+
+
 def main(argv=None):
     args = parse_args(argv)
     train, val = open_train_and_val(args, "data_prep.replicate_minority")
     sampler = WeightedTiles({tile_id: 1 + i % 4 for i, tile_id in enumerate(train.ids)})
     cropper = MinorityCrop(args.crop_size, [train.taxonomy.num_classes - 1])
     args.out_dir.mkdir(parents=True, exist_ok=True)
+    engine.make_optimizer = plain_descent
     watch_draws(args.out_dir, args.stop_at)
     fit(Recipe("shared_run", train, sampler, cropper, SmallNetwork(), HardLoss()), val, args)
 

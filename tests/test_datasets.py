@@ -68,7 +68,7 @@ def test_resizing_a_mask_makes_no_new_class():
     assert resized.shape == (32, 32) and set(np.unique(resized)) == {1, 5}
 
 
-def test_resizing_an_image_gives_the_pixels_of_pillow():
+def test_resizing_an_image_gives_the_pixels_of_pillow_to_one_grey_value():
     image = np.random.default_rng(0).integers(0, 256, (3, 50, 50), np.uint8)
     for side in (32, 64):
         wanted = Image.fromarray(image.transpose(1, 2, 0)).resize((side, side), Image.Resampling.BILINEAR)

@@ -1,5 +1,6 @@
 """reproduce.py on small documents and modules that record what they were called with."""
 
+import importlib
 import os
 import shutil
 import signal
@@ -449,6 +450,38 @@ def test_two_seeds_run_side_by_side_and_the_steps_of_each_in_order(pipeline):
     assert [line.split()[0] for line in pipeline.ran()[:1] + pipeline.ran()[-2:]] == [
         "prep.split", "train.score", "train.score",
     ]  # fmt: skip
+
+
+def test_independent_steps_of_one_seed_run_side_by_side(pipeline):
+    meet = """until = time.monotonic() + 20
+    while not {'begin stage1 1', 'begin stage2 1'} <= set(events()):
+        assert time.monotonic() < until, 'waited in vain for the other step'
+        time.sleep(0.02)"""
+    pipeline.two_stages(EVENTS.format(between=meet))
+    path = pipeline.folder / "REPRODUCE_TRAINING.md"
+    path.write_text(path.read_text().replace("What it does.", "Builds on no other step.", 2))
+    pipeline.run("--root", "demo", "--seeds", "1", "--jobs", "2")
+    assert len(events(pipeline)) == 4
+
+
+def test_each_training_says_that_it_builds_on_the_steps_whose_files_it_takes():
+    """Of the default paths of its flags those below model_weights/ and artifacts/seed, which other trainings write."""
+    steps = reproduce.read_document(reproduce.REPOSITORY, "REPRODUCE_TRAINING.md")
+    made_by, takes = {}, {}
+    for one in steps:
+        args = vars(importlib.import_module(one.module).parse_args([]))
+        output = args.get("out_dir") or args["out"]
+        made_by[output] = one.number
+        takes[one.number] = [path for path in args.values() if isinstance(path, Path) and path != output]
+    used = {
+        number: {made_by[out] for path in paths for out in made_by if out == path or out in path.parents}
+        for number, paths in takes.items()
+    }
+    assert used[9] == {1, 4, 7} and used[4] == {3}
+    for one in steps:
+        assert used[one.number] <= one.builds_on, one
+        direct = used[one.number].union(*(steps[n - 1].builds_on for n in used[one.number]))
+        assert one.builds_on == direct, one
 
 
 def test_a_free_place_goes_to_the_idle_seed_with_most_steps_left(pipeline):

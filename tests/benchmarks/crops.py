@@ -61,6 +61,7 @@ def measure() -> list[Figure]:
         at_least("1", "crops of 512 px : plain reading", plain_s / whole_s, 0.5, detail=rates),
         Figure("1", "the same, plain reading told not to list the folder", unlisted_s / whole_s, ""),
         Figure("1", "crops standardised on the CPU as well : plain reading", plain_s / whole_ready_s, ""),
+        Figure("1", "the same, plain reading told not to list the folder", unlisted_s / whole_ready_s, ""),
         at_least("1", "minority crop : random crop, 256 px", random_s / minority_s, 0.8),
         Figure("1", "crops of 256 px : plain reading of 512 px", plain_s / random_s, ""),
     ]

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from rasterio.transform import from_origin
 
 from common.files import place
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP, Taxonomy
-from common.tiles import describe_tile, new_tile_set, open_raster, write_image, write_mask
+from common.tiles import describe_tile, new_tile_set, write_image, write_mask
+from tests.helpers import OEM_RAW, write_tif
 
 SIDE, OEM_SIDE = 512, 1000  # pixels
 SCENE = 3072
@@ -40,14 +40,6 @@ def cuts(count: int, side: int, seed: int):
         yield slice(top, top + side), slice(left, left + side)
 
 
-def _write_tif(path: Path, pixels: np.ndarray, left: float, top: float, **profile) -> None:
-    bands, height, width = pixels.shape
-    grid = {"crs": "EPSG:32633", "transform": from_origin(left, top, 0.5, 0.5)}
-    shape = {"count": bands, "height": height, "width": width, "dtype": pixels.dtype}
-    with open_raster(path, "w", driver="GTiff", **shape, **grid, **profile) as dst:
-        dst.write(pixels)
-
-
 def write_biodiversity_raw(root: Path, count: int, seed: int = 0) -> None:
     """Touching tiles of four float32 bands, like the real ones, under ROOT/data/biodiversity_raw."""
     folder = root / "data/biodiversity_raw"
@@ -58,13 +50,13 @@ def write_biodiversity_raw(root: Path, count: int, seed: int = 0) -> None:
     for i, cut in enumerate(cuts(count, SIDE, seed)):
         row, column = divmod(i, 48)
         left, top = 500_000 + column * SIDE * 0.5, 5_000_000 - row * SIDE * 0.5
-        _write_tif(folder / f"images/tile_{i:05d}.tif", reflectance[:, *cut], left, top, interleave="pixel")
+        write_tif(folder / f"images/tile_{i:05d}.tif", reflectance[:, *cut], origin=(left, top), interleave="pixel")
         write_mask(folder / f"masks/tile_{i:05d}.png", ids[cut])
 
 
 def write_oem_raw(root: Path, count: int, seed: int = 1) -> None:
     """OpenEarthMap tiles in regions of fifty, under ROOT where filter_oem_rural looks for them."""
-    folder = root / "data/openearthmap_raw/OpenEarthMap/OpenEarthMap_wo_xBD"
+    folder = root / OEM_RAW
     ids, image = scene(OPENEARTHMAP.num_classes, seed)
     for i, cut in enumerate(cuts(count, OEM_SIDE, seed)):
         region, number = divmod(i, 50)
@@ -72,8 +64,10 @@ def write_oem_raw(root: Path, count: int, seed: int = 1) -> None:
         for name in ("images", "labels"):
             (here / name).mkdir(parents=True, exist_ok=True)
         left, top = 300_000 + region * 20_000 + number % 7 * OEM_SIDE, 4_000_000 - number // 7 * OEM_SIDE
-        _write_tif(here / f"images/region{region:02d}_{number}.tif", image[:, *cut], left, top, interleave="pixel")
-        _write_tif(here / f"labels/region{region:02d}_{number}.tif", ids[cut][None], left, top)
+        write_tif(
+            here / f"images/region{region:02d}_{number}.tif", image[:, *cut], origin=(left, top), interleave="pixel"
+        )
+        write_tif(here / f"labels/region{region:02d}_{number}.tif", ids[cut][None], origin=(left, top))
 
 
 def write_tile_set(

@@ -15,8 +15,9 @@ import torch
 
 from common.croppers import MinorityCrop, RandomCrop
 from common.datasets import CropDataset, network_input
-from common.device import autocast
+from common.device import autocast, resolve_device
 from common.engine import Recipe, fit, make_optimizer
+from common.inference import tile_confusions
 from common.losses import HardLoss
 from common.models import EncoderWeights
 from common.presets import PRESETS, train_parser
@@ -28,6 +29,7 @@ from tests.benchmarks.measuring import Figure, at_least, at_most
 GPU_RUNS = 3
 WARM = 2  # steps that are not counted: the loader's workers and the libraries' buffers begin
 PAPER_VAL_TILES = 230  # a tenth of 2 300
+VALIDATED_STEPS, VALIDATED_TILES = 3, 8
 
 
 class Clock(HardLoss):
@@ -140,22 +142,32 @@ def measure(preset: str = "laptop", device: str = "cpu") -> list[Figure]:
             rates += f", {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB of GPU memory"
         name = f"training loop : bare loop ({preset}, {device})"
         loop = at_least("2", name, bare / real, goal, detail=f"{rates}, {args.workers} workers")
-        return [loop, validation_share(tiles, device)]
+        return [loop, validation_share(tiles, resolve_device(device))]
 
 
-def validation_share(tiles: TileSet, device: str) -> Figure:
-    """Validation's share of an arm in the paper preset, from the seconds of a step and of a tile of its network."""
+def validation_share(tiles: TileSet, device: torch.device) -> Figure:
+    """Validation's share of an arm in the paper preset, from the seconds of a step and of a validated tile."""
     paper = argparse.Namespace(**PRESETS["paper"], weight_decay=0.0, clip_norm=1.0)
-    where = torch.device(device)
-    step = BareLoop(tiles, paper, where).run(WARM + 3)
-    model = EncoderWeights("none").build(paper.arch, paper.encoder, tiles.taxonomy).to(where).eval()
-    images = torch.stack([torch.from_numpy(tile.read_image()) for tile in tiles.tiles[:8]]).to(where)
-    with torch.no_grad():
-        model(network_input(images))
-        begin = time.perf_counter()
-        int(model(network_input(images)).max(dim=1).indices.sum())
-        tile = (time.perf_counter() - begin) / len(images)
+    bare = BareLoop(tiles, paper, device)
+    for step in range(WARM + VALIDATED_STEPS):
+        if step == WARM:
+            begin = now(device)
+        bare.step()
+    step_s = (now(device) - begin) / VALIDATED_STEPS
+    for few in (tiles.tiles[:1], tiles.tiles[:VALIDATED_TILES]):  # the first is not counted
+        begin = now(device)
+        tile_confusions(bare.model, few, tiles.taxonomy.num_classes, device=device, workers=1)
+        tile_s = (now(device) - begin) / len(few)
     validations = paper.iterations // paper.val_every
-    share = 100 * validations * PAPER_VAL_TILES * tile / (paper.iterations * step)
-    detail = f"{validations} x {PAPER_VAL_TILES} tiles of {SIDE} px at {tile:.3g} s, {paper.iterations} x {step:.3g} s"
-    return at_most("7", f"validation in an arm of the paper preset ({device})", share, 10, "% of steps", detail)
+    share = 100 * validations * PAPER_VAL_TILES * tile_s / (paper.iterations * step_s)
+    detail = (
+        f"{validations} x {PAPER_VAL_TILES} tiles of {SIDE} px at {tile_s:.3g} s, {paper.iterations} x {step_s:.3g} s"
+    )
+    return at_most("7", f"validation in an arm of the paper preset ({device.type})", share, 10, "% of steps", detail)
+
+
+def now(device: torch.device) -> float:
+    """The time once the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()

@@ -13,6 +13,7 @@ import torch
 
 from common.croppers import MinorityCrop
 from common.datasets import CropDataset, StepSampler, crop_loader
+from common.device import resolve_device
 from common.engine import Drawn
 from common.inference import tile_counts
 from common.samplers import TileDraws, read_difficulty, write_difficulty
@@ -38,6 +39,7 @@ def prepare(root: Path, count: int) -> None:
 
 def train(root: Path) -> dict[str, float]:
     flags = ("--preset", "laptop", "--device", "cpu", "--iterations", STEPS, "--val-every", STEPS, "--overwrite")
+    flags += ("--workers", 0)  # so that the process that reads the tiles is the one whose memory is taken
     ended = run_module("training.train_stage4_minority_crop", "--root", root, *flags)
     run = json.loads((root / "model_weights/biodiversity/stage4_minority_crop/seed42/run.json").read_text())
     return {
@@ -96,7 +98,7 @@ def score(path: Path) -> None:
     """Count what a network of one layer predicts on the tiles of ``path``, as evaluation does."""
     tiles = TileSet.open(path, "")
     model = torch.nn.Conv2d(3, tiles.taxonomy.num_classes, 1)
-    tile_counts(model, tiles.tiles, tiles.taxonomy.num_classes, device=torch.device("cpu"), workers=1)
+    tile_counts(model, tiles.tiles, tiles.taxonomy.num_classes, device=resolve_device("cpu"), workers=1)
 
 
 if __name__ == "__main__":
