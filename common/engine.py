@@ -201,9 +201,9 @@ def fit(recipe: Recipe, val: TileSet, args) -> None:
     step, since = start, time.perf_counter()
     with bar, _stop_signals() as stop, _out_of_memory_told(args):
         batches = iter(loader)
+        network.train()
         for batch in batches:
             torch.manual_seed(_step_seed(args.seed, step, processes.rank))  # stochastic depth and dropout
-            network.train()
             drawn.add(batch)
             batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
             batch["mask"] = batch["mask"].long()
@@ -235,6 +235,7 @@ def fit(recipe: Recipe, val: TileSet, args) -> None:
                 if processes.main:
                     tqdm.write(validation_line(history[-1], taxonomy))
                 checkpoint(step, metrics)
+                network.train()
                 since, start = time.perf_counter(), step
             if stopping and step < args.iterations:
                 seconds["training"] += time.perf_counter() - since
