@@ -295,7 +295,7 @@ def inspect(tile: RawTile, *, bands: tuple[int, int, int], taxonomy: Taxonomy, k
     try:
         with open_raster(tile.image) as src:
             count, dtype = src.count, src.dtypes[0]
-            size, place = (src.height, src.width), georeference(src)
+            size = src.height, src.width
             if mask is not None and mask.shape != size:
                 text = f"{tile.mask}: is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[1]} x {size[0]}"
                 problems.append(Problem(tile.id, "size mismatch", text))
@@ -303,6 +303,7 @@ def inspect(tile: RawTile, *, bands: tuple[int, int, int], taxonomy: Taxonomy, k
             if few:
                 problems.append(Problem(tile.id, "bands", f"{tile.image}: {few}"))
             image = None if few else _read_bands(src, bands)
+            place = georeference(src) if image is None else image.place
     except (RasterioError, OSError) as error:
         problems.append(Problem(tile.id, "unreadable", f"{tile.image}: cannot be read as TIFF ({error})"))
         return Inspection(tile, problems)
@@ -331,7 +332,7 @@ def inspect(tile: RawTile, *, bands: tuple[int, int, int], taxonomy: Taxonomy, k
         content=content.hexdigest(),
         ranges=percentile_ranges(some) if some.size else None,
         pixels=pixels.tolist(),
-        kept=sample(image, keep) if keep and image.needs_stretch else None,
+        kept=(some if keep == SAMPLE_PER_TILE else sample(image, keep)) if keep and image.needs_stretch else None,
     )
 
 

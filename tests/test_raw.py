@@ -325,3 +325,13 @@ def test_an_exclude_list_of_other_tiles_is_refused(root):
 def test_a_missing_raw_folder_is_named(tmp_path):
     with pytest.raises(UserError, match=r"biodiversity_raw/images does not exist"):
         find_raw(tmp_path / "biodiversity_raw")
+
+
+def test_sidecar_files_of_a_raw_image_are_heard(tmp_path):
+    """A world file says where it lies, and an .aux.xml which value is no data."""
+    write_tif(tmp_path / "a.tif", np.full((3, 8, 8), 7, np.uint8))
+    (tmp_path / "a.tfw").write_text("2\n0\n0\n-2\n101\n199\n")
+    bands = "".join(f'<PAMRasterBand band="{n}"><NoDataValue>7</NoDataValue></PAMRasterBand>' for n in (1, 2, 3))
+    (tmp_path / "a.tif.aux.xml").write_text(f"<PAMDataset>{bands}</PAMDataset>")
+    image = read_raw(tmp_path / "a.tif", RGB)
+    assert image.place["bounds"] == [100, 184, 116, 200] and not image.valid.any() and not image.as_it_is
