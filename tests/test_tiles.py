@@ -114,9 +114,11 @@ def test_files_that_gis_programs_and_file_browsers_leave_are_passed_over(tmp_pat
 def test_a_damaged_image_or_mask_is_named_with_a_remedy(tmp_path):
     tile = make_set(tmp_path / "set")["a"]
     for path, read in ((tile.image_path, tile.read_image), (tile.mask_path, tile.read_mask)):
-        path.write_bytes(path.read_bytes()[:40])
-        with pytest.raises(UserError, match=rf"{path.name}: cannot be read.*--overwrite"):
-            read()
+        whole = path.read_bytes()
+        for end in (len(whole) // 2, 40):
+            path.write_bytes(whole[:end])
+            with pytest.raises(UserError, match=rf"{path.name}: cannot be read.*--overwrite"):
+                read()
 
 
 def test_two_tiles_of_one_id_are_refused_before_a_file_is_written(tmp_path):
