@@ -1,7 +1,13 @@
 """What the fault tests share: scripts as a user starts them, and counts of the faults that were survived."""
 
+import contextlib
+import json
+import os
+import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,22 +26,73 @@ class Ended:
     err: str
 
 
-def start(module: str, *flags, **options) -> subprocess.Popen:
-    """Start ``python -m module flags`` from the repository root, with one thread; options as for Popen."""
-    command = [sys.executable, "-m", module, *map(str, flags)]
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": ONE_THREAD, **options}
-    return subprocess.Popen(command, cwd=REPOSITORY, text=True, errors="replace", **options)
+class Running:
+    """A script that ``Scripts.start`` started; ``pid`` is also the number of its group of processes."""
+
+    def __init__(self, scripts: "Scripts", pid: int, out: Path, err: Path):
+        self.pid = pid
+        self.out, self.err = out, err
+        self._scripts = scripts
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send the script a signal, and no other process of its group."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def wait(self) -> Ended:
+        """Wait for its end; kills what is left of its group."""
+        status = self._scripts.ask({"wait": self.pid})
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        return Ended(status, self.out.read_text(errors="replace"), self.err.read_text(errors="replace"))
 
 
-def command(module: str, *flags, timeout: float = 300, **options) -> Ended:
-    """Run ``python -m module flags`` to its end."""
-    with start(module, *flags, **options) as process:
+class Scripts:
+    """Runs scripts as ``python -m module flags`` does, without importing torch anew for each; see tests.faults.forking.
+
+    Use it through ``scripts()``.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.count = 0
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.forking"],
+            cwd=REPOSITORY,
+            env=ONE_THREAD,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def ask(self, request: dict) -> int:
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def start(self, module: str, *flags, **environment: str) -> Running:
+        """Start a script; ``environment`` is added to that of this process."""
+        self.count += 1
+        out, err = (self.folder / f"{self.count}.{name}" for name in ("out", "err"))
+        request = {"module": module, "flags": list(map(str, flags)), "out": str(out), "err": str(err)}
+        return Running(self, self.ask({**request, "environment": environment}), out, err)
+
+    def __call__(self, module: str, *flags, **environment: str) -> Ended:
+        """Run a script to its end."""
+        return self.start(module, *flags, **environment).wait()
+
+
+@contextlib.contextmanager
+def scripts() -> Iterator[Scripts]:
+    """Give a ``Scripts``, and end it."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = Scripts(Path(folder))
         try:
-            out, err = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
-    return Ended(process.returncode, out or "", err or "")
+            yield found
+        finally:
+            found.process.stdin.close()
+            found.process.wait()
+            found.process.stdout.close()
 
 
 def refusal_problem(ended: Ended, *said: str) -> str | None:

@@ -1,0 +1,50 @@
+"""A process that has the libraries imported and starts scripts by forking, so that each costs no import of torch.
+
+Reads requests, JSON a line, from standard input: what to start, or which process to wait for. Each script runs as
+``python -m`` would run it, in a process of its own that has done nothing before.
+"""
+
+import json
+import os
+import runpy
+import sys
+import traceback
+
+import common.engine  # noqa: F401  brings torch, segmentation-models-pytorch, rasterio and matplotlib
+
+
+def become(module: str, flags: list[str], out: str, err: str, environment: dict[str, str]) -> int:
+    """Run a script in this process, a child; its exit status."""
+    os.environ.update(environment)
+    for path, number in ((os.devnull, 0), (out, 1), (err, 2)):
+        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
+    sys.stdin = open(0, closefd=False)
+    sys.argv = [module, *flags]
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def main() -> None:
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "wait" in request:
+            answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
+        else:
+            answer = os.fork()
+            if answer == 0:
+                os.setsid()
+                status = become(**request)
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+        print(answer, flush=True)
+
+
+if __name__ == "__main__":
+    main()
