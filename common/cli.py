@@ -3,11 +3,41 @@
 import argparse
 import errno
 import multiprocessing
+import os
 import shlex
+import signal
 import sys
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from tqdm import tqdm
+
+# What the system refuses for reasons that lie outside this project, and what then helps.
+_NO_ROOM = "Make room, then run the command again."
+_NOT_ALLOWED = "Give yourself the right to it, or choose another place."
+REMEDIES = {
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.EFBIG: "Raise the limit on the size of files (ulimit -f), or choose another file system.",
+    errno.EROFS: "Choose another place.",
+    errno.EACCES: _NOT_ALLOWED,
+    errno.EPERM: _NOT_ALLOWED,
+    errno.ENOENT: "Restore it where it vanished, or give another path.",
+    errno.ENOTDIR: "A file stands where a folder is needed: move it away, or give another path.",
+    errno.EISDIR: "A folder stands where a file is needed: move it away, or give another path.",
+    errno.EEXIST: "Move it away, or give another path.",
+    errno.ELOOP: "A symbolic link leads in a circle: mend it.",
+    errno.ENAMETOOLONG: "Choose shorter names.",
+    errno.EIO: "The disk or the network gave an error: look at its health before you trust what is on it.",
+    errno.ESTALE: "The network file system lost it: mount it again.",
+    errno.ENOLCK: "The file system cannot lock files: choose another place for the output.",
+    errno.EMFILE: "Raise the limit on open files (ulimit -n), or give fewer --workers.",
+    errno.ENFILE: "Too many files are open on this machine: try again later.",
+    errno.ENOMEM: "Memory does not suffice: give fewer --workers, or stop other work.",
+    errno.EAGAIN: "The system allows no more processes: give fewer --workers.",
+}
 
 
 class UserError(Exception):
@@ -100,8 +130,13 @@ fraction = _number(float, lambda v: 0 <= v <= 1, "a number between 0 and 1")
 
 
 def run(main) -> None:
-    """Run a script's main and exit: 0 done, 2 wrong use or bad input, 130 interrupted; a defect keeps its traceback."""
+    """Run a script's main and exit: 0 done, 2 wrong use, bad input or a refusal of the system, 130 and 143 by a signal.
+
+    A defect keeps its traceback, and exits with 1.
+    """
     status = 0
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _end)  # so that what was begun is cleared away
     try:
         status = main() or 0
     except UserError as error:
@@ -112,30 +147,61 @@ def run(main) -> None:
         status = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        status = 130
+        status = 128 + signal.SIGINT
+    except MemoryError:
+        print(f"error: {REMEDIES[errno.ENOMEM]} Outputs of earlier runs are as they were.", file=sys.stderr)
+        status = 2
     except OSError as error:
-        if error.filename is None and error.errno != errno.ENOSPC:
+        if error.filename is None and error.errno not in REMEDIES:
             raise
         where = f"{error.filename}: " if error.filename is not None else ""
-        print(f"error: {where}{error.strerror}", file=sys.stderr)
+        remedy = REMEDIES.get(error.errno, "")
+        print(f"error: {where}{error.strerror}. {remedy} Outputs of earlier runs are as they were.", file=sys.stderr)
         status = 2
     sys.exit(status)
+
+
+def _end(number, _) -> None:
+    print("ended by a signal", file=sys.stderr)
+    raise SystemExit(128 + number)
+
+
+def _serve_one_parent() -> None:
+    """Have a worker leave interrupts to the main process, and end when that is gone, however it went."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def leave_with_it():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=leave_with_it, daemon=True).start()
 
 
 def map_progress(function, items, *, workers: int, desc: str, unit: str = "tile"):
     """Yield function(item) for each item, in order, under a progress bar; with --workers above 1 in processes.
 
     ``function`` must be importable (no lambda) and its results picklable. Its UserError reaches the caller.
+
+    Raises:
+        UserError: a process died, as one does that the system kills when memory runs out.
     """
     items = list(items)
-    bar = tqdm(total=len(items), desc=desc, unit=unit)
-    with bar:
+    with tqdm(total=len(items), desc=desc, unit=unit) as bar:
         if workers < 2:
             for item in items:
                 yield function(item)
                 bar.update()
             return
-        with multiprocessing.get_context("spawn").Pool(workers) as pool:
-            for result in pool.imap(function, items, chunksize=4):
+        spawn = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_serve_one_parent)
+        try:
+            for result in pool.map(function, items, chunksize=4):
                 yield result
                 bar.update()
+        except BrokenProcessPool:
+            raise UserError(
+                f"{desc}: a worker process died after {bar.n} of {len(items)} {unit}s, as one does when memory runs "
+                "out. Give fewer --workers; with --workers 0 one sees where it happens."
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)

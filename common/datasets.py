@@ -166,6 +166,7 @@ def _outlive_interrupts(worker: int) -> None:
     """Signals reach every process of a group; the main one stops the run, its workers serve it until then."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 class WholeTiles(Dataset):

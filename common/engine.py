@@ -4,6 +4,7 @@ A stage hands ``fit`` a Recipe. Everything else (steps, batch size, schedule, au
 the same for every recipe, so that two arms differ in what their recipes differ in.
 """
 
+import contextlib
 import json
 import math
 import platform
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +27,9 @@ from tqdm import tqdm
 from common.cli import UserError, command_for
 from common.datasets import STRIDE, CropDataset, StepSampler, crop_loader, network_input
 from common.device import Processes, autocast, cuda_problem, resolve_device
-from common.files import write_json
-from common.history import history_row, plot_history, validation_line, write_history
+from common.figures import png_bytes
+from common.files import json_text, locked, remove_partials, write_files
+from common.history import history_figure, history_row, history_text, validation_line
 from common.inference import tile_confusions
 from common.metrics import score
 from common.models import Checkpoint, rerun_command
@@ -34,10 +37,12 @@ from common.presets import SETTINGS
 from common.samplers import TileDraws
 from common.stages import ARM_OF
 from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
+from common.text import warn
 from common.tiles import TileSet
 
+CHECKPOINT_KEPT = "The last checkpoint is as it was."
 LOG_EVERY = 10  # steps between readings of the loss, each of which waits for the device
-RUN_FILES = ("best.pt", "last.pt", "run.json", "history.csv", "curves.png")
+RUN_FILES = ("last.pt", "best.pt", "run.json", "history.csv", "curves.png")  # without the first there is no run
 
 
 @dataclass
@@ -103,11 +108,16 @@ def fit(recipe: Recipe, val: TileSet, args) -> None:
     arXiv:1608.03983, without restarts).
 
     Raises:
-        UserError: no GPU for the paper preset, an output folder in use, a resume that does not match, a loss
-            that is not finite.
+        UserError: no GPU for the paper preset, an output folder in use, a resume that does not match, a loss or weights
+            that are not finite, a loader process that died, memory that does not suffice.
     """
     device = _device(args)
     processes = Processes(device)
+    with locked(args.out_dir) if processes.main else contextlib.nullcontext():
+        _fit(recipe, val, args, device, processes)
+
+
+def _fit(recipe: Recipe, val: TileSet, args, device: torch.device, processes: Processes) -> None:
     if args.crop_size % STRIDE:
         raise UserError(f"--crop-size {args.crop_size}: expected a multiple of {STRIDE}.")
     if args.batch_size % processes.world:
@@ -184,22 +194,33 @@ def fit(recipe: Recipe, val: TileSet, args) -> None:
         }
         if not processes.main:
             return
-        if record["checkpoints"] == 0:  # only now is there something to put in their place
-            for name in RUN_FILES:
-                (args.out_dir / name).unlink(missing_ok=True)
+        earlier = [args.out_dir / name for name in RUN_FILES] if record["checkpoints"] == 0 else []
         record["checkpoints"] += 1
         state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+        require_finite(state, recipe.stage, step)
         metadata = json.loads(json.dumps(record))
-        if better:
-            Checkpoint(args.out_dir / "best.pt", state, metadata).save()
-        Checkpoint(args.out_dir / "last.pt", state, metadata, None if record["finished"] else training).save()
+        files = {"run.json": json_text(record)}
         if history:
-            write_history(args.out_dir / "history.csv", history)
-            plot_history(args.out_dir / "curves.png", history, taxonomy, f"{recipe.stage}, seed {args.seed}")
-        write_json(args.out_dir / "run.json", record)
+            files["history.csv"] = history_text(history)
+            files["curves.png"] = png_bytes(history_figure(history, taxonomy, f"{recipe.stage}, seed {args.seed}"))
+        if better:
+            files["best.pt"] = Checkpoint(args.out_dir / "best.pt", state, metadata).to_bytes()
+        unfinished = None if record["finished"] else training
+        # Last, so that a run that is killed in between is continued from a checkpoint before it, and ends as it should.
+        files["last.pt"] = Checkpoint(args.out_dir / "last.pt", state, metadata, unfinished).to_bytes()
+        write_files({args.out_dir / name: content for name, content in files.items()}, remove=earlier)
 
-    step, since = start, time.perf_counter()
-    with bar, _stop_signals() as stop, _out_of_memory_told(args):
+    def name_step(step: int) -> str:
+        """An optimizer step, the first being 1, with the tiles that its crops come from, in all processes."""
+        first = (step - 1) * args.batch_size
+        tiles = sorted({recipe.tiles.ids[draws(position)] for position in range(first, first + args.batch_size)})
+        return f"step {step}, whose crops are of the tiles {', '.join(tiles)}"
+
+    def now() -> str:
+        return f"the validation after step {step}" if validating else name_step(step + 1)
+
+    step, validating, since = start, False, time.perf_counter()
+    with bar, _stop_signals() as stop, _failures_told(args, now):
         batches = iter(loader)
         network.train()
         for batch in batches:
@@ -213,7 +234,7 @@ def fit(recipe: Recipe, val: TileSet, args) -> None:
             total = meter.add(loss.terms(logits, batch))
             optimizer.zero_grad(set_to_none=True)
             total.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip_norm)
+            meter.add_gradient(torch.nn.utils.clip_grad_norm_(model.parameters(), args.clip_norm))
             optimizer.step()
             lr = schedule.get_last_lr()[-1]
             schedule.step()
@@ -223,13 +244,15 @@ def fit(recipe: Recipe, val: TileSet, args) -> None:
             read = validate or step % LOG_EVERY == 0
             stopping = bool(stop) if processes.world == 1 else read and processes.agree(bool(stop), device)
             if read or stopping:
-                meter.read(step, recipe.stage)
+                meter.read(step, recipe.stage, name_step)
                 rate = (step - start) * args.batch_size / (time.perf_counter() - since)
                 bar.set_postfix_str(f"loss {meter.recent:.3f}, lr {lr:.1e}, {rate:.0f} crops/s")
             if validate:
                 seconds["training"] += time.perf_counter() - since
                 since = time.perf_counter()
+                validating = True
                 metrics = _validate(model, val, processes, device, args.workers)
+                validating = False
                 seconds["validation"] += time.perf_counter() - since
                 history.append(history_row(step, meter.means(), lr, metrics, taxonomy))
                 if processes.main:
@@ -303,6 +326,7 @@ class _LossMeter:
         self.processes = processes
         self.device = device
         self.pending: list[torch.Tensor] = []
+        self.gradients: list[torch.Tensor] = []
         self.names: list[str] = []
         self.sums = np.zeros(0)
         self.steps = 0
@@ -318,20 +342,34 @@ class _LossMeter:
         self.pending.append(torch.stack([part.detach() for part in parts]))
         return total * self.processes.world
 
-    def read(self, step: int, stage: str) -> None:
-        """Fetch the losses since the last reading; UserError where one is not finite."""
+    def add_gradient(self, norm: torch.Tensor) -> None:
+        """Note the () float norm of the gradient of the step whose loss was added last."""
+        self.gradients.append(norm.detach())
+
+    def read(self, step: int, stage: str, name_step: Callable[[int], str]) -> None:
+        """Fetch the losses since the last reading, of which that of ``step`` is the last.
+
+        Raises:
+            UserError: one of them, or the norm of a gradient, is not finite; ``name_step`` describes that step.
+        """
         if not self.pending:
             return
         values = self.processes.sum(torch.stack(self.pending)).cpu().numpy()
-        if not np.isfinite(values).all():
+        norms = torch.stack(self.gradients).cpu().numpy()  # in all processes the same
+        sound = np.isfinite(values).all(axis=1) & np.isfinite(norms)
+        if not sound.all():
+            first = int(np.argmin(sound))
+            at = step - len(values) + first + 1
+            what = "loss" if not np.isfinite(values[first]).all() else "norm of the gradient"
+            found = values[first, 0] if what == "loss" else norms[first]
             raise UserError(
-                f"{stage}: the loss became {values[:, 0][~np.isfinite(values[:, 0])][:1]} between steps "
-                f"{step - len(values)} and {step}. The last checkpoint is as it was. Give a smaller --lr."
+                f"{stage}: the {what} became {found} at {name_step(at)}. {CHECKPOINT_KEPT} "
+                "Look at these tiles, or give a smaller --lr."
             )
         self.sums = values.sum(axis=0) if not len(self.sums) else self.sums + values.sum(axis=0)
         self.steps += len(values)
         self.recent = float(values[:, 0].mean())
-        self.pending = []
+        self.pending, self.gradients = [], []
 
     def means(self) -> dict[str, float]:
         """Mean loss and its parts since the last call."""
@@ -448,6 +486,7 @@ def _resumable(args, record: dict) -> Checkpoint | None:
             "or replace it with --overwrite."
         )
     args.out_dir.mkdir(parents=True, exist_ok=True)
+    remove_partials([args.out_dir / name for name in RUN_FILES])
     if not (args.resume and last.is_file()):
         return None
     found = Checkpoint.load(last, rerun_command(args.command, "--overwrite"))
@@ -460,6 +499,10 @@ def _resumable(args, record: dict) -> Checkpoint | None:
     for key in ("train", "val"):
         if known[key]["digest"] != asked[key]["digest"]:
             raise UserError(f"--resume: {last} was trained with other {key} tiles than {asked[key]['path']}.")
+    for key in ("device", "versions"):
+        if known[key] != asked[key]:
+            difference = _difference(key, known[key], asked[key]).replace("asked for", "here")
+            warn(f"{last} was trained with another {difference}. To the last digit the run will not be the same.")
     return found
 
 
@@ -471,23 +514,56 @@ def _difference(key: str, known, asked) -> str:
     return f"{key}: {known} there, {asked} asked for"
 
 
+def require_finite(state: dict[str, torch.Tensor], stage: str, step: int) -> None:
+    """Refuse to save weights of which one is not a finite number."""
+    bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if bad:
+        raise UserError(
+            f"{stage}: {len(bad)} tensors of the network are not finite after step {step} (first: {bad[0]}). "
+            f"{CHECKPOINT_KEPT} Give a smaller --lr."
+        )
+
+
 @contextmanager
-def _out_of_memory_told(args):
+def _failures_told(args, now: Callable[[], str]):
+    """Say what is known where a loader process dies or memory runs out; ``now`` tells of the step."""
+
+    def say(what: str, remedy: str) -> UserError:
+        again = rerun_command(args.command, "--resume")
+        return UserError(f"{what}, at {now()}. {CHECKPOINT_KEPT} {remedy} Continue with: {again}")
+
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"the GPU's memory does not suffice for --batch-size {args.batch_size} and --crop-size {args.crop_size} "
-            f"({str(error).splitlines()[0]}). Give smaller ones, the same in every arm, or share the batch among "
-            "several GPUs with torchrun."
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        first = str(error).splitlines()[0] if str(error) else "no memory"
+        raise say(
+            f"memory does not suffice for --batch-size {args.batch_size} and --crop-size {args.crop_size} ({first})",
+            "Give smaller ones, the same in every arm, fewer --workers, or share the batch among several GPUs with "
+            "torchrun.",
         ) from None
+    except RuntimeError as error:
+        text = str(error)
+        if "DataLoader worker" in text:
+            raise say(
+                f"a loader process died ({text.splitlines()[0]})",
+                "The system kills one when memory runs out: give fewer --workers.",
+            ) from None
+        if "not enough memory" in text or "can't allocate memory" in text:
+            raise say(
+                f"memory does not suffice for --batch-size {args.batch_size} and --crop-size {args.crop_size}",
+                "Give smaller ones, the same in every arm, or fewer --workers.",
+            ) from None
+        raise
 
 
 @contextmanager
 def _stop_signals():
-    """Give a list that SIGINT and SIGTERM put their number in, so that a step is never cut in two."""
+    """Give a list that SIGINT, SIGTERM and SIGHUP put their number in, so that a step is never cut in two."""
     caught: list[int] = []
-    previous = {s: signal.signal(s, lambda number, _: caught.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
+    endings = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        endings.append(signal.SIGHUP)
+    previous = {ending: signal.signal(ending, lambda number, _: caught.append(number)) for ending in endings}
     try:
         yield caught
     finally:

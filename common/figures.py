@@ -1,5 +1,6 @@
 """Figures without pyplot: class colours, class legends, and files that appear whole."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from common.files import replacing
+from common.files import write_files
 from common.taxonomy import Taxonomy
 
 
@@ -35,7 +36,13 @@ def class_legend(figure_or_axes, taxonomy: Taxonomy, *, void: bool = True, **kwa
     return figure_or_axes.legend(handles=patches, **kwargs)
 
 
+def png_bytes(figure: Figure, dpi: int = 150) -> bytes:
+    """A figure as a PNG file's content."""
+    content = io.BytesIO()
+    figure.savefig(content, dpi=dpi, format="png", facecolor="white")
+    return content.getvalue()
+
+
 def save_figure(figure: Figure, path: Path, dpi: int = 150) -> None:
     """Write a figure as PNG, so that a reader never sees half of it."""
-    with replacing(path) as partial:
-        figure.savefig(partial, dpi=dpi, format="png", facecolor="white")
+    write_files({path: png_bytes(figure, dpi)})

@@ -1,41 +1,77 @@
-"""Files and folders that appear whole or not at all, and reading back what the project wrote."""
+"""Files and folders that appear whole or not at all and are written by one process at a time; reading them back."""
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from contextlib import contextmanager
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from common.cli import UserError
 
 MANIFEST = "manifest.json"
 MANIFEST_KEYS = {"digest", "split", "tiles"}
-TILE_SET_NAMES = {"images", "masks", MANIFEST}
 
 
-@contextmanager
-def replacing(path: Path):
-    """Give a path beside ``path`` to write to; it takes its place when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+def _beside(path: Path, state: str) -> Path:
+    return path.with_name(f".{path.name}.{state}")
+
+
+def write_files(contents: dict[Path, str | bytes], *, remove: list[Path] = ()) -> None:
+    """Write files so that a reader never sees half of one; text becomes UTF-8.
+
+    All are written whole, and to the disk, beside their places before the first takes its place, in the order given.
+    Until then nothing has changed: neither the files there nor those to ``remove``, which go first.
+
+    Raises:
+        OSError: one cannot be written; those that were there are as they were.
+    """
+    partials = {path: _beside(path, "partial") for path in contents}
     try:
-        yield partial
-    except BaseException:
-        partial.unlink(missing_ok=True)
+        for path, partial in partials.items():
+            content = contents[path]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(partial, "wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+        for old in remove:
+            old.unlink(missing_ok=True)
+        for path, partial in partials.items():
+            os.replace(partial, path)
+    except BaseException as problem:
+        remove_partials(list(contents))
+        if isinstance(problem, OSError) and problem.errno and problem.filename in (None, str(partial)):
+            raise OSError(problem.errno, problem.strerror, str(path)) from None
         raise
-    os.replace(partial, path)
+
+
+def remove_partials(paths: list[Path]) -> None:
+    """Remove what a killed ``write_files`` left beside its files."""
+    for path in paths:
+        _beside(path, "partial").unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text so that a reader never sees half of it."""
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    """``write_files`` for one text."""
+    write_files({path: text})
+
+
+def json_text(content) -> str:
+    """A JSON value as a file's text."""
+    return json.dumps(content, indent=1) + "\n"
 
 
 def write_json(path: Path, content) -> None:
-    """Write JSON so that a reader never sees half of it."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
+    """``write_files`` for one JSON value."""
+    write_text(path, json_text(content))
 
 
 def read_json(path: Path, made_by: str):
@@ -44,7 +80,7 @@ def read_json(path: Path, made_by: str):
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist. Write it first: {made_by}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}). Write it again: {made_by}") from None
 
 
@@ -82,22 +118,83 @@ def place(source: Path, target: Path, mode: str) -> None:
         ) from None
 
 
-def _holds_only_ours(path: Path, marker: str) -> bool:
+@contextmanager
+def locked(path: Path):
+    """Hold a file or folder that is to be written; UserError where another process holds it.
+
+    The lock is the system's, on a file beside ``path``: it ends with the process that took it, however that ends, so
+    that what a killed run leaves behind blocks nobody. It also holds between machines that share a disk with locks.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = _beside(path.resolve(), "lock")
+    with ExitStack() as stack:
+        while True:
+            file = stack.enter_context(open(beside, "a+", encoding="utf-8"))
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock not shared with forked workers
+            except OSError as problem:
+                if problem.errno not in (errno.EACCES, errno.EAGAIN):
+                    raise OSError(problem.errno, problem.strerror, str(beside)) from None
+                file.seek(0)
+                raise UserError(
+                    f"{path} is being written by another run ({file.read().strip() or 'which has just begun'}). "
+                    "Wait for its end, stop it, or choose another place for this one."
+                ) from None
+            with suppress(FileNotFoundError):  # its last holder may have removed it since it was opened
+                if os.path.samestat(os.fstat(file.fileno()), beside.stat()):
+                    break
+            file.close()
+        file.truncate(0)
+        begun = datetime.now().isoformat(" ", timespec="seconds")
+        file.write(f"process {os.getpid()} on {socket.gethostname()}, begun {begun}: {Path(sys.argv[0]).name}")
+        file.flush()
+        stack.callback(beside.unlink, missing_ok=True)
+        yield
+
+
+class FolderKind(NamedTuple):
+    """What a folder of this project is known by: a file that each has, and the files that one may hold.
+
+    ``files`` gives them for a folder, relative to it; OSError, ValueError, KeyError or TypeError where the folder does
+    not say.
+    """
+
+    marker: str
+    files: Callable[[Path], set[str]]
+
+
+def _tile_set_files(path: Path) -> set[str]:
+    manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    if not MANIFEST_KEYS <= manifest.keys():
+        raise ValueError
+    tiles = [*manifest["tiles"].keys()]
+    return {MANIFEST, *(f"images/{tile}.tif" for tile in tiles), *(f"masks/{tile}.png" for tile in tiles)}
+
+
+TILE_SET = FolderKind(MANIFEST, _tile_set_files)
+
+
+def _holds_only_ours(path: Path, kind: FolderKind) -> bool:
     """Whether a folder is one that this project wrote, with nothing in it that somebody else put there.
 
-    With another ``marker`` than the manifest of a tile set the marker file alone decides. Empty folders are ours.
+    Hidden files and those that GIS programs leave do not count. Empty folders are ours.
     """
-    names = {p.name for p in path.iterdir() if not p.name.startswith(".") and not p.name.endswith(".aux.xml")}
-    if marker != MANIFEST or not names:
-        return not names or (path / marker).is_file()
+    found = set()
+    for folder, subfolders, files in os.walk(path):
+        here = Path(folder)
+        names = [*files, *(name for name in subfolders if (here / name).is_symlink())]
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        ours = (name for name in names if not name.startswith(".") and not name.endswith(".aux.xml"))
+        found |= {(here / name).relative_to(path).as_posix() for name in ours}
+    if not found:
+        return True
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return kind.marker in found and found <= kind.files(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-    return isinstance(manifest, dict) and MANIFEST_KEYS <= manifest.keys() and names <= TILE_SET_NAMES
 
 
-def check_out_dirs(paths: list[Path], overwrite: bool, *, inputs: list[Path] = (), marker: str = MANIFEST) -> None:
+def check_out_dirs(paths: list[Path], overwrite: bool, *, inputs: list[Path] = (), kind: FolderKind = TILE_SET) -> None:
     """Refuse output folders that exist, are not ours, or lie in or above an input.
 
     Folders that are written together exist together. Where only some do, a run was cut off while it put them in their
@@ -115,26 +212,40 @@ def check_out_dirs(paths: list[Path], overwrite: bool, *, inputs: list[Path] = (
     if existing and not overwrite and len(existing) == len(paths):
         raise UserError(f"{existing[0]} exists. Replace it with --overwrite, or choose another --out-dir.")
     for path in existing:
-        if path.is_symlink() or not path.is_dir() or not _holds_only_ours(path, marker):
+        if path.is_symlink() or not path.is_dir() or not _holds_only_ours(path, kind):
             raise UserError(
                 f"{path} was not written by this project, or holds other files beside what was (a folder of this "
-                f"project has a {marker}), so it is not deleted. Move it away, or choose another --out-dir."
+                f"project has a {kind.marker}), so it is not deleted. Move it away, or choose another --out-dir."
             )
 
 
-def check_out_dir(path: Path, overwrite: bool, *, inputs: list[Path] = (), marker: str = MANIFEST) -> None:
+def check_out_dir(path: Path, overwrite: bool, *, inputs: list[Path] = (), kind: FolderKind = TILE_SET) -> None:
     """``check_out_dirs`` for one folder."""
-    check_out_dirs([path], overwrite, inputs=inputs, marker=marker)
+    check_out_dirs([path], overwrite, inputs=inputs, kind=kind)
 
 
-def _beside(path: Path, state: str) -> Path:
-    return path.with_name(f".{path.name}.{state}")
+def replaced_folder(path: Path) -> Path | None:
+    """The earlier folder, where a run was killed while it put a new one in its place; None otherwise."""
+    earlier = _beside(path, "replaced")
+    return earlier if earlier.is_dir() and not path.exists() else None
+
+
+def _settle(paths: list[Path]) -> None:
+    """Bring back the earlier folders where a run was killed while it replaced them, and clear away what it left."""
+    cut_off = any(replaced_folder(path) for path in paths)
+    for path in paths:
+        earlier = _beside(path, "replaced")
+        if earlier.is_dir() and cut_off:
+            if path.exists():  # new already, while others are not
+                shutil.rmtree(_beside(path, "partial"), ignore_errors=True)
+                os.rename(path, _beside(path, "partial"))
+            os.rename(earlier, path)
+        for left in (earlier, _beside(path, "partial")):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _publish(paths: list[Path]) -> None:
     """Put the new folders in the place of the old ones: all of them, or none where that is interrupted."""
-    for path in paths:
-        shutil.rmtree(_beside(path, "replaced"), ignore_errors=True)  # of a run that was killed
     try:
         for path in paths:
             if path.exists():
@@ -153,28 +264,38 @@ def _publish(paths: list[Path]) -> None:
 
 
 @contextmanager
-def new_folders(paths: list[Path], overwrite: bool, *, inputs: list[Path] = (), marker: str = MANIFEST):
-    """Give new folders beside ``paths`` to write in; they take their places together when the block ends well."""
+def new_folders(paths: list[Path], overwrite: bool, *, inputs: list[Path] = (), kind: FolderKind = TILE_SET):
+    """Give new folders beside ``paths`` to write in; they take their places together when the block ends well.
+
+    The places are ``locked`` meanwhile. What a killed run left beside them is cleared away first.
+    """
     paths = list(paths)
-    check_out_dirs(paths, overwrite, inputs=inputs, marker=marker)
+    check_out_dirs(paths, overwrite, inputs=inputs, kind=kind)
     folders = [_beside(path, "partial") for path in paths]
-    published = False
-    try:
-        for folder in folders:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
-            folder.mkdir()
-        yield folders
-        _publish(paths)
-        published = True
-    finally:
-        if not published:
+    with ExitStack() as stack:
+        for path in paths:
+            stack.enter_context(locked(path))
+        _settle(paths)
+        check_out_dirs(paths, overwrite, inputs=inputs, kind=kind)
+        published = False
+        try:
             for folder in folders:
-                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+            yield folders
+            _publish(paths)
+            published = True
+        except OSError as problem:
+            if problem.errno is None or problem.filename is not None:
+                raise
+            raise OSError(problem.errno, problem.strerror, str(paths[0].parent)) from None
+        finally:
+            if not published:
+                for folder in folders:
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def new_folder(path: Path, overwrite: bool, *, inputs: list[Path] = (), marker: str = MANIFEST):
+def new_folder(path: Path, overwrite: bool, *, inputs: list[Path] = (), kind: FolderKind = TILE_SET):
     """``new_folders`` for one folder."""
-    with new_folders([path], overwrite, inputs=inputs, marker=marker) as (folder,):
+    with new_folders([path], overwrite, inputs=inputs, kind=kind) as (folder,):
         yield folder

@@ -2,12 +2,11 @@
 
 import csv
 import io
-from pathlib import Path
 
+from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from common.figures import new_figure, save_figure
-from common.files import write_text
+from common.figures import new_figure
 from common.taxonomy import Taxonomy
 
 
@@ -28,16 +27,17 @@ def validation_line(row: dict, taxonomy: Taxonomy) -> str:
     return f"step {row['step']:>6}  loss {row['loss']:.3f}  val {overall}  |  IoU {classes}"
 
 
-def write_history(path: Path, rows: list[dict]) -> None:
+def history_text(rows: list[dict]) -> str:
+    """Rows as comma-separated text under a header."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(path, text.getvalue())
+    return text.getvalue()
 
 
-def plot_history(path: Path, rows: list[dict], taxonomy: Taxonomy, title: str) -> None:
-    """Draw the loss, the three metrics and the IoU of each class over the optimizer steps."""
+def history_figure(rows: list[dict], taxonomy: Taxonomy, title: str) -> Figure:
+    """The loss, the three metrics and the IoU of each class over the optimizer steps."""
     steps = [row["step"] for row in rows]
     columns = list(rows[0])
     loss_names = columns[1 : columns.index("lr")]
@@ -61,4 +61,4 @@ def plot_history(path: Path, rows: list[dict], taxonomy: Taxonomy, title: str) -
         axes.set_xlabel("optimizer step")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    save_figure(figure, path)
+    return figure

@@ -1,6 +1,7 @@
 """Networks from segmentation-models-pytorch, and the checkpoints that hold them."""
 
 import hashlib
+import io
 import logging
 import pickle
 import shlex
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 from common.cli import UserError
-from common.files import replacing, sha256_file
+from common.files import sha256_file, write_files
 from common.taxonomy import IGNORE_INDEX, OPENEARTHMAP, Taxonomy, taxonomy_from_json
 from common.tiles import TileSet
 
@@ -121,10 +122,15 @@ class Checkpoint:
     def taxonomy(self) -> Taxonomy:
         return taxonomy_from_json(self.metadata["taxonomy"], self.path)
 
+    def to_bytes(self) -> bytes:
+        """The content of the checkpoint's file."""
+        content = io.BytesIO()
+        torch.save({"model": self.state, "metadata": self.metadata, "training": self.training}, content)
+        return content.getvalue()
+
     def save(self) -> None:
-        """Write to ``path`` atomically."""
-        with replacing(self.path) as partial:
-            torch.save({"model": self.state, "metadata": self.metadata, "training": self.training}, partial)
+        """Write to ``path`` so that a reader never sees half of it."""
+        write_files({self.path: self.to_bytes()})
 
     @classmethod
     def load(cls, path: Path, remedy: str) -> "Checkpoint":

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from common.cli import UserError
-from common.files import sha256_file, write_text
+from common.files import sha256_file
 from common.tiles import TileSet
 
 TILE_STREAM, WINDOW_STREAM, AUGMENTATION_STREAM = range(3)
@@ -78,17 +78,17 @@ def difficulty_weights(losses: np.ndarray, alpha: float) -> tuple[np.ndarray, np
     return difficulty, 1 + alpha * difficulty
 
 
-def write_difficulty(path: Path, rows: list[tuple]) -> None:
-    """Write rows of DIFFICULTY_COLUMNS as tab-separated text."""
+def difficulty_text(rows: list[tuple]) -> str:
+    """Rows of DIFFICULTY_COLUMNS as tab-separated text under a header."""
     text = io.StringIO()
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
     writer.writerow(DIFFICULTY_COLUMNS)
     writer.writerows(rows)
-    write_text(path, text.getvalue())
+    return text.getvalue()
 
 
 def read_difficulty(path: Path, tiles: TileSet, command: str) -> WeightedTiles:
-    """The sampler that ``write_difficulty`` described for exactly these tiles; ``command`` writes the file.
+    """The sampler that ``difficulty_text`` described for exactly these tiles; ``command`` writes the file.
 
     Raises:
         UserError: the file is missing or malformed, a tile has no weight, or a weight has no tile.

@@ -5,6 +5,7 @@ renamed when whole, so that a folder with a manifest is always complete.
 """
 
 import hashlib
+import io
 import math
 import os
 import re
@@ -19,15 +20,27 @@ import rasterio
 import rasterio.warp
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import MemoryFile
 
 from common.cli import UserError
-from common.files import MANIFEST, digest_json, new_folder, place, read_json, sha256_file, write_json
+from common.files import (
+    MANIFEST,
+    digest_json,
+    new_folder,
+    place,
+    read_json,
+    replaced_folder,
+    sha256_file,
+    write_json,
+)
 from common.taxonomy import IGNORE_INDEX, Taxonomy, taxonomy_from_json
 
 METRES_PER_DEGREE = 111_320.0  # of latitude, on the WGS 84 sphere
 DAMAGED = "Restore it from its source, or run the step that wrote its folder again with --overwrite."
 STRIP_ROWS = 128  # of a written image: few strips are read faster than many, and a window needs only those it meets
 TILE_SUFFIXES = (".tif", ".tiff", ".png")
+ENTRY_KEYS = {"sha256", "mask_sha256", "content_sha256", "height", "width", "pixels", "block", "crs", "bounds", "gsd"}
+MANIFEST_ENTRIES = {"split", "taxonomy", "made_from", "stretch", "tiles", "digest"}
 
 
 @contextmanager
@@ -92,13 +105,86 @@ def write_image(path: Path, image: np.ndarray, *, crs=None, transform=None) -> N
     _, height, width = image.shape
     profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "height": height, "width": width, "photometric": "RGB"}
     layout = {"interleave": "band", "blockysize": min(STRIP_ROWS, height)}
-    with open_raster(path, "w", **profile, **layout, crs=crs, transform=transform) as dst:
-        dst.write(image)
+    with MemoryFile() as memory:  # GDAL does not always say so when a disk is full
+        with open_raster(memory.name, "w", **profile, **layout, crs=crs, transform=transform) as dst:
+            dst.write(image)
+        with open(path, "xb") as file:
+            file.write(memory.getbuffer())
 
 
 def write_mask(path: Path, mask: np.ndarray) -> None:
     """Write (H, W) uint8 class ids as a single-channel PNG."""
-    Image.fromarray(mask).save(path, compress_level=1)
+    content = io.BytesIO()
+    Image.fromarray(mask).save(content, "PNG", compress_level=1)
+    with open(path, "xb") as file:
+        file.write(content.getbuffer())
+
+
+def is_tile_id(name) -> bool:
+    """Whether a tile can be called so: the name of a file, not a way out of its folder, and on one line of a table."""
+    return isinstance(name, str) and name.isprintable() and name[:1] not in ("", ".") and not {"/", "\\"} & set(name)
+
+
+def _is_count(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _entry_problem(entry, num_classes: int) -> str | None:
+    """What is wrong with a tile's entry in a manifest; None where nothing is."""
+    if not isinstance(entry, dict):
+        return "it is no object"
+    lacking = sorted(ENTRY_KEYS - entry.keys())
+    if lacking:
+        return f"it lacks {', '.join(lacking)}"
+    pixels, bounds = entry["pixels"], entry["bounds"]
+    sound = {
+        "sha256": isinstance(entry["sha256"], str),
+        "mask_sha256": isinstance(entry["mask_sha256"], str),
+        "content_sha256": isinstance(entry["content_sha256"], str),
+        "height": _is_count(entry["height"]) and entry["height"] > 0,
+        "width": _is_count(entry["width"]) and entry["width"] > 0,
+        "pixels": isinstance(pixels, list) and len(pixels) == num_classes and all(map(_is_count, pixels)),
+        "crs": entry["crs"] is None or isinstance(entry["crs"], str),
+        "bounds": bounds is None or (isinstance(bounds, list) and len(bounds) == 4 and all(map(_is_number, bounds))),
+        "gsd": entry["gsd"] is None or (_is_number(entry["gsd"]) and entry["gsd"] > 0),
+        **{key: isinstance(entry.get(key), str | None) for key in ("block", "base", "source", "region")},
+    }
+    wrong = [key for key, is_sound in sound.items() if not is_sound]
+    if not wrong and sum(pixels) != entry["height"] * entry["width"]:
+        wrong = ["pixels"]
+    return f"its {wrong[0]} is {entry.get(wrong[0])!r}" if wrong else None
+
+
+def manifest_problem(manifest) -> str | None:
+    """What is wrong with the form of a manifest's content, taxonomy apart; None where nothing is."""
+    if not isinstance(manifest, dict):
+        return "it is no object"
+    lacking = sorted(MANIFEST_ENTRIES - manifest.keys())
+    if lacking:
+        return f"it lacks {', '.join(lacking)}"
+    if not isinstance(manifest["taxonomy"], dict) or not isinstance(manifest["taxonomy"].get("classes"), list):
+        return "its taxonomy has no classes"
+    if manifest["split"] not in ("train", "val", "test", "pool") or not isinstance(manifest["digest"], str):
+        return f"its split is {manifest['split']!r} and its digest {manifest['digest']!r}"
+    if not isinstance(manifest["stretch"], dict | None):
+        return f"its stretch is {manifest['stretch']!r}"
+    sources = manifest["made_from"]
+    if not isinstance(sources, list) or not all(
+        isinstance(s, dict) and isinstance(s.get("digest"), str) for s in sources
+    ):
+        return f"its made_from is {sources!r}"
+    if not isinstance(manifest["tiles"], dict) or not manifest["tiles"]:
+        return "it lists no tiles"
+    num_classes = len(manifest["taxonomy"]["classes"])
+    for tile_id, entry in manifest["tiles"].items():
+        wrong = _entry_problem(entry, num_classes) if is_tile_id(tile_id) else "this is no name for a tile"
+        if wrong:
+            return f"tile {tile_id!r}: {wrong}"
+    return None
 
 
 def manifest_digest(manifest: dict) -> str:
@@ -209,10 +295,22 @@ class Tile:
         return self.entry["block"] or self.base
 
     def read_image(self, window: tuple[int, int, int] | None = None) -> np.ndarray:
-        return read_image(self.image_path, window)
+        """(3, H, W) uint8, or (3, side, side) of a window (row, column, side); UserError where it is another image."""
+        image = read_image(self.image_path, window)
+        size = (self.entry["height"], self.entry["width"]) if window is None else (window[2], window[2])
+        if image.shape != (3, *size) or image.dtype != np.uint8:
+            raise UserError(f"{self.image_path}: is another image than its manifest says. {DAMAGED}")
+        return image
 
     def read_mask(self) -> np.ndarray:
-        return read_mask(self.mask_path)
+        """(H, W) uint8 class ids; UserError where the mask is not what it was, or holds an id that is no class."""
+        mask = read_mask(self.mask_path)
+        if mask.shape != (self.entry["height"], self.entry["width"]) or mask.dtype != np.uint8:
+            raise UserError(f"{self.mask_path}: is another mask than its manifest says. {DAMAGED}")
+        unknown = unknown_ids(mask, len(self.entry["pixels"]))
+        if unknown:
+            raise UserError(f"{self.mask_path}: ids {unknown} are not classes. {DAMAGED}")
+        return mask
 
 
 class TileSet:
@@ -233,17 +331,27 @@ class TileSet:
         programs are passed over.
         """
         if not (path / MANIFEST).is_file():
+            if replaced_folder(path):
+                raise UserError(f"{path}: a run was killed while it was replaced. Run it again: {command} --overwrite")
             raise UserError(f"{path} is not a finished tile set: it has no {MANIFEST}. Make it first: {command}")
         manifest = read_json(path / MANIFEST, f"move {path} away, then {command}")
-        try:
-            taxonomy = taxonomy_from_json(manifest["taxonomy"], path / MANIFEST)
-            tiles = cls(path, manifest, taxonomy)
-        except (KeyError, TypeError, AttributeError):
+        wrong = manifest_problem(manifest)
+        if wrong:
             raise UserError(
-                f"{path / MANIFEST} is not a manifest of this project. Move {path} away, then make it: {command}"
-            ) from None
+                f"{path / MANIFEST} is not a manifest of this project: {wrong}. Move {path} away, then make it: "
+                f"{command}"
+            )
+        tiles = cls(path, manifest, taxonomy_from_json(manifest["taxonomy"], path / MANIFEST))
         for folder, suffix in (("images", ".tif"), ("masks", ".png")):
-            there = {entry.name for entry in os.scandir(path / folder)} if (path / folder).is_dir() else set()
+            found = list(os.scandir(path / folder)) if (path / folder).is_dir() else []
+            links = [entry.name for entry in found if entry.is_symlink() and not entry.name.startswith(".")]
+            if links:
+                raise UserError(
+                    f"{path / folder} holds {len(links)} symbolic links (first: {min(links)} to "
+                    f"{os.readlink(path / folder / min(links))}), expected files: a link may lead to a tile of another "
+                    f"split. Make the folder again: {command} --overwrite"
+                )
+            there = {entry.name for entry in found}
             listed = {tile_id + suffix for tile_id in tiles._position}
             others = {n for n in there - listed if not n.startswith(".") and n.lower().endswith(TILE_SUFFIXES)}
             for names, what in ((listed - there, "lacks"), (others, "holds, beside its manifest,")):
@@ -342,6 +450,11 @@ class TileSetWriter:
 
     def claim(self, tile_id: str) -> tuple[Path, Path]:
         """Where to write the image and the mask of a new tile; UserError where another tile has this id."""
+        if not is_tile_id(tile_id):
+            raise UserError(
+                f"{self.path}: a tile cannot be called {tile_id!r}. Rename it: a name has printable characters only, "
+                "no slash, and does not begin with a full stop."
+            )
         if tile_id in self._claimed:
             raise UserError(f"{self.path}: two tiles are called {tile_id}. Rename one of them.")
         self._claimed.add(tile_id)

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from common.cli import Parser, UserError, command_for, non_negative_int, run
 from common.device import resolve_device
 from common.figures import save_figure
-from common.files import check_out_dir, new_folder, read_json, write_json
+from common.files import FolderKind, check_out_dir, locked, new_folder, read_json, write_json, write_text
 from common.inference import UnfinishedRun, open_to_score, tile_counts
 from common.metrics import boundary_score, calibration_score, mean_iou_of, score
 from common.models import Checkpoint
@@ -59,6 +59,7 @@ FIGURES = (
     "reliability_diagram.png",
 )
 RESULT_FILES = (METRICS, REPORT, CONFUSIONS, RUN_RECORD, *FIGURES)
+RESULTS = FolderKind(RUN_RECORD, lambda _: {*RESULT_FILES, *(f"best/{name}" for name in RESULT_FILES)})
 
 
 def parse_args(argv=None):
@@ -264,7 +265,7 @@ def write_results(folder: Path, metrics: dict, confusions: TileConfusions) -> No
     """The files of one checkpoint, figures and run.json apart."""
     folder.mkdir(exist_ok=True)
     write_json(folder / METRICS, metrics)
-    (folder / REPORT).write_text(report(metrics), encoding="utf-8")
+    write_text(folder / REPORT, report(metrics))
     confusions.save(folder / CONFUSIONS)
 
 
@@ -346,7 +347,7 @@ def score_run(stage: str, seed: int, args, setting: Setting, bar) -> tuple[dict[
     done: dict[str, dict] = {}
     counted: dict[str, TileConfusions] = {}
     alike = len(set(digests.values())) < len(digests)  # best.pt is often last.pt
-    with new_folder(target, args.overwrite or target.exists(), marker=RUN_RECORD) as folder:
+    with new_folder(target, args.overwrite or target.exists(), kind=RESULTS) as folder:
         for which, (checkpoint, model) in usable.items():
             digest = digests[which]
             known = digest in counted
@@ -423,14 +424,20 @@ def describe_use(entry: dict) -> str:
 def evaluate_test(args) -> None:
     """Score the final stage's best.pt, once; UserError where the test split was used for something else before."""
     setting = open_setting(args)
-    source, log = args.weights_dir / FINAL_STAGE / f"seed{args.seed}", args.root / TEST_LOG
-    target = args.out_dir / FINAL_STAGE / f"seed{args.seed}"
+    source = args.weights_dir / FINAL_STAGE / f"seed{args.seed}"
     command = training_command(args.root, FINAL_STAGE, args.seed)
     sibling = args.data_dir.parent / "val"
     val = TileSet.open(sibling, command_for("data_prep.split_biodiversity", args))
     val.require_split("val", "the folder beside --data-dir")
     open_to_score(source / "last.pt", FINAL_STAGE, args.seed, val, command)  # of a finished run, under this split
     checkpoint, model = open_to_score(source / "best.pt", FINAL_STAGE, args.seed, setting.tiles, command)
+    with locked(args.root / TEST_LOG):
+        _evaluate_test(checkpoint, model, setting, args)
+
+
+def _evaluate_test(checkpoint: Checkpoint, model, setting: Setting, args) -> None:
+    source, log = checkpoint.path.parent, args.root / TEST_LOG
+    target = args.out_dir / FINAL_STAGE / f"seed{args.seed}"
     digest = checkpoint.digest
     entries = read_test_log(log)
     same = [e for e in entries if (e["checkpoint_digest"], e["split_digest"]) == (digest, setting.tiles.digest)]
@@ -445,7 +452,7 @@ def evaluate_test(args) -> None:
             f"{describe_use(last)}\nA choice between models is made on val. To use it again all the same, give "
             '--reason "...", which is recorded.'
         )
-    check_out_dir(target, args.overwrite, marker=RUN_RECORD)
+    check_out_dir(target, args.overwrite, kind=RESULTS)
 
     confusions = evaluate(checkpoint, model, digest, setting)
     metrics = metrics_of(checkpoint, "best", digest, confusions, setting)
@@ -460,7 +467,7 @@ def evaluate_test(args) -> None:
         "command": args.command,
         "reason": args.reason,
     }
-    with new_folder(target, args.overwrite, marker=RUN_RECORD) as folder:
+    with new_folder(target, args.overwrite, kind=RESULTS) as folder:
         write_results(folder, metrics, confusions)
         draw_figures(folder, metrics, heading(metrics), confusions, setting)
         copy_run_record(source, folder, checkpoint.metadata)

@@ -8,6 +8,7 @@ evaluation.build_report.
     python -m evaluation.plot_predictions
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from PIL import Image
 from common.cli import Parser, UserError, command_for, positive_int, run
 from common.device import resolve_device
 from common.figures import class_legend, color_mask, new_figure, save_figure
-from common.files import new_folder, write_json
+from common.files import FolderKind, new_folder, write_json
 from common.inference import confusion_by_tile, open_to_score, predict_tiles
 from common.metrics import score
 from common.results import PREDICTIONS_INDEX, read_minority
@@ -92,6 +93,16 @@ def score_tile(preds: np.ndarray, mask: np.ndarray, taxonomy: Taxonomy) -> dict:
     pair = (torch.from_numpy(a.astype(np.int64))[None] for a in (mask, preds))
     scores = score(confusion_by_tile(*pair, taxonomy.num_classes)[0].numpy(), taxonomy)
     return {key: scores[key] for key in ("mIoU", "OA")}
+
+
+def _predictions_files(folder: Path) -> set[str]:
+    index = json.loads((folder / PREDICTIONS_INDEX).read_text(encoding="utf-8"))
+    arms = [f"{arm['name']}.png" for arm in index["arms"]]
+    pictures = ((tile["id"], name) for tile in index["tiles"] for name in (tile["image"], "truth.png", *arms))
+    return {PREDICTIONS_INDEX, *(f"{tile_id}/{name}" for tile_id, name in pictures)}
+
+
+PREDICTIONS = FolderKind(PREDICTIONS_INDEX, _predictions_files)
 
 
 def caption(preds: np.ndarray, mask: np.ndarray, taxonomy: Taxonomy) -> str:
@@ -207,7 +218,7 @@ def main(argv=None):
         "which": "last",
         "minority_classes": minority,
     }
-    with new_folder(args.out_dir, overwrite=True, inputs=[args.data_dir], marker=PREDICTIONS_INDEX) as folder:
+    with new_folder(args.out_dir, overwrite=True, inputs=[args.data_dir], kind=PREDICTIONS) as folder:
         write_pictures(folder, chosen, found, taxonomy, facts)
         save_figure(draw(chosen, columns, taxonomy, note), args.out, dpi=160)
     if not_run:

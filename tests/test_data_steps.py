@@ -521,7 +521,7 @@ def test_resampling_makes_square_metres_of_degrees_and_turns_no_image_round(tmp_
     (tmp_path / "images").mkdir()
     write_image(tmp_path / "images" / "a.tif", image, crs="EPSG:4326", transform=south_up)
     with open_raster(tmp_path / "images" / "a.tif") as src:
-        tile = Tile("a", tmp_path, georeference(src))
+        tile = Tile("a", tmp_path, {**georeference(src), "height": 32, "width": 32})
     out = tmp_path / "out.tif"
     write_resampled(tile, mask, 1.0, out, tmp_path / "out.png", BIODIVERSITY)
     with open_raster(out) as src:

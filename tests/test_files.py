@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from common.cli import UserError
-from common.files import check_out_dir, new_folder, new_folders, place
+from common.files import FolderKind, check_out_dir, new_folder, new_folders, place
 
 RENAMES = 4  # two folders: the old ones away, the new ones in
 
@@ -16,7 +16,7 @@ def fill(folder, text):
     for name in ("images", "masks"):
         (folder / name).mkdir(exist_ok=True, parents=True)
     (folder / "images" / "a.tif").write_text(text)
-    (folder / "manifest.json").write_text(json.dumps({"digest": text, "tiles": {}, "split": "train"}))
+    (folder / "manifest.json").write_text(json.dumps({"digest": text, "tiles": {"a": {}}, "split": "train"}))
 
 
 def write(paths, text, overwrite=False):
@@ -94,9 +94,27 @@ def test_an_interruption_while_old_folders_are_deleted_leaves_all_new_ones(pair,
     assert sorted(p.name for p in pair[0].parent.iterdir()) == ["train", "val"]
 
 
+@pytest.mark.parametrize("done", range(1, RENAMES))
+def test_the_earlier_folders_come_back_where_a_run_was_killed_between_renames(pair, done):
+    write(pair, "old")
+    for path in pair:
+        fill(path.with_name(f".{path.name}.partial"), "new")
+    renames = [(p, p.with_name(f".{p.name}.replaced")) for p in pair]
+    renames += [(p.with_name(f".{p.name}.partial"), p) for p in pair]
+    for source, target in renames[:done]:
+        os.rename(source, target)
+    assert "old" not in contents(pair) or "new" not in contents(pair)  # whatever is seen is of one run
+    with pytest.raises(UserError, match="--overwrite"):
+        write(pair, "newer")
+    assert contents(pair) == ["old", "old"]
+    write(pair, "newer", overwrite=True)
+    assert contents(pair) == ["newer", "newer"]
+    assert sorted(p.name for p in pair[0].parent.iterdir()) == ["train", "val"]
+
+
 def test_a_group_of_which_one_folder_is_missing_is_completed_without_overwrite(pair):
     write(pair, "old")
-    os.rename(pair[1], pair[1].with_name(".val.replaced"))  # killed between two renames
+    shutil.rmtree(pair[1])  # killed before the second of two new ones was in its place
     write(pair, "new")
     assert contents(pair) == ["new", "new"]
     with pytest.raises(UserError, match="--overwrite"):
@@ -108,9 +126,12 @@ def test_a_group_of_which_one_folder_is_missing_is_completed_without_overwrite(p
     assert (pair[0] / "notes.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("foreign", ["thesis.docx", "manifest.json"])
+@pytest.mark.parametrize(
+    "foreign", ["thesis.docx", "images/thesis.docx", "images/b.tif", "notes/b.txt", "manifest.json"]
+)
 def test_overwrite_deletes_no_folder_with_files_of_somebody_else(tmp_path, foreign):
     write([tmp_path / "set"], "old")
+    (tmp_path / "set" / foreign).parent.mkdir(exist_ok=True)
     (tmp_path / "set" / foreign).write_text('{"name": "a web page"}')
     with pytest.raises(UserError, match="was not written by this project"):
         write([tmp_path / "set"], "new", overwrite=True)
@@ -125,12 +146,14 @@ def test_overwrite_passes_over_what_file_browsers_and_gis_programs_leave(tmp_pat
     assert contents([tmp_path / "set"]) == ["new"]
 
 
-def test_with_another_marker_the_marker_file_alone_says_whose_a_folder_is(tmp_path):
+def test_each_kind_of_folder_says_what_may_be_in_it(tmp_path):
+    kind = FolderKind("run.json", lambda _: {"run.json", "metrics.json"})
     target = tmp_path / "seed42"
-    with new_folder(target, False, marker="run.json") as folder:
+    with new_folder(target, False, kind=kind) as folder:
         (folder / "metrics.json").write_text("1")
         (folder / "run.json").write_text("{}")
-    check_out_dir(target, True, marker="run.json")
-    (target / "run.json").unlink()
-    with pytest.raises(UserError, match=r"run\.json"):
-        check_out_dir(target, True, marker="run.json")
+    check_out_dir(target, True, kind=kind)
+    for spoil in ((target / "notes.txt").touch, (target / "run.json").unlink):
+        spoil()
+        with pytest.raises(UserError, match=r"run\.json"):
+            check_out_dir(target, True, kind=kind)

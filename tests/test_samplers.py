@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from common.cli import UserError
+from common.files import write_text
 from common.samplers import (
     AUGMENTATION_STREAM,
     TILE_STREAM,
@@ -9,10 +10,10 @@ from common.samplers import (
     TileDraws,
     UniformTiles,
     WeightedTiles,
+    difficulty_text,
     difficulty_weights,
     read_difficulty,
     stream,
-    write_difficulty,
 )
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet
@@ -85,7 +86,7 @@ def good_rows(*ids):
 def test_weights_are_joined_by_tile_id_whatever_the_order_of_lines(tmp_path):
     tiles = tile_set(tmp_path, {"a": 1, "b": 1, "c": 1})
     rows = [("c", 1, "0", "0", "3.0"), ("a", 1, "0", "0", "1.0"), ("b", 1, "0", "0", "2.0")]
-    write_difficulty(tmp_path / "d.tsv", rows)
+    write_text(tmp_path / "d.tsv", difficulty_text(rows))
     assert read_difficulty(tmp_path / "d.tsv", tiles, "again").weights(tiles).tolist() == [1.0, 2.0, 3.0]
 
 
@@ -101,7 +102,7 @@ def test_weights_are_joined_by_tile_id_whatever_the_order_of_lines(tmp_path):
     ],
 )
 def test_a_difficulty_table_that_does_not_fit_is_refused_with_the_command_to_mend_it(tmp_path, rows, said):
-    write_difficulty(tmp_path / "d.tsv", rows)
+    write_text(tmp_path / "d.tsv", difficulty_text(rows))
     with pytest.raises(UserError, match=said) as error:
         read_difficulty(tmp_path / "d.tsv", tile_set(tmp_path, {"a": 1, "b": 1}), "python -m again")
     assert "python -m again" in str(error.value) and "d.tsv" in str(error.value)

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 
 from common.cli import Parser, UserError, command_for, non_negative_float, run
 from common.device import resolve_device
-from common.figures import new_figure, save_figure
+from common.figures import new_figure, png_bytes
+from common.files import locked, write_files
 from common.inference import predict_tiles
-from common.models import finished_checkpoint
-from common.samplers import difficulty_weights, write_difficulty
+from common.models import Checkpoint, finished_checkpoint
+from common.samplers import difficulty_text, difficulty_weights
 from common.taxonomy import IGNORE_INDEX, load_taxonomy
 from common.tiles import TileSet
 
@@ -62,6 +63,12 @@ def main(argv=None):
             + command_for("training.train_stage2_replication", args, "--seed")
             + " --overwrite"
         )
+    with locked(args.out):
+        score(tiles, checkpoint, args)
+
+
+def score(tiles: TileSet, checkpoint: Checkpoint, args) -> None:
+    """Write the weights of all tiles, and a figure of them, at --out."""
     device = resolve_device(args.device)
     model = checkpoint.build().to(device)
 
@@ -78,8 +85,9 @@ def main(argv=None):
         for tile, d, w in zip(scored, difficulty, weight, strict=True)
     }
     unscored = (0, "0", "0", "1")  # never drawn, since nothing in it is labelled
-    write_difficulty(args.out, [(tile.id, *row_of.get(tile.id, unscored)) for tile in tiles])
-    save_figure(_plot(np.array([loss_of[tile.base] for tile in scored]), weight), args.out.with_suffix(".png"))
+    table = difficulty_text([(tile.id, *row_of.get(tile.id, unscored)) for tile in tiles])
+    figure = _plot(np.array([loss_of[tile.base] for tile in scored]), weight)
+    write_files({args.out.with_suffix(".png"): png_bytes(figure), args.out: table})
     print(
         f"{args.out}: {len(tiles)} tiles; weight 1 for {np.sum(weight == 1)}, {1 + args.alpha:g} for "
         f"{np.sum(weight == 1 + args.alpha)}, mean {weight.mean():.2f}; {len(tiles) - len(scored)} without a label"

@@ -15,8 +15,9 @@ from common.croppers import MinorityCrop
 from common.datasets import CropDataset, StepSampler, crop_loader
 from common.device import resolve_device
 from common.engine import Drawn
+from common.files import write_text
 from common.inference import tile_counts
-from common.samplers import TileDraws, read_difficulty, write_difficulty
+from common.samplers import TileDraws, difficulty_text, read_difficulty
 from common.tiles import TileSet
 from data_prep import analyze_class_distribution
 from tests.benchmarks.generated import write_tile_set
@@ -32,7 +33,7 @@ def prepare(root: Path, count: int) -> None:
     write_tile_set(split / "val", 8, split="val", seed=1)
     ids = TileSet.open(split / "train_rep", "").ids
     rows = [(tile_id, 1, "1", "0.5", str(1 + i % 3)) for i, tile_id in enumerate(ids)]
-    write_difficulty(root / "artifacts/seed42/tile_difficulty.tsv", rows)
+    write_text(root / "artifacts/seed42/tile_difficulty.tsv", difficulty_text(rows))
     with contextlib.redirect_stdout(io.StringIO()):
         analyze_class_distribution.main(["--root", str(root), "--train-dir", str(split / "train_rep")])
 
