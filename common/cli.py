@@ -77,7 +77,7 @@ class Parser(argparse.ArgumentParser):
 
     def add_workers(self, default: int = 0) -> None:
         self.add_argument(
-            "--workers", type=non_negative_int, default=default, help="worker processes; 0 works in the main process"
+            "--workers", type=worker_count, default=default, help="worker processes; 0 works in the main process"
         )
 
     def add_overwrite(self) -> None:
@@ -126,6 +126,8 @@ positive_int = _number(int, lambda v: v > 0, "a whole number above 0")
 non_negative_int = _number(int, lambda v: v >= 0, "a whole number of 0 or more")
 positive_float = _number(float, lambda v: 0 < v < float("inf"), "a number above 0")
 non_negative_float = _number(float, lambda v: 0 <= v < float("inf"), "a number of 0 or more")
+MOST_WORKERS = max(32, 4 * (os.cpu_count() or 1))  # more would only take memory
+worker_count = _number(int, lambda v: 0 <= v <= MOST_WORKERS, f"a whole number from 0 to {MOST_WORKERS}, here")
 fraction = _number(float, lambda v: 0 <= v <= 1, "a number between 0 and 1")
 
 
@@ -193,7 +195,7 @@ def map_progress(function, items, *, workers: int, desc: str, unit: str = "tile"
                 bar.update()
             return
         spawn = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_serve_one_parent)
+        pool = ProcessPoolExecutor(min(workers, len(items)) or 1, mp_context=spawn, initializer=_serve_one_parent)
         try:
             for result in pool.map(function, items, chunksize=4):
                 yield result

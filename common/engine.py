@@ -493,7 +493,7 @@ def _resumable(args, record: dict) -> Checkpoint | None:
     if found.training is None:
         raise UserError(f"{last} is of a finished run of {found.metadata['step']} steps. Replace it with --overwrite.")
     known, asked = found.metadata, json.loads(json.dumps(record))
-    for key in ("stage", "seed", "settings", "recipe", "taxonomy", "stretch"):
+    for key in ("stage", "seed", "settings", "taxonomy", "stretch", "recipe"):
         if known[key] != asked[key]:
             raise UserError(f"--resume: {last} has another {_difference(key, known[key], asked[key])}.")
     for key in ("train", "val"):

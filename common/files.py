@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
@@ -17,6 +18,7 @@ from typing import NamedTuple
 from common.cli import UserError
 
 MANIFEST = "manifest.json"
+SECONDS_TO_DIE = 2
 MANIFEST_KEYS = {"digest", "split", "tiles"}
 
 
@@ -126,7 +128,7 @@ def locked(path: Path):
     that what a killed run leaves behind blocks nobody. It also holds between machines that share a disk with locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = _beside(path.resolve(), "lock")
+    beside, until = _beside(path.resolve(), "lock"), time.monotonic() + SECONDS_TO_DIE
     with ExitStack() as stack:
         while True:
             file = stack.enter_context(open(beside, "a+", encoding="utf-8"))
@@ -135,6 +137,10 @@ def locked(path: Path):
             except OSError as problem:
                 if problem.errno not in (errno.EACCES, errno.EAGAIN):
                     raise OSError(problem.errno, problem.strerror, str(beside)) from None
+                if time.monotonic() < until:  # a killed process takes a moment to be gone
+                    time.sleep(0.1)
+                    file.close()
+                    continue
                 file.seek(0)
                 raise UserError(
                     f"{path} is being written by another run ({file.read().strip() or 'which has just begun'}). "

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,6 +96,15 @@ def scripts() -> Iterator[Scripts]:
             found.process.stdout.close()
 
 
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait until something is so; TimeoutError where it does not become so."""
+    until = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > until:
+            raise TimeoutError(f"it is not so after {seconds} seconds")
+        time.sleep(0.02)
+
+
 def refusal_problem(ended: Ended, *said: str) -> str | None:
     """Why a command was not refused as promised, None where it was: status 2, one message with all of ``said``."""
     if ended.status != 2:
@@ -111,14 +121,18 @@ class Family:
 
     name: str
     promise: str
-    injected: int = 0
+    faults: list[str] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
     remark: str = ""
 
     def record(self, fault: str, problem: str | None) -> None:
-        self.injected += 1
+        self.faults.append(fault)
         if problem is not None:
             self.problems[fault] = problem
+
+    @property
+    def injected(self) -> int:
+        return len(self.faults)
 
     @property
     def survived(self) -> int:
