@@ -1,21 +1,26 @@
 r"""Audit the raw Biodiversity tiles: every problem of every tile, class shares, and example tiles.
 
-Writes audit.json, audit.png and exclude.txt; exit status 2 where a tile cannot be used as it is.
+Writes audit.json, audit.png and exclude.txt; exit status 2 where a tile cannot be used as it is. Masks that are likely
+wrong are warnings, with a contact sheet suspicious_labels.png to look at.
 
     python -m data_prep.check_biodiversity
 """
 
+import dataclasses
 import functools
 import shlex
 from collections import Counter, defaultdict
 
 import numpy as np
+from scipy import ndimage
 
 from common.cli import Parser, UserError, command_for, map_progress, run
-from common.figures import class_legend, color_mask, new_figure, save_figure
-from common.files import write_json, write_text
+from common.figures import class_legend, color_mask, new_figure, png_bytes
+from common.files import json_text, write_files
 from common.raw import (
     PERCENTILES,
+    SAMPLE_IN_ALL,
+    SAMPLE_PER_TILE,
     Inspection,
     Problem,
     add_bands,
@@ -23,6 +28,7 @@ from common.raw import (
     find_raw,
     inspect,
     mixed_units,
+    percentile_ranges,
     read_raw,
     repeated_images,
     to_8bit,
@@ -31,8 +37,12 @@ from common.splitting import not_comparable, overlapping
 from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
 from common.text import some, table
 from common.tiles import read_mask
+from data_prep.suspicious_labels import MOVED, REPEATED, Suspect, find_suspects
 
 SHOWN = 5  # warnings of one kind on the screen; audit.json has all
+SHEET = "suspicious_labels"  # .png; _2.png and so on where there are more pages
+SHEET_ROWS, SHEET_PAGES = 5, 10  # rows of two tiles
+PANEL_PIXELS = 400  # of a tile on the sheet, at most about
 
 
 def parse_args(argv=None):
@@ -40,6 +50,9 @@ def parse_args(argv=None):
     parser.add_path("--in-dir", "data/biodiversity_raw", "folder with images/*.tif and masks/*.png")
     parser.add_path("--out", "artifacts/audit", "folder that gets audit.json, audit.png and exclude.txt")
     add_bands(parser)
+    parser.add_argument(
+        "--skip-suspicious", action="store_true", help="do not look for masks that are likely wrong, the longest part"
+    )
     parser.add_workers()
     return parser.parse_args(argv)
 
@@ -165,6 +178,74 @@ def draw(found: list[Inspection], shares: dict, taxonomy: Taxonomy, bands):
     return figure
 
 
+def fill_and_outline(image: np.ndarray, mask: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
+    """(H, W, 3) uint8 image under a thin wash of the mask's colours, with its outlines in full colour."""
+    colors = color_mask(mask, taxonomy)
+    edge = np.zeros(mask.shape, bool)
+    edge[1:] |= mask[1:] != mask[:-1]
+    edge[:, 1:] |= mask[:, 1:] != mask[:, :-1]
+    width = max(1, min(mask.shape) // 100)
+    edge = ndimage.binary_dilation(edge, iterations=width)
+    return np.where(edge[..., None], colors, (0.75 * image + 0.25 * colors).astype(np.uint8))
+
+
+def shifted(mask: np.ndarray, down: int, right: int) -> np.ndarray:
+    """A mask moved by some pixels; void comes in from outside."""
+    moved = np.full_like(mask, IGNORE_INDEX)
+    height, width = mask.shape
+    target = (slice(max(0, down), height + min(0, down)), slice(max(0, right), width + min(0, right)))
+    source = (slice(max(0, -down), height + min(0, -down)), slice(max(0, -right), width + min(0, -right)))
+    moved[target] = mask[source]
+    return moved
+
+
+def draw_suspect(figure, rank: int, suspect: Suspect, tiles: dict[str, Inspection], taxonomy: Taxonomy, bands) -> None:
+    """A suspect's image, mask, mask over the image, and what would fit better."""
+
+    def read_rgb(tile_id):
+        raw = read_raw(tiles[tile_id].tile.image, bands)
+        return raw.valid, np.moveaxis(to_8bit(raw, tiles[tile_id].ranges), 0, -1)
+
+    valid, image = read_rgb(suspect.tile_id)
+    mask = np.where(valid, read_mask(tiles[suspect.tile_id].tile.mask), np.uint8(IGNORE_INDEX))
+    better = None if suspect.expected is None else color_mask(suspect.expected, taxonomy)
+    better_title = "what the image looks like"
+    if suspect.kind == MOVED:
+        better, better_title = fill_and_outline(image, shifted(mask, *suspect.move), taxonomy), "mask moved"
+    elif suspect.kind == REPEATED:
+        better, better_title = read_rgb(suspect.twin)[1], f"image of {suspect.twin}"
+    panels = {
+        "image": image,
+        "mask": color_mask(mask, taxonomy),
+        "mask over image": fill_and_outline(image, mask, taxonomy),
+        better_title: better,
+    }
+    figure.suptitle(f"{rank}. {suspect.tile_id}\n{suspect.reason}", fontsize=9, x=0.02, ha="left")
+    for axes, (title, pixels) in zip(figure.subplots(1, 4), panels.items(), strict=True):
+        step = max(1, min(pixels.shape[:2]) // PANEL_PIXELS)
+        axes.imshow(pixels[::step, ::step], interpolation="nearest")
+        axes.set_title(title, fontsize=7)
+        axes.set_axis_off()
+
+
+def draw_suspects(suspects: list[Suspect], tiles: dict[str, Inspection], taxonomy: Taxonomy, bands):
+    """Yield the pages of the contact sheet, the most suspicious first."""
+    each = 2 * SHEET_ROWS
+    shown = suspects[: each * SHEET_PAGES]
+    for start in range(0, len(shown), each):
+        page = shown[start : start + each]
+        columns = 1 if len(page) <= SHEET_ROWS else 2
+        rows = -(-len(page) // columns)
+        figure = new_figure(8.5 * columns, 2.75 * rows + 1)
+        counted = f"{start + 1} to {start + len(page)} of {len(suspects)}" if len(suspects) > each else len(suspects)
+        figure.suptitle(f"Masks that are likely wrong: {counted}, most suspicious first", fontsize=12)
+        class_legend(figure, taxonomy)
+        parts = figure.subfigures(rows, columns, squeeze=False)
+        for rank, (part, suspect) in enumerate(zip(parts.T.flat, page, strict=False), start=start + 1):
+            draw_suspect(part, rank, suspect, tiles, taxonomy, bands)
+        yield figure
+
+
 def value_ranges(found: list[Inspection]) -> dict:
     """For each pixel type the lowest 2nd and the highest 98th percentile of a tile."""
     ranges = defaultdict(list)
@@ -175,6 +256,16 @@ def value_ranges(found: list[Inspection]) -> dict:
         for dtype, here in sorted(ranges.items())
         if here
     }
+
+
+def ranges_by_tile(found: list[Inspection]) -> dict[str, list | None]:
+    """The range that scales each tile to 8 bit: one for all, or each tile's own where their units are mixed."""
+    kept = [i.kept for i in found if i.kept is not None]
+    if not kept or mixed_units(found):
+        return {i.tile.id: i.ranges for i in found}
+    pixels = np.concatenate(kept, axis=1)
+    common = percentile_ranges(pixels) if pixels.size else None
+    return {i.tile.id: common for i in found}
 
 
 def print_problems(problems: list[Problem], fatal: bool) -> None:
@@ -198,13 +289,26 @@ def main(argv=None):
     taxonomy = load_taxonomy(args.root)
     bands = chosen_bands(args)
     tiles, problems = find_raw(args.in_dir)
-    look = functools.partial(inspect, bands=bands, taxonomy=taxonomy)
+    keep = 0 if args.skip_suspicious else min(SAMPLE_PER_TILE, max(1, SAMPLE_IN_ALL // max(len(tiles), 1)))
+    look = functools.partial(inspect, bands=bands, taxonomy=taxonomy, keep=keep)
     inspected = list(map_progress(look, tiles, workers=args.workers, desc="Inspecting"))
     found = [i for i in inspected if i.usable]
     repeated = repeated_images(found)
     problems += [problem for i in inspected for problem in i.problems]
+    suspects, not_judged = [], "not looked for (--skip-suspicious)"
     if found:
         problems += collection_problems(found, repeated, taxonomy)
+    if not args.skip_suspicious:
+        ranges = ranges_by_tile(found)
+        found = [dataclasses.replace(i, kept=None) for i in found]
+        suspects, not_judged = find_suspects(
+            [i for i in found if i.tile.id not in repeated],
+            bands=bands,
+            ranges=ranges,
+            classes=taxonomy.classes,
+            workers=args.workers,
+        )
+        problems += [Problem(s.tile_id, s.kind, f"{s.mask}: {s.reason}", fatal=False) for s in suspects]
     fatal = sorted({problem.tile_id for problem in problems if problem.fatal})
     exclude = sorted({*fatal, *repeated})
     pixels = np.array([i.pixels for i in found], np.int64).reshape(len(found), taxonomy.num_classes)
@@ -212,33 +316,34 @@ def main(argv=None):
     systems = Counter(i.place["crs"] for i in found if i.place["bounds"] is not None)
     gsds = [i.place["gsd"] for i in found if i.place["gsd"]]
 
-    write_json(
-        args.out / "audit.json",
-        {
-            "in_dir": str(args.in_dir),
-            "command": args.command,
-            "bands": list(bands),
-            "tiles": len(tiles),
-            "usable": len(found),
-            "exclude": exclude,
-            "problems": [{"tile_id": p.tile_id, "kind": p.kind, "fatal": p.fatal, "text": p.text} for p in problems],
-            "classes": shares,
-            "void_share": float(pixels[:, IGNORE_INDEX].sum() / max(pixels.sum(), 1)),
-            "tiles_without_label": int((pixels[:, 1:].sum(axis=1) == 0).sum()),
-            "types": dict(Counter(f"{i.dtype} x {i.band_count}" for i in found)),
-            "sizes": dict(Counter(f"{i.width} x {i.height}" for i in found)),
-            "value_ranges": value_ranges(found),
-            "stretch_tile_needed": any(p.kind == "mixed units" for p in problems),
-            "georeferenced": sum(systems.values()),
-            "systems": [{"crs": crs, "tiles": count} for crs, count in systems.most_common()],
-            "gsd": float(np.median(gsds)) if gsds else None,
-        },
-    )
-    write_text(args.out / "exclude.txt", "".join(f"{tile_id}\n" for tile_id in exclude))
+    audit = {
+        "in_dir": str(args.in_dir),
+        "command": args.command,
+        "bands": list(bands),
+        "tiles": len(tiles),
+        "usable": len(found),
+        "exclude": exclude,
+        "problems": [{"tile_id": p.tile_id, "kind": p.kind, "fatal": p.fatal, "text": p.text} for p in problems],
+        "suspicious": {"tiles": [s.tile_id for s in suspects], "not_judged": not_judged},
+        "classes": shares,
+        "void_share": float(pixels[:, IGNORE_INDEX].sum() / max(pixels.sum(), 1)),
+        "tiles_without_label": int((pixels[:, 1:].sum(axis=1) == 0).sum()),
+        "types": dict(Counter(f"{i.dtype} x {i.band_count}" for i in found)),
+        "sizes": dict(Counter(f"{i.width} x {i.height}" for i in found)),
+        "value_ranges": value_ranges(found),
+        "stretch_tile_needed": any(p.kind == "mixed units" for p in problems),
+        "georeferenced": sum(systems.values()),
+        "systems": [{"crs": crs, "tiles": count} for crs, count in systems.most_common()],
+        "gsd": float(np.median(gsds)) if gsds else None,
+    }
+    files = {args.out / "audit.json": json_text(audit), args.out / "exclude.txt": "".join(f"{t}\n" for t in exclude)}
     if found:
-        save_figure(draw(found, shares, taxonomy, bands), args.out / "audit.png", dpi=120)
-    else:
-        (args.out / "audit.png").unlink(missing_ok=True)
+        files[args.out / "audit.png"] = png_bytes(draw(found, shares, taxonomy, bands), dpi=120)
+    pages = draw_suspects(suspects, {i.tile.id: i for i in found}, taxonomy, bands)
+    for number, page in enumerate(pages, start=1):
+        files[args.out / (f"{SHEET}.png" if number == 1 else f"{SHEET}_{number}.png")] = png_bytes(page, dpi=110)
+    drawn = [args.out / "audit.png", *sorted(args.out.glob(f"{SHEET}*.png"))]
+    write_files(files, remove=[path for path in drawn if path not in files])
 
     rows = [[n, f"{c['pixels']:,}", f"{c['share']:.2%}", f"{c['tiles']} of {len(found)}"] for n, c in shares.items()]
     print(table(["class", "pixels", "share of labelled", "tiles"], rows))
@@ -249,7 +354,12 @@ def main(argv=None):
         f"\n{args.in_dir}: {len(found)} of {len(tiles)} pairs can be used; {len(fatal)} tiles with errors, "
         f"{warnings} warnings"
     )
-    print(f"{args.out}: audit.json, {'audit.png, ' if found else ''}exclude.txt ({len(exclude)} tiles)")
+    if suspects:
+        print(f"{len(suspects)} masks are likely wrong: look at {args.out / SHEET}.png, and correct those that are")
+    if not_judged:
+        print(f"masks that are likely wrong: {not_judged}")
+    names = ["audit.json", *[path.name for path in files if path.suffix == ".png"]]
+    print(f"{args.out}: {', '.join(names)}, exclude.txt ({len(exclude)} tiles)")
     if fatal:
         without = shlex.join(["--exclude", str(args.out / "exclude.txt")])
         raise UserError(
