@@ -189,12 +189,15 @@ def _opaque(src, bands: tuple[int, int, int]) -> np.ndarray | None:
 
 
 def read_raw(path: Path, bands: tuple[int, int, int]) -> RawImage:
-    """Read the chosen bands of a raw image; UserError where it has too few or holds complex numbers."""
-    with open_raster(path) as src:
-        problem = bands_problem(src.count, bands)
-        if problem:
-            raise UserError(f"{path}: {problem}.")
-        return _read_bands(src, bands)
+    """Read the chosen bands of a raw image; UserError where it is damaged, has too few or holds complex numbers."""
+    try:
+        with open_raster(path) as src:
+            problem = bands_problem(src.count, bands)
+            if problem:
+                raise UserError(f"{path}: {problem}.")
+            return _read_bands(src, bands)
+    except RasterioError as error:
+        raise UserError(f"{path}: cannot be read as TIFF ({error}).") from None
 
 
 def _read_bands(src, bands: tuple[int, int, int]) -> RawImage:

@@ -90,7 +90,7 @@ def file_limit_problem(script: Scripts, root: Path) -> str | None:
     """The system itself cuts off what a training writes: its checkpoint becomes larger than a file may be."""
     before = snapshot(root)
     ended = script("tests.faults.fault", "fsize=200000", "training.train_stage1_baseline", "--root", root, *RUN, OVER)
-    return changed_problem(ended, root, before, "last.pt", "File too large", "ulimit -f")
+    return changed_problem(ended, root, before, ".pt: File too large", "ulimit -f")
 
 
 def small_disk_problems(script: Scripts, root: Path, folder: Path) -> Iterator[tuple[str, str | None]]:
@@ -138,7 +138,7 @@ def rights_problems(script: Scripts, root: Path) -> Iterator[tuple[str, str | No
             tile,
             0,
             "training.train_stage1_baseline",
-            (*RUN, "--iterations", "60", OVER),
+            (*RUN, "--iterations", "60", "--val-every", "60", OVER),
             f"{tile.name}: cannot be read as TIFF",
         ),
     ):

@@ -119,7 +119,7 @@ def test_a_folder_that_a_run_writes_to_is_refused_to_a_second_while_the_first_li
 
 
 def test_two_data_steps_do_not_write_one_folder(script, prepared, tmp_path, monkeypatch):
-    holder = script.start("tests.faults.hold", tmp_path / "out")
+    holder = script.start("tests.faults.processes", tmp_path / "out")
     wait_for(lambda: (tmp_path / ".out.lock").exists() and (tmp_path / ".out.lock").read_text())
     with pytest.raises(UserError, match=f"is being written by another run .process {holder.pid} on"):
         quiet(filter_oem_rural.main, "--root", prepared, "--out-dir", tmp_path / "out")
