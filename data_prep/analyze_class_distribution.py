@@ -6,8 +6,8 @@ python -m data_prep.analyze_class_distribution
 import numpy as np
 
 from common.cli import Parser, command_for, fraction, run
-from common.figures import new_figure, save_figure
-from common.files import write_json
+from common.figures import new_figure, png_bytes
+from common.files import json_text, write_files
 from common.taxonomy import Taxonomy, load_taxonomy
 from common.text import table, warn
 from common.tiles import TileSet
@@ -118,8 +118,9 @@ def main(argv=None):
     train.require_split("train", "--train-dir").require_taxonomy(taxonomy)
     pixels = np.array([tile.pixels for tile in train])
     distribution = class_distribution(train.ids, pixels, taxonomy, args.minority_share, args.tile_share)
-    write_json(args.out, {"train_digest": train.digest, **distribution})
-    save_figure(draw(distribution, taxonomy, len(train)), args.out.with_suffix(".png"))
+    figure = png_bytes(draw(distribution, taxonomy, len(train)))
+    text = json_text({"train_digest": train.digest, **distribution})
+    write_files({args.out.with_suffix(".png"): figure, args.out: text})
 
     minority = distribution["minority_classes"]
     rows = [

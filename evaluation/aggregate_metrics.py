@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.cli import Parser, command_for, run
-from common.figures import save_figure
-from common.files import write_text
+from common.figures import png_bytes
+from common.files import write_files
 from common.metrics import mean_iou_of
 from common.stages import FINAL_STAGE, STAGE_NAMES
 from common.text import table, warn
@@ -207,25 +207,19 @@ def main(argv=None):
         as_csv(["stage", "seed", "checkpoint", "metric", "value"], tidy_rows(evidence)),
         markdown(parts),
     )
-    for name, content in zip(TABLES, contents, strict=True):
-        write_text(args.out_dir / name, content)
     figures = {
         "ablation.png": ablation_figure(evidence),
         "comparisons.png": comparisons_figure(evidence),
         "class_gains.png": class_gains_figure(evidence),
         "draws.png": draws_figure(evidence),
     }
-    for name, figure in figures.items():
-        path = args.out_dir / name
-        if figure is None:
-            path.unlink(missing_ok=True)  # of an earlier call, with other runs
-        else:
-            save_figure(figure, path, dpi=160)
+    drawn = {name: png_bytes(figure, dpi=160) for name, figure in figures.items() if figure is not None}
+    written = {args.out_dir / name: content for name, content in [*zip(TABLES, contents, strict=True), *drawn.items()]}
+    write_files(written, remove=[args.out_dir / name for name in figures if name not in drawn])  # of an earlier call
     for caution in evidence.cautions:
         warn(caution)
     print(text)
-    for name in (*TABLES, *(name for name, figure in figures.items() if figure is not None)):
-        print(args.out_dir / name)
+    print("\n".join(map(str, written)))
 
 
 if __name__ == "__main__":

@@ -50,6 +50,12 @@ def trained(prepared, tmp_path_factory) -> Path:
     """A root in which the teacher and all arms were trained for two steps; tests only read it."""
     root = tmp_path_factory.mktemp("trained") / "root"
     shutil.copytree(prepared, root)
+    train_all(root)
+    return root
+
+
+def train_all(root: Path) -> None:
+    """Train the teacher and all arms for two steps each, in a root with every data step done."""
     for step in (train_teacher, train_stage1_baseline, train_stage2_replication):
         train(step, root)
     quiet(score_difficulty.main, "--root", root, "--device", "cpu")
@@ -64,7 +70,6 @@ def trained(prepared, tmp_path_factory) -> Path:
         train_control_kd_uniform,
     ):
         train(step, root)
-    return root
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from common.croppers import RandomCrop
-from common.datasets import Augmentation, CropDataset, StepSampler, WholeTiles, network_input, resize, tile_loader
+from common.datasets import Augmentation, CropDataset, StepSampler, network_input, resize, tile_loader
 from common.samplers import AUGMENTATION_STREAM, TileDraws, UniformTiles, stream
 from common.tiles import TileSet
 
@@ -85,19 +85,6 @@ def test_brightness_and_contrast_act_on_each_image_by_itself():
     images = torch.full((2, 3, 4, 4), 100, dtype=torch.uint8)
     brighter = network_input(images, torch.tensor([[1.2, 1.0], [1.0, 1.0]]))
     assert (brighter[0] > brighter[1]).all() and torch.allclose(brighter[1], network_input(images)[1], atol=1e-5)
-
-
-def test_training_and_evaluation_read_a_tile_as_the_same_tensor(tiles):
-    class WholeWindow(RandomCrop):
-        def window(self, mask, rng, scale=1.0):
-            return 0, 0, self.size
-
-    position = next(n for n in range(1000) if Augmentation.draw(stream(0, n, AUGMENTATION_STREAM)).orientation == 0)
-    training = CropDataset(tiles, TileDraws(tiles, UniformTiles(), 0), WholeWindow(64), 0)[[position]]
-    evaluation = WholeTiles(tiles.tiles)[int(training["tile"])]
-    image, mask = (evaluation[name][None] for name in ("image", "mask"))
-    assert torch.equal(training["image"], image) and torch.equal(training["mask"], mask)
-    assert torch.equal(network_input(training["image"]), network_input(image))
 
 
 def test_the_draws_of_several_processes_together_are_those_of_one():

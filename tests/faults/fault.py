@@ -3,9 +3,9 @@ r"""Run a script with a fault in it: ``python -m tests.faults.fault SPEC module 
 What a script does to files below the folder FAULT_BELOW (of the environment) is numbered from 1: each file opened to be
 written, each rename, link, new folder and removal. SPEC says what happens, and when:
 
-    count=FILE         nothing; how many there were is written to FILE
+    count=FILE         nothing; how many there were, and how many of them create something, is written to FILE
     kill@N             SIGKILL just before number N
-    ENOSPC@N           from number N on nothing can be created, with this error of the system; other errors alike
+    ENOSPC@N           from the N-th file on nothing can be created, with this error of the system; other errors alike
     vanish@N=FILE      before number N, FILE is removed
     fsize=BYTES        no file can become larger
     memory=BYTES       not more memory than now and so much can be had
@@ -122,11 +122,15 @@ def spoil_gradient(number: int) -> None:
 
 
 def install(spec: str, counted: list[int]) -> None:
-    """Prepare the fault that ``spec`` describes; ``counted[0]`` becomes the number of changes, where it is to count."""
+    """Prepare the fault that ``spec`` describes; ``counted`` takes the changes and creations where it counts."""
     kind, rest = re.match(r"(\w+)[@=]?(.*)", spec).groups()
     below = os.path.abspath(os.environ.get("FAULT_BELOW", "/nowhere"))
     if kind == "count":
-        watch_files(below, lambda number, *_: counted.__setitem__(0, number))
+
+        def count(number: int, event: str, path: str) -> None:
+            counted[0], counted[1] = number, counted[1] + (event in CREATING)
+
+        watch_files(below, count)
     elif kind == "kill":
         watch_files(below, lambda number, *_: kill_here() if number == int(rest) else None)
     elif kind == "vanish":
@@ -150,10 +154,11 @@ def install(spec: str, counted: list[int]) -> None:
     elif kind == "gradient":
         spoil_gradient(int(rest))
     else:
-        number_there, code = int(rest), getattr(errno, kind)
+        left, code = [int(rest)], getattr(errno, kind)
 
         def refuse(number: int, event: str, path: str) -> None:
-            if number >= number_there and event in CREATING:
+            left[0] -= event in CREATING
+            if left[0] < 1 and event in CREATING:
                 raise OSError(code, os.strerror(code), path)
 
         watch_files(below, refuse)
@@ -162,13 +167,13 @@ def install(spec: str, counted: list[int]) -> None:
 def main() -> None:
     spec, module, *flags = sys.argv[1:]
     sys.argv = [module, *flags]
-    counted = [0]
+    counted = [0, 0]
     install(spec, counted)
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:
         if spec.startswith("count="):
-            Path(spec.removeprefix("count=")).write_text(str(counted[0]))
+            Path(spec.removeprefix("count=")).write_text(f"{counted[0]} {counted[1]}")
 
 
 if __name__ == "__main__":

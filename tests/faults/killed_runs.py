@@ -93,7 +93,7 @@ def inject(folder: Path, kills: int = KILLS, seed: int = 0) -> list[Family]:
                     FAULT_BELOW=str(whole_dir),
                 )
                 assert ended.status == 0, ended.err
-                known[arm] = outcome(whole_dir), int(count.read_text()), time.monotonic() - began
+                known[arm] = outcome(whole_dir), int(count.read_text().split()[0]), time.monotonic() - began
             whole, changes, seconds = known[arm]
             spec = rng.choice(
                 [

@@ -23,9 +23,9 @@ OVER = "--overwrite"
 # Scripts with flags that have each write over what it wrote before.
 SCRIPTS = (
     *((step.module, (*step.other, *([OVER] if step.overwrites else []))) for step in interrupted_steps.STEPS),
-    ("training.train_stage1_baseline", (*RUN, OVER)),
+    ("training.train_stage1_baseline", (*RUN, "--val-every", "6", OVER)),  # one checkpoint
     ("training.score_difficulty", ("--device", "cpu", OVER)),
-    ("evaluation.compute_metrics", ("--device", "cpu", OVER)),
+    ("evaluation.compute_metrics", ("--device", "cpu", "--stages", "stage1_baseline", OVER)),  # one folder
     ("evaluation.aggregate_metrics", ()),
     ("evaluation.plot_predictions", ("--device", "cpu")),
     ("evaluation.build_report", ()),
@@ -71,15 +71,15 @@ def refuse_creation(script: Scripts, root: Path, points: int, seed: int) -> Iter
             arguments = (module, "--root", trial, *flags)
             ended = script("tests.faults.fault", f"count={count}", *arguments, FAULT_BELOW=str(trial))
             assert ended.status == 0, ended.err
-            total = int(count.read_text())
+            total = int(count.read_text().split()[1])
             shutil.rmtree(trial)
             shutil.copytree(root, trial)
             for error, said in ERRORS.items():
-                for at in sorted(rng.sample(range(1, total // 2 + 1), min(points, total // 2))):
+                for at in sorted(rng.sample(range(1, total + 1), min(points, total))):
                     before = snapshot(trial)
                     ended = script("tests.faults.fault", f"{error}@{at}", *arguments, FAULT_BELOW=str(trial))
                     problem = changed_problem(ended, trial, before, said, str(trial))
-                    yield f"{module}, {error} from change {at} of {total}", problem
+                    yield f"{module}, {error} from file {at} of {total}", problem
                     if problem:
                         shutil.rmtree(trial)
                         shutil.copytree(root, trial)

@@ -1,0 +1,89 @@
+"""What would be wrong without a sound: evaluation that reads otherwise than training, results that are never the same."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from common.croppers import RandomCrop
+from common.datasets import (
+    Augmentation,
+    CropDataset,
+    StepSampler,
+    WholeTiles,
+    crop_loader,
+    network_input,
+    tile_loader,
+)
+from common.samplers import AUGMENTATION_STREAM, TileDraws, UniformTiles, stream
+from common.stages import ARMS
+from common.tiles import Tile, TileSet
+from evaluation import compute_metrics
+from tests.conftest import train_all
+from tests.helpers import prepare_root, quiet
+
+RESULTS = "evaluation/evaluation_results/val"
+CPU = torch.device("cpu")
+
+
+class WholeWindow(RandomCrop):
+    """The whole of a tile."""
+
+    def window(self, mask, rng, scale=1.0):
+        return 0, 0, self.size
+
+
+def as_read(prepared) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Input and mask of one tile by the reader of training, without its augmentation, and by that of evaluation."""
+    tiles = TileSet.open(prepared / "data/biodiversity_split/train", "")
+    position = next(n for n in range(1000) if Augmentation.draw(stream(0, n, AUGMENTATION_STREAM)).orientation == 0)
+    crops = CropDataset(tiles, TileDraws(tiles, UniformTiles(), 0), WholeWindow(64), 0)
+    training = next(iter(crop_loader(crops, StepSampler(position, position + 1, 1), 0, CPU)))
+    tile = tiles.tiles[int(training["tile"])]
+    evaluation = next(iter(tile_loader([tile], 0, CPU)))
+    return [(network_input(batch["image"]), batch["mask"]) for batch in (training, evaluation)]
+
+
+def test_training_and_evaluation_read_a_tile_as_the_same_tensors(prepared):
+    (image, mask), (other, truth) = as_read(prepared)
+    assert torch.equal(image, other) and torch.equal(mask, truth) and image.shape == (1, 3, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "drift"),
+    [
+        (Tile, "read_image", lambda image: image[::-1].copy()),  # bands in another order
+        (Tile, "read_image", lambda image: np.minimum(image, 254) + np.uint8(1)),  # another scaling
+        (Tile, "read_mask", lambda mask: np.roll(mask, 1, axis=1)),  # a pixel off
+    ],
+)
+def test_a_drift_between_training_and_evaluation_would_be_seen(prepared, monkeypatch, owner, name, drift):
+    original, reading = getattr(owner, name), []
+
+    def evaluation_reads(self, index, get=WholeTiles.__getitem__):
+        reading.append(index)
+        return get(self, index)
+
+    monkeypatch.setattr(WholeTiles, "__getitem__", evaluation_reads)
+    monkeypatch.setattr(
+        owner, name, lambda tile, *window: drift(original(tile, *window)) if reading else original(tile, *window)
+    )
+    (image, mask), (other, truth) = as_read(prepared)
+    assert not (torch.equal(image, other) and torch.equal(mask, truth))
+
+
+def test_everything_run_twice_gives_the_same_counts_of_all_arms(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(compute_metrics, "draw_figures", lambda *_: None)
+    monkeypatch.setattr(compute_metrics, "FIGURES", ())
+    first = shutil.copytree(trained, tmp_path / "first")
+    second = prepare_root(tmp_path / "second")
+    train_all(second)
+    for root in (first, second):
+        quiet(compute_metrics.main, "--root", root, "--device", "cpu")
+    found = [
+        {path.relative_to(root).as_posix(): path.read_bytes() for path in (root / RESULTS).rglob("*.npz")}
+        for root in (first, second)
+    ]
+    assert len(found[0]) == 2 * len(ARMS)
+    assert [name for name in found[0] if found[0][name] != found[1].get(name)] == []
