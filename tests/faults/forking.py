@@ -7,6 +7,7 @@ Reads requests, JSON a line, from standard input: what to start, or which proces
 import json
 import os
 import runpy
+import signal
 import sys
 import traceback
 
@@ -31,12 +32,15 @@ def become(module: str, flags: list[str], out: str, err: str, environment: dict[
 
 
 def main() -> None:
+    running = set()
     for line in sys.stdin:
         request = json.loads(line)
         if "wait" in request:
             answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
+            running.discard(request["wait"])
         else:
             answer = os.fork()
+            running.add(answer)
             if answer == 0:
                 os.setsid()
                 status = become(**request)
@@ -44,6 +48,8 @@ def main() -> None:
                 sys.stderr.flush()
                 os._exit(status)
         print(answer, flush=True)
+    for pid in running:  # of a test that failed, or was ended itself
+        os.killpg(pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

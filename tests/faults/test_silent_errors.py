@@ -1,4 +1,4 @@
-"""What would be wrong without a sound: evaluation that reads otherwise than training, results that are never the same."""
+"""What would be wrong without a sound: evaluation that reads otherwise than training, results that never repeat."""
 
 import shutil
 
