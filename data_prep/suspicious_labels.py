@@ -38,8 +38,7 @@ LARGEST_SIDE = 2048  # pixels; of a larger tile the middle is judged
 WINDOWS = (1, 3, 7, 15)  # cells around a cell whose means and spreads describe it
 SHARP_WINDOWS = 2  # how many of them tell where a class ends; larger ones blur that, but help to tell which it is
 PURE = 0.8  # share of a cell that its class covers where it is learned from
-CELLS_PER_TILE, CELLS_IN_ALL = 300, 40_000
-NETWORKS = 2  # whose probabilities are averaged
+CELLS_PER_TILE, CELLS_IN_ALL = 200, 30_000
 FLOOR = 0.1  # of each probability, shared by all classes: the labels learned from have errors, too
 
 # What is suspicious: numbers chosen on generated tiles and on one set of real ones, and measured on another set.
@@ -258,8 +257,8 @@ def mask_key(mask: np.ndarray) -> str | None:
 class Networks(NamedTuple):
     """What one fold is judged by. known: (C,) bool, classes that enough of the tiles learned from have."""
 
-    sharp: list[Pipeline]
-    wide: list[Pipeline]
+    sharp: Pipeline | None
+    wide: Pipeline | None
     known: np.ndarray
 
 
@@ -278,28 +277,25 @@ def fit_networks(features: np.ndarray, labels: np.ndarray, tiles: np.ndarray, nu
     used = known[labels]
     features, labels = features[used], labels[used]
     if known.sum() < 2:
-        return Networks([], [], np.zeros(num_classes, bool))
+        return Networks(None, None, np.zeros(num_classes, bool))
 
     def fit(inputs):
-        found = []
-        for n in range(NETWORKS):
-            network = MLPClassifier(
-                (64,), alpha=1e-2, learning_rate_init=2e-3, batch_size=256, max_iter=12, random_state=seed + n
-            )
-            found.append(make_pipeline(StandardScaler(), network).fit(inputs, labels))
-        return found
+        network = MLPClassifier(
+            (64,), alpha=1e-2, learning_rate_init=4e-3, batch_size=min(512, len(labels)), max_iter=12, random_state=seed
+        )
+        return make_pipeline(StandardScaler(), network).fit(inputs, labels)
 
     with warnings.catch_warnings(), threadpool_limits(1):  # one thread: the sums are the same on every machine
         warnings.simplefilter("ignore", ConvergenceWarning)  # a dozen passes are enough, and more learn errors by heart
         return Networks(fit(sharp(features.T).T), fit(features), known)
 
 
-def log_probabilities(networks: list[Pipeline], features: np.ndarray, num_classes: int) -> np.ndarray:
+def log_probabilities(network: Pipeline, features: np.ndarray, num_classes: int) -> np.ndarray:
     """(D, h, w) features → (C, h, w) float log-probabilities, not under FLOOR; 0 for classes not known."""
     rows = features.reshape(len(features), -1).T
-    classes = networks[0].classes_
+    classes = network.classes_
     with threadpool_limits(1):
-        probs = np.mean([network.predict_proba(rows) for network in networks], axis=0)
+        probs = network.predict_proba(rows)
     logs = np.zeros((num_classes, len(rows)))
     logs[classes] = np.log((1 - FLOOR) * probs.T + FLOOR / len(classes))
     return logs.reshape(num_classes, *features.shape[1:])
@@ -497,7 +493,7 @@ def find_suspects(
     networks = []
     for fold in tqdm(range(FOLDS), desc="Learning classes", unit="fold"):
         rows = (folds != fold)[tiles]
-        networks.append(fit_networks(features[rows], labels[rows], tiles[rows], number, seed + NETWORKS * fold))
+        networks.append(fit_networks(features[rows], labels[rows], tiles[rows], number, seed + fold))
     judged_by = [networks[fold] for fold in folds]
     items = [(look, by, classes) for look, by in zip(looks, judged_by, strict=True) if by.known[1:].sum() > 1]
     judged = list(map_progress(judge, items, workers=workers, desc="Judging masks"))

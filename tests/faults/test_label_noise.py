@@ -24,7 +24,7 @@ from tests.faults.label_noise import audit, moved, replaced
 from tests.helpers import GSD, paint, quiet, write_png, write_tif
 
 SIDE, ACROSS = 64, 6
-FOREST, GRASSLAND, CROPLAND, SETTLEMENT, SEMINATURAL = range(1, 6)
+FOREST, GRASSLAND, CROPLAND, _, SEMINATURAL = range(1, 6)
 
 
 def patchwork(height: int, width: int, rng, scale: float = 9) -> np.ndarray:
@@ -71,7 +71,7 @@ def noisy(tmp_path_factory):
         "tile_0_0": (MOVED, moved(masks["tile_0_0"], 9, -12)),
         "tile_1_3": (MOVED, moved(masks["tile_1_3"], -14, 0)),
         "tile_2_1": (SWAPPED, replaced(masks["tile_2_1"], {FOREST: CROPLAND, CROPLAND: FOREST})),
-        "tile_4_2": (SWAPPED, replaced(masks["tile_4_2"], {GRASSLAND: FOREST})),
+        "tile_4_3": (SWAPPED, replaced(masks["tile_4_3"], {CROPLAND: GRASSLAND})),
         "tile_3_4": (ONE, np.full((SIDE, SIDE), GRASSLAND, np.uint8)),
         "tile_5_5": (REPEATED, masks["tile_0_5"]),
     }
