@@ -10,7 +10,7 @@ STAMP := .venv/requirements-$(if $(CONSTRAINTS),constrained,unconstrained)
 RESULTS = $(DEMO_ROOT)/evaluation/evaluation_results
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo evidence test lint clean
+.PHONY: help install demo evidence test lint audit clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -70,6 +70,10 @@ lint: $(STAMP)  ## ruff
 
 test: lint  ## ruff, then all tests
 	$(VENV_PYTHON) -m pytest -q
+
+audit: $(STAMP)  ## known vulnerabilities of the versions in constraints.txt; needs a connection
+	@test -x .venv/audit/bin/pip-audit || { $(VENV_PYTHON) -m venv .venv/audit && .venv/audit/bin/pip install -q pip-audit; }
+	.venv/audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
 
 clean:  ## remove demo/ and caches; .venv stays
 	rm -rf demo .pytest_cache .ruff_cache
