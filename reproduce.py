@@ -37,6 +37,7 @@ from typing import NamedTuple
 
 try:
     from common.cli import Parser, UserError, non_negative_int, positive_int, run
+    from common.files import locked
 except ModuleNotFoundError as missing:
     raise SystemExit(
         f"error: {missing}. Run this with the Python that has requirements.txt installed: source .venv/bin/activate "
@@ -639,7 +640,8 @@ def main(argv=None):
     if not chosen:
         return 0
     record.path.parent.mkdir(exist_ok=True)
-    return run_all(chosen, skipped, args, record)
+    with locked(record.path.parent):
+        return run_all(chosen, skipped, args, record)
 
 
 if __name__ == "__main__":

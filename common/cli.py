@@ -150,8 +150,11 @@ def run(main) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 128 + signal.SIGINT
-    except MemoryError:
-        print(f"error: {REMEDIES[errno.ENOMEM]} Outputs of earlier runs are as they were.", file=sys.stderr)
+    except (MemoryError, RuntimeError) as error:
+        if not (loader_died(error) or lacks_memory(error)):
+            raise
+        what = f"{str(error).splitlines()[0]}. " if str(error) else ""
+        print(f"error: {what}{REMEDIES[errno.ENOMEM]} Outputs of earlier runs are as they were.", file=sys.stderr)
         status = 2
     except OSError as error:
         if error.filename is None and error.errno not in REMEDIES:
@@ -161,6 +164,17 @@ def run(main) -> None:
         print(f"error: {where}{error.strerror}. {remedy} Outputs of earlier runs are as they were.", file=sys.stderr)
         status = 2
     sys.exit(status)
+
+
+def loader_died(error: BaseException) -> bool:
+    """Whether torch says so that a process that read tiles for it is gone."""
+    return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error of Python or of torch, on a GPU or not, says that memory does not suffice."""
+    said = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in said)
 
 
 def _end(number, _) -> None:

@@ -24,7 +24,7 @@ import torch
 import torchvision
 from tqdm import tqdm
 
-from common.cli import UserError, command_for
+from common.cli import UserError, command_for, lacks_memory, loader_died
 from common.datasets import STRIDE, CropDataset, StepSampler, crop_loader, network_input
 from common.device import Processes, autocast, cuda_problem, resolve_device
 from common.figures import png_bytes
@@ -534,24 +534,17 @@ def _failures_told(args, now: Callable[[], str]):
 
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        first = str(error).splitlines()[0] if str(error) else "no memory"
-        raise say(
-            f"memory does not suffice for --batch-size {args.batch_size} and --crop-size {args.crop_size} ({first})",
-            "Give smaller ones, the same in every arm, fewer --workers, or share the batch among several GPUs with "
-            "torchrun.",
-        ) from None
-    except RuntimeError as error:
-        text = str(error)
-        if "DataLoader worker" in text:
+    except (MemoryError, RuntimeError) as error:
+        first = str(error).partition("\n")[0]
+        if loader_died(error):
+            remedy = "The system kills one when memory runs out: give fewer --workers."
+            raise say(f"a loader process died ({first})", remedy) from None
+        if lacks_memory(error):
+            sizes = f"--batch-size {args.batch_size} and --crop-size {args.crop_size}"
             raise say(
-                f"a loader process died ({text.splitlines()[0]})",
-                "The system kills one when memory runs out: give fewer --workers.",
-            ) from None
-        if "not enough memory" in text or "can't allocate memory" in text:
-            raise say(
-                f"memory does not suffice for --batch-size {args.batch_size} and --crop-size {args.crop_size}",
-                "Give smaller ones, the same in every arm, or fewer --workers.",
+                f"memory does not suffice for {sizes} ({first})",
+                "Give smaller ones, the same in every arm, fewer --workers, or share the batch among several GPUs with "
+                "torchrun.",
             ) from None
         raise
 

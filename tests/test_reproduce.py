@@ -45,7 +45,7 @@ class Pipeline:
         self.folder = folder
         source = Path(reproduce.__file__).parent
         (folder / "common").mkdir()
-        for name in ("reproduce.py", "common/__init__.py", "common/cli.py"):
+        for name in ("reproduce.py", "common/__init__.py", "common/cli.py", "common/files.py"):
             shutil.copy(source / name, folder / name)
         (folder / "demo").mkdir()
         for package in ("prep", "train"):
@@ -675,3 +675,17 @@ def _alive(pid: int) -> bool:
         return False
     state = Path(f"/proc/{pid}/stat")
     return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"  # a zombie does not run
+
+
+def test_a_root_on_which_another_run_works_is_refused(pipeline):
+    pipeline.module("prep.split", body="time.sleep(60)")
+    first = pipeline.start("--root", "demo")
+    lock = pipeline.folder / "demo/.logs.lock"
+    until = time.monotonic() + 30
+    while not (lock.exists() and lock.read_text()) and time.monotonic() < until:
+        time.sleep(0.05)
+    second = pipeline.run("--root", "demo", status=2)
+    assert f"is being written by another run (process {first.pid} on " in second.err
+    first.send_signal(signal.SIGINT)
+    first.communicate()
+    assert first.returncode == 130 and not lock.exists()
