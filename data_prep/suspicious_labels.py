@@ -430,7 +430,7 @@ def repeated_masks(keys: dict[str, str], fits: dict[str, float], masks: dict[str
             if tile_id == owner and judged:
                 continue
             twin = owner if tile_id != owner else members[1]
-            why = "which fits that image better" if judged else "though the images differ"
+            why = "which seems to fit that image better" if judged else "though the images differ"
             reason = f"the same mask as that of {twin}, {why}"
             suspects.append(Suspect(tile_id, masks[tile_id], REPEATED, reason, math.inf, twin=twin))
     return suspects
