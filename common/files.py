@@ -162,11 +162,12 @@ class FolderKind(NamedTuple):
     """What a folder of this project is known by: a file that each has, and the files that one may hold.
 
     ``files`` gives them for a folder, relative to it; OSError, ValueError, KeyError or TypeError where the folder does
-    not say.
+    not say. ``flag`` is that by which a user chooses it.
     """
 
     marker: str
     files: Callable[[Path], set[str]]
+    flag: str = "--out-dir"
 
 
 def _tile_set_files(path: Path) -> set[str]:
@@ -212,16 +213,16 @@ def check_out_dirs(paths: list[Path], overwrite: bool, *, inputs: list[Path] = (
             there = Path(source).resolve()
             if here == there or there in here.parents or here in there.parents:
                 raise UserError(
-                    f"--out-dir {path} and the input {source} lie in one another. Choose another --out-dir."
+                    f"{kind.flag} {path} and the input {source} lie in one another. Choose another {kind.flag}."
                 )
     existing = [path for path in paths if path.exists() or path.is_symlink()]
     if existing and not overwrite and len(existing) == len(paths):
-        raise UserError(f"{existing[0]} exists. Replace it with --overwrite, or choose another --out-dir.")
+        raise UserError(f"{existing[0]} exists. Replace it with --overwrite, or choose another {kind.flag}.")
     for path in existing:
         if path.is_symlink() or not path.is_dir() or not _holds_only_ours(path, kind):
             raise UserError(
                 f"{path} was not written by this project, or holds other files beside what was (a folder of this "
-                f"project has a {kind.marker}), so it is not deleted. Move it away, or choose another --out-dir."
+                f"project has a {kind.marker}), so it is not deleted. Move it away, or choose another {kind.flag}."
             )
 
 

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from common.cli import Parser, UserError, command_for, map_progress, run
 from common.figures import class_legend, color_mask, new_figure, png_bytes
-from common.files import json_text, write_files
+from common.files import FolderKind, check_out_dir, json_text, new_folder, write_files
 from common.raw import (
     PERCENTILES,
     SAMPLE_IN_ALL,
@@ -42,6 +42,11 @@ from data_prep.suspicious_labels import MOVED, REPEATED, Suspect, find_suspects
 SHOWN = 5  # warnings of one kind on the screen; audit.json has all
 SHEET = "suspicious_labels"  # .png; _2.png and so on where there are more pages
 SHEET_ROWS, SHEET_PAGES = 5, 10  # rows of two tiles
+AUDIT = FolderKind(
+    "audit.json",
+    lambda path: {"audit.json", "audit.png", "exclude.txt", *(sheet.name for sheet in path.glob(f"{SHEET}*.png"))},
+    "--out",
+)
 PANEL_PIXELS = 400  # of a tile on the sheet, at most about
 
 
@@ -288,6 +293,7 @@ def main(argv=None):
     args = parse_args(argv)
     taxonomy = load_taxonomy(args.root)
     bands = chosen_bands(args)
+    check_out_dir(args.out, overwrite=True, inputs=[args.in_dir], kind=AUDIT)
     tiles, problems = find_raw(args.in_dir)
     keep = 0 if args.skip_suspicious else min(SAMPLE_PER_TILE, max(1, SAMPLE_IN_ALL // max(len(tiles), 1)))
     look = functools.partial(inspect, bands=bands, taxonomy=taxonomy, keep=keep)
@@ -336,14 +342,14 @@ def main(argv=None):
         "systems": [{"crs": crs, "tiles": count} for crs, count in systems.most_common()],
         "gsd": float(np.median(gsds)) if gsds else None,
     }
-    files = {args.out / "audit.json": json_text(audit), args.out / "exclude.txt": "".join(f"{t}\n" for t in exclude)}
+    files = {"audit.json": json_text(audit), "exclude.txt": "".join(f"{t}\n" for t in exclude)}
     if found:
-        files[args.out / "audit.png"] = png_bytes(draw(found, shares, taxonomy, bands), dpi=120)
+        files["audit.png"] = png_bytes(draw(found, shares, taxonomy, bands), dpi=120)
     pages = draw_suspects(suspects, {i.tile.id: i for i in found}, taxonomy, bands)
     for number, page in enumerate(pages, start=1):
-        files[args.out / (f"{SHEET}.png" if number == 1 else f"{SHEET}_{number}.png")] = png_bytes(page, dpi=110)
-    drawn = [args.out / "audit.png", *sorted(args.out.glob(f"{SHEET}*.png"))]
-    write_files(files, remove=[path for path in drawn if path not in files])
+        files[f"{SHEET}.png" if number == 1 else f"{SHEET}_{number}.png"] = png_bytes(page, dpi=110)
+    with new_folder(args.out, overwrite=True, inputs=[args.in_dir], kind=AUDIT) as folder:
+        write_files({folder / name: content for name, content in files.items()})
 
     rows = [[n, f"{c['pixels']:,}", f"{c['share']:.2%}", f"{c['tiles']} of {len(found)}"] for n, c in shares.items()]
     print(table(["class", "pixels", "share of labelled", "tiles"], rows))
@@ -358,7 +364,7 @@ def main(argv=None):
         print(f"{len(suspects)} masks are likely wrong: look at {args.out / SHEET}.png, and correct those that are")
     if not_judged:
         print(f"masks that are likely wrong: {not_judged}")
-    names = ["audit.json", *[path.name for path in files if path.suffix == ".png"]]
+    names = [name for name in files if name != "exclude.txt"]
     print(f"{args.out}: {', '.join(names)}, exclude.txt ({len(exclude)} tiles)")
     if fatal:
         without = shlex.join(["--exclude", str(args.out / "exclude.txt")])

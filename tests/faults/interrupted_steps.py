@@ -82,6 +82,8 @@ def content(root: Path, output: str) -> str | None:
         if file.suffix == ".json":
             known = json.loads(file.read_text().replace(str(root), "."))
             said.append(json.dumps({key: value for key, value in known.items() if key != "command"}))
+        elif path.is_dir():
+            said.append(sha256_file(file))
         elif file.suffix == ".png" and file.exists():
             with Image.open(file) as picture:
                 picture.load()
