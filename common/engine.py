@@ -31,6 +31,7 @@ from common.figures import png_bytes
 from common.files import json_text, locked, remove_partials, write_files
 from common.history import history_figure, history_row, history_text, validation_line
 from common.inference import tile_confusions
+from common.leakage import require_apart, require_checked
 from common.metrics import score
 from common.models import Checkpoint, rerun_command
 from common.presets import SETTINGS
@@ -41,6 +42,7 @@ from common.text import warn
 from common.tiles import TileSet
 
 CHECKPOINT_KEPT = "The last checkpoint is as it was."
+LEAKAGE_REPORT = "artifacts/leakage.json"
 LOG_EVERY = 10  # steps between readings of the loss, each of which waits for the device
 RUN_FILES = ("last.pt", "best.pt", "run.json", "history.csv", "curves.png")  # without the first there is no run
 
@@ -74,7 +76,7 @@ def open_train_and_val(args, made_by: str, taxonomy: Taxonomy | None = None) -> 
 
     Raises:
         UserError: the device cannot be used, a set is missing, is not the split it is used as, has other classes,
-            holds a tile that the other holds too, or its tiles are not larger than the crop.
+            shares something with the other, or its tiles are not larger than the crop.
     """
     _device(args)  # stops before anything is read where the preset cannot run here
     taxonomy = taxonomy or load_taxonomy(args.root)
@@ -83,13 +85,9 @@ def open_train_and_val(args, made_by: str, taxonomy: Taxonomy | None = None) -> 
     val_made_by = made_by if taxonomy.from_openearthmap is None else "data_prep.split_biodiversity"
     val = TileSet.open(args.val_dir, command_for(val_made_by, args)).require_split("val", "--val-dir")
     val.require_taxonomy(taxonomy)
-    validated = {tile.entry["content_sha256"] for tile in val}
-    shared = [tile.id for tile in train if tile.entry["content_sha256"] in validated]
-    if shared:
-        raise UserError(
-            f"{args.train_dir} and {args.val_dir} share {len(shared)} images (first: {shared[0]}). "
-            f"See all of it: {command_for('data_prep.check_leakage', args)}"
-        )
+    check = command_for("data_prep.check_leakage", args)
+    require_apart(train, val, check)
+    require_checked(args.root / LEAKAGE_REPORT, train, val, check)
     small = [tile.id for tile in train if min(tile.entry["height"], tile.entry["width"]) <= args.crop_size]
     if small:
         raise UserError(
