@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from common.cli import UserError
-from common.files import read_json
+from common.distribution import read_distribution
 from common.tiles import TileSet
 
 
@@ -84,16 +84,13 @@ def minority_crop(size: int, path: Path, tiles: TileSet, command: str) -> Minori
     Raises:
         UserError: the file is missing, of another split, or names no minority class.
     """
-    found = read_json(path, command)
+    found = read_distribution(path, tiles.taxonomy, command)
     made_from = {parent["digest"] for parent in tiles.manifest["made_from"]} | {tiles.digest}
-    try:
-        if found["train_digest"] not in made_from:
-            raise UserError(f"{path} was written for another train split. Write it again: {command}")
-        names = found["minority_classes"]
-        shares = [found["classes"][name]["share"] for name in names]
-        classes = [tiles.taxonomy.index(name) for name in names]
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path} is not a class distribution. Write it again: {command}") from None
+    if found["train_digest"] not in made_from:
+        raise UserError(f"{path} was written for another train split. Write it again: {command}")
+    names = found["minority_classes"]
     if not names:
         raise UserError(f"{path} names no minority class. Raise the threshold: {command} --minority-share 0.2")
+    shares = [found["classes"][name]["share"] for name in names]
+    classes = [tiles.taxonomy.index(name) for name in names]
     return MinorityCrop(size, classes, shares)

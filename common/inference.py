@@ -208,11 +208,8 @@ def open_to_score(
             taxonomy, scaling or split, so that its scores would not be comparable or its training tiles may be here.
     """
     remedy = f"{command} --overwrite"
-    found = Checkpoint.load(path, remedy)
+    found = Checkpoint.load(path, remedy).require(METADATA_TO_SCORE)
     known = found.metadata
-    lacking = [key for key in METADATA_TO_SCORE if key not in known]
-    if lacking:
-        raise UserError(f"{path} does not say its {', '.join(lacking)}. Train it again: {remedy}")
     remedy = rerun_command(known["command"], "--overwrite")
     if (known["stage"], known["seed"]) != (stage, seed):
         raise UserError(

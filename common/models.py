@@ -3,10 +3,14 @@
 import hashlib
 import io
 import logging
+import os
 import pickle
 import shlex
+import struct
 import warnings
 import zipfile
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +23,11 @@ from common.files import sha256_file, write_files
 from common.taxonomy import IGNORE_INDEX, OPENEARTHMAP, Taxonomy, taxonomy_from_json
 from common.tiles import TileSet
 
+# What reading a file that is no checkpoint, or a damaged one, ends with.
+UNREADABLE = (
+    *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error, EOFError),
+    *(RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
+)
 VOID_LOGIT = -1e4  # its softmax is 0 in every precision, and unlike -inf it leaves no NaN in products
 
 
@@ -66,28 +75,37 @@ def build_model(arch: str, encoder: str, num_classes: int, encoder_weights: str 
 
 
 def load_plain(path: Path, remedy: str):
-    """Tensors and plain containers from a file, executing nothing in it; UserError where that cannot be done."""
+    """Tensors and plain containers from a file, executing nothing in it; UserError where that cannot be done.
+
+    Checksums are compared, so that a bit that was turned over on the disk is not taken for a weight.
+    """
     if not path.is_file():
-        raise UserError(f"{path} does not exist. Remedy: {remedy}")
+        raise UserError(f"{path} {'is no file' if os.path.lexists(path) else 'does not exist'}. Remedy: {remedy}")
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as parts:
+                damaged = parts.testzip()
+            if damaged:
+                raise ValueError(f"{damaged} in it is damaged.")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise UserError(f"{path} cannot be read as a checkpoint: {reason} Remedy: {remedy}") from None
 
 
-def load_strictly(module: nn.Module, state, where: str) -> None:
-    """Load a state dict of exactly this module's tensors; UserError names the first that differs."""
+def load_strictly(module: nn.Module, state, where: str, remedy: str = "") -> None:
+    """Load a state dict of exactly this module's tensors; UserError names the first that differs, and the remedy."""
     wanted = module.state_dict()
-    if not isinstance(state, dict):
-        raise UserError(f"{where}: expected a state dict, found {type(state).__name__}.")
+    remedy = remedy or "Give the --arch and --encoder it was made with."
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise UserError(f"{where}: expected a state dict, found {type(state).__name__}. {remedy}")
     missing, stray = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     shapes = [k for k in wanted if k in state and getattr(state[k], "shape", None) != wanted[k].shape]
     if missing or stray or shapes:
         first = (missing or stray or shapes)[0]
         raise UserError(
             f"{where} does not fit this network: {len(missing)} tensors are missing, {len(stray)} are unknown and "
-            f"{len(shapes)} have another shape (first: {first}). Give the --arch and --encoder it was made with."
+            f"{len(shapes)} have another shape (first: {first}). {remedy}"
         )
     module.load_state_dict(state, strict=True)
 
@@ -101,18 +119,53 @@ def digest_tensors(state: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
+def _is(*kinds) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def _has_digest(value) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("digest"), str)
+
+
+def _is_lineage(value) -> bool:
+    kinds = {"stage": str, "steps": int, "crops": int}
+    return isinstance(value, list) and all(
+        isinstance(run, dict) and all(isinstance(run.get(key), kind) for key, kind in kinds.items()) for run in value
+    )
+
+
+def _is_command(value) -> bool:
+    try:
+        return bool(shlex.split(value))
+    except (ValueError, AttributeError):  # a quotation without end; no text
+        return False
+
+
+# What is asked of a checkpoint's metadata before they are used, by key.
+METADATA = {
+    **dict.fromkeys(("stage", "arch", "encoder"), _is(str)),
+    **dict.fromkeys(("seed", "step", "iterations", "crops", "cumulative_steps"), _is(int)),
+    **dict.fromkeys(("train", "val"), _has_digest),
+    "taxonomy": _is(dict),
+    "stretch": _is(dict, type(None)),
+    "ancestors": _is_lineage,
+    "command": _is_command,
+}
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A network's tensors and what is known of them.
 
     ``metadata``: stage, seed, step, arch, encoder, taxonomy, stretch, recipe, settings, ancestors, versions.
-    ``training``: the optimizer and the history of a run that is not finished, else None.
+    ``training``: the optimizer and the history of a run that is not finished, else None. ``remedy`` is for messages.
     """
 
     path: Path
     state: dict[str, torch.Tensor]
     metadata: dict
     training: dict | None = None
+    remedy: str = ""
 
     @property
     def digest(self) -> str:
@@ -134,17 +187,50 @@ class Checkpoint:
 
     @classmethod
     def load(cls, path: Path, remedy: str) -> "Checkpoint":
-        """Read a checkpoint of this project; UserError, ending in ``remedy``, where it is missing or broken."""
+        """Read a checkpoint of this project.
+
+        Raises:
+            UserError: it is missing or broken, holds a number that is not finite, or metadata of another form than
+                METADATA; the message ends in ``remedy``.
+        """
         content = load_plain(path, remedy)
         try:
-            return cls(path, dict(content["model"]), dict(content["metadata"]), content["training"])
+            state, metadata, training = dict(content["model"]), dict(content["metadata"]), content["training"]
         except (KeyError, TypeError, ValueError):
             raise UserError(f"{path} is not a checkpoint of this project. Remedy: {remedy}") from None
+        wrong = [key for key, is_sound in METADATA.items() if key in metadata and not is_sound(metadata[key])]
+        if wrong or not isinstance(training, dict | None) or not all(map(torch.is_tensor, state.values())):
+            what = f"its {wrong[0]} is {metadata[wrong[0]]!r}" if wrong else "it holds other things than tensors"
+            raise UserError(f"{path} is not a checkpoint of this project: {what}. Remedy: {remedy}")
+        infinite = [name for name, t in state.items() if t.is_floating_point() and not t.isfinite().all()]
+        if infinite:
+            raise UserError(f"{path}: {len(infinite)} tensors are not finite (first: {infinite[0]}). Remedy: {remedy}")
+        found = cls(path, state, metadata, training, remedy)
+        if "taxonomy" in metadata:
+            try:
+                found.taxonomy  # noqa: B018  is parsed
+            except UserError as problem:
+                raise UserError(f"{problem} Remedy: {remedy}") from None
+        return found
+
+    def require(self, keys) -> "Checkpoint":
+        """Refuse a checkpoint whose metadata lack one of ``keys``."""
+        lacking = [key for key in keys if key not in self.metadata]
+        if lacking:
+            raise UserError(f"{self.path} does not say its {', '.join(lacking)}. Train it again: {self.remedy}")
+        return self
 
     def build(self) -> nn.Module:
         """The network with these tensors, every one of them loaded."""
-        model = build_model(self.metadata["arch"], self.metadata["encoder"], self.taxonomy.num_classes)
-        load_strictly(model, self.state, str(self.path))
+        return self.load_into(self.metadata["arch"], self.metadata["encoder"], f"Remedy: {self.remedy}")
+
+    def load_into(self, arch: str, encoder: str, remedy: str = "") -> nn.Module:
+        """A network of the architecture that is asked for, with these tensors; UserError where they do not fit it."""
+        try:
+            model = build_model(arch, encoder, self.taxonomy.num_classes)
+        except UserError as problem:
+            raise UserError(f"{self.path}: {problem} {remedy}") from None
+        load_strictly(model, self.state, str(self.path), remedy)
         return model
 
 
@@ -184,10 +270,11 @@ class StageWeights:
     def build(self, arch: str, encoder: str, taxonomy: Taxonomy) -> nn.Module:
         found = self.checkpoint
         if found.taxonomy != taxonomy:
-            raise UserError(f"{found.path} was trained for {', '.join(found.taxonomy.classes)}, not for this taxonomy.")
-        model = build_model(arch, encoder, taxonomy.num_classes)
-        load_strictly(model, found.state, str(found.path))
-        return model
+            raise UserError(
+                f"{found.path} was trained for {', '.join(found.taxonomy.classes)}, not for this taxonomy. Train it "
+                f"again: {found.remedy} --overwrite"
+            )
+        return found.load_into(arch, encoder)
 
     def describe(self) -> dict:
         return {"kind": "stage", "stage": self.checkpoint.metadata["stage"], "digest": self.checkpoint.digest}
@@ -195,7 +282,7 @@ class StageWeights:
 
 def finished_checkpoint(path: Path, stage: str, seed: int, remedy: str) -> Checkpoint:
     """The checkpoint of a finished run of ``stage`` with ``seed``; UserError where it is something else."""
-    found = Checkpoint.load(path, remedy)
+    found = Checkpoint.load(path, remedy).require(METADATA)
     known = found.metadata
     if (known.get("stage"), known.get("seed")) != (stage, seed):
         raise UserError(

@@ -21,6 +21,9 @@ PRESETS = {
     "laptop": {**_SCRATCH, "crop_size": 128, "batch_size": 8, "iterations": 360, "warmup": 20, "val_every": 90},
     "demo": {**_SCRATCH, "crop_size": 64, "batch_size": 8, "iterations": 100, "warmup": 10, "val_every": 50},
 }
+# Beyond these a run fills the memory, never ends or learns nothing: a slip of the fingers.
+LARGEST = {"crop_size": 8192, "batch_size": 4096, "iterations": 10**9, "warmup": 10**9, "val_every": 10**9}
+LARGEST |= {"seed": 2**32 - 1, "lr": 10.0, "encoder_lr": 10.0, "weight_decay": 10.0, "clip_norm": 1e6}
 # What train_parser offers and what belongs to the result: two runs with the same values are comparable.
 SETTINGS = (*PRESETS["paper"], "weight_decay", "clip_norm")
 
@@ -38,6 +41,9 @@ class TrainParser(Parser):
         for name, value in PRESETS[parsed.preset].items():
             if getattr(parsed, name) is None:
                 setattr(parsed, name, value)
+        for name, most in LARGEST.items():
+            if getattr(parsed, name) > most:
+                self.error(f"--{name.replace('_', '-')} {getattr(parsed, name):g}: expected at most {most:g}")
         return parsed
 
 

@@ -1,19 +1,24 @@
 """Raw tiles as a user brings them: finding the pairs, saying what is wrong with each, scaling to 8 bit."""
 
 import hashlib
+import os
+import shlex
 import struct
-from collections import defaultdict
+import warnings
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 
 from common.cli import UserError, positive_int
 from common.taxonomy import IGNORE_INDEX, Taxonomy
-from common.tiles import class_pixels, georeference, open_raster, unknown_ids
+from common.text import some
+from common.tiles import class_pixels, georeference, is_tile_id, open_raster, unknown_ids
 
 IMAGE_SUFFIXES = (".tif", ".tiff")
 MASK_SUFFIXES = (".png",)
@@ -23,6 +28,11 @@ SAMPLE_PER_TILE = 4096
 SAMPLE_IN_ALL = 4_000_000  # pixels; 48 MB of float32 in three bands, whatever the number of tiles
 OPAQUE_OR_CLEAR = 0.9  # share of an alpha band that is fully one or the other; GDAL calls any fourth 8-bit band alpha
 UNITS_GAP = 8.0  # brightness of one sensor differs less than this between neighbours in rank
+NO_MEASUREMENT = 1e30  # no sensor's unit; programs fill gaps with the largest numbers of a type, often undeclared
+GAPS_SHARE = 0.001  # of the pixels at one value far below all others, from which they are taken for gaps
+FLOAT_STEPS = 255 * float(np.finfo(np.float32).eps)  # relative range in which 8 bit are as fine as float32
+LARGEST_TILE = 2**26  # pixels, 8192 x 8192: tiles are read whole, in training once a crop
+LONGEST_NAME = 200  # bytes; replicas and OpenEarthMap tiles get longer ones, a file system takes 255
 
 
 @dataclass(frozen=True)
@@ -48,8 +58,9 @@ class Problem:
 class RawImage:
     """The chosen bands of a raw tile.
 
-    pixels: (3, H, W) in the file's own type. valid: (H, W) bool, False at nodata, transparent and non-finite
-    pixels. place: what ``georeference`` returns. as_it_is: the file is an 8-bit RGB GeoTIFF that needs no rewriting.
+    pixels: (3, H, W) in the file's own type. valid: (H, W) bool, False at nodata and transparent pixels, and where a
+    band is NaN, infinite or beyond NO_MEASUREMENT. place: what ``georeference`` returns. as_it_is: the file is an 8-bit
+    RGB GeoTIFF that needs no rewriting.
     """
 
     pixels: np.ndarray
@@ -111,17 +122,52 @@ def chosen_bands(args) -> tuple[int, int, int]:
     return tuple(args.bands * 3 if len(args.bands) == 1 else args.bands)
 
 
+def printable(name: str) -> str:
+    """A name in which nothing breaks a line or a table: what cannot be printed is written as escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+
+
+def name_problem(path: Path) -> str | None:
+    """Why a tile cannot have the name of this file, with the remedy; None where it can."""
+    if not is_tile_id(path.stem):
+        return (
+            f"{printable(str(path))}: its name holds a tab, a line break, a backslash or another character that "
+            "a tile's name cannot have. Rename it"
+        )
+    size = len(os.fsencode(path.stem))
+    if size > LONGEST_NAME:
+        return f"{path}: its name has {size} bytes, expected at most {LONGEST_NAME}. Rename it"
+    return None
+
+
+def link_problem(path: Path) -> str | None:
+    """Where a symbolic link leads that leads to no file; None for anything else."""
+    if not path.is_symlink() or path.exists():
+        return None
+    return f"{path}: is a link to {os.readlink(path)}, where no file is. Put the file there, or remove the link"
+
+
+def size_problem(path: Path, height: int, width: int) -> str | None:
+    """Why a raster is too large for a tile, with the remedy; None where it is not."""
+    if height * width <= LARGEST_TILE:
+        return None
+    return (
+        f"{path}: is {width} x {height} pixels, a tile may have {LARGEST_TILE:,}. Cut image and mask into smaller "
+        "tiles: gdal_retile.py -ps 512 512 -targetDir FOLDER FILE"
+    )
+
+
 def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> tuple[dict[str, list[Path]], list[Path]]:
     """Files of a folder with one of the suffixes (any case) by stem, in order; and what else lies there.
 
-    Hidden files and the sidecars of GIS programs are passed over.
+    Hidden files and the sidecars of GIS programs are passed over. Links that lead nowhere count as files.
     """
     found, others = defaultdict(list), []
     for path in sorted(folder.iterdir()):
         suffix = path.suffix.lower()
         if path.name.startswith(".") or suffix in SIDECAR_SUFFIXES:
             continue
-        if suffix in suffixes and path.is_file():
+        if suffix in suffixes and (path.is_file() or link_problem(path)) and not name_problem(path):
             found[path.stem].append(path)
         else:
             others.append(path)
@@ -146,8 +192,13 @@ def find_raw(in_dir: Path) -> tuple[list[RawTile], list[Problem]]:
         raise UserError(f"{in_dir / 'images'} holds no .tif or .tiff file. Put the raw images there, or give --in-dir.")
     tiles, problems = [], []
     for path in [*other_images, *other_masks]:
-        wanted = ".tif or .tiff" if path.parent.name == "images" else ".png"
-        problems.append(Problem(path.stem, "other file", f"{path}: is not {wanted}, so it is passed over", fatal=False))
+        wanted = (".tif or .tiff", IMAGE_SUFFIXES) if path.parent.name == "images" else (".png", MASK_SUFFIXES)
+        misnamed = name_problem(path)
+        if misnamed and path.suffix.lower() in wanted[1]:
+            problems.append(Problem(printable(path.stem)[:LONGEST_NAME], "name", misnamed))
+            continue
+        text = f"{printable(str(path))}: is no {wanted[0]} file, so it is passed over"
+        problems.append(Problem(printable(path.stem), "other file", text, fatal=False))
     for stem in sorted(images.keys() | masks.keys()):
         here = [*images.get(stem, ()), *masks.get(stem, ())]
         if len(images.get(stem, ())) > 1 or len(masks.get(stem, ())) > 1:
@@ -189,12 +240,13 @@ def _opaque(src, bands: tuple[int, int, int]) -> np.ndarray | None:
 
 
 def read_raw(path: Path, bands: tuple[int, int, int]) -> RawImage:
-    """Read the chosen bands of a raw image; UserError where it is damaged, has too few or holds complex numbers."""
+    """The chosen bands of a raw image; UserError where it is damaged or too large, or lacks them or real numbers."""
     try:
         with open_raster(path) as src:
-            problem = bands_problem(src.count, bands)
+            few = bands_problem(src.count, bands)
+            problem = f"{path}: {few}" if few else size_problem(path, src.height, src.width)
             if problem:
-                raise UserError(f"{path}: {problem}.")
+                raise UserError(f"{problem}.")
             return _read_bands(src, bands)
     except RasterioError as error:
         raise UserError(f"{path}: cannot be read as TIFF ({error}).") from None
@@ -212,7 +264,7 @@ def _read_bands(src, bands: tuple[int, int, int]) -> RawImage:
     valid = np.ones(pixels.shape[1:], bool)
     if np.issubdtype(pixels.dtype, np.floating):
         for band in pixels:
-            valid &= np.isfinite(band)
+            valid &= np.abs(band) < NO_MEASUREMENT  # nor is NaN
     if all(value is not None for value in nodata):
         valid &= ~np.all([band == value for band, value in zip(pixels, nodata, strict=True)], axis=0)
     if opaque is not None:
@@ -236,10 +288,27 @@ def percentile_ranges(samples: np.ndarray) -> list[list[float]]:
     return np.percentile(samples.astype(np.float64), PERCENTILES, axis=1).T.tolist()
 
 
+def gap_value(image: RawImage) -> float | None:
+    """A negative value that fills gaps of an image though it is not declared as nodata; None where there is none.
+
+    All bands have it in the same pixels, and it lies further below all other values than these are apart.
+    """
+    pixels = image.pixels[:, image.valid] if image.needs_stretch else np.zeros((3, 0))
+    if not pixels.size or pixels.min() >= 0:
+        return None
+    lowest = pixels.min()
+    gaps = (pixels == lowest).all(axis=0)
+    rest = pixels[:, ~gaps].astype(np.float64)
+    if gaps.mean() < GAPS_SHARE or not rest.size:
+        return None
+    return float(lowest) if rest.min() - lowest > rest.max() - rest.min() else None
+
+
 def to_8bit(image: RawImage, ranges: list[list[float]] | None) -> np.ndarray:
     """(3, H, W) uint8: each band scaled from its range to 0-255, cut off beyond it; invalid pixels 0.
 
-    An 8-bit image is not scaled; ``ranges`` is None for a tile without a valid pixel.
+    A range that is narrower than 255 steps of float32 is widened to that, so that a constant band stays constant
+    whatever its rounding. An 8-bit image is not scaled; ``ranges`` is None for a tile without a valid pixel.
     """
     whole = image.valid.all()
     if not image.needs_stretch:
@@ -248,7 +317,8 @@ def to_8bit(image: RawImage, ranges: list[list[float]] | None) -> np.ndarray:
     for band, (low, high), out in zip(image.pixels, ranges or [], scaled, strict=bool(ranges)):
         band = band if whole else np.where(image.valid, band, low)
         values = np.subtract(band, low, dtype=np.float64)
-        values *= 255 / max(high - low, np.finfo(np.float32).tiny)
+        narrowest = max(FLOAT_STEPS * max(abs(low), abs(high)), np.finfo(np.float32).tiny)
+        values *= 255 / max(high - low, narrowest)
         np.rint(values, out=values)
         np.clip(values, 0, 255, out=out, casting="unsafe")
     if not whole:
@@ -266,9 +336,20 @@ def mask_problems(mask: np.ndarray, path: Path, taxonomy: Taxonomy) -> str | Non
 
 
 def _read_mask(tile: RawTile) -> tuple[np.ndarray | None, Problem | None]:
+    lost = link_problem(tile.mask)
+    if lost:
+        return None, Problem(tile.id, "link", lost)
     try:
-        with Image.open(tile.mask) as file:
-            mode, mask = file.mode, np.asarray(file)
+        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+            file = Image.open(tile.mask)
+        with file:
+            large = size_problem(tile.mask, file.height, file.width)
+            mode, mask = file.mode, None if large else np.asarray(file)
+        if large:
+            return None, Problem(tile.id, "too large", large)
+    except Image.DecompressionBombError:
+        with open_raster(tile.mask) as src:  # which reads no pixel
+            return None, Problem(tile.id, "too large", size_problem(tile.mask, src.height, src.width))
     except (OSError, SyntaxError, ValueError, struct.error) as error:
         return None, Problem(tile.id, "unreadable", f"{tile.mask}: cannot be read as PNG ({error})")
     if mode != "L":
@@ -295,10 +376,16 @@ def inspect(tile: RawTile, *, bands: tuple[int, int, int], taxonomy: Taxonomy, k
         unknown = mask_problems(mask, tile.mask, taxonomy)
         if unknown:
             problems.append(Problem(tile.id, "unknown ids", unknown))
+    lost = link_problem(tile.image)
+    if lost:
+        return Inspection(tile, [*problems, Problem(tile.id, "link", lost)])
     try:
         with open_raster(tile.image) as src:
             count, dtype = src.count, src.dtypes[0]
             size = src.height, src.width
+            large = size_problem(tile.image, *size)
+            if large:
+                return Inspection(tile, [*problems, Problem(tile.id, "too large", large)])
             if mask is not None and mask.shape != size:
                 text = f"{tile.mask}: is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[1]} x {size[0]}"
                 problems.append(Problem(tile.id, "size mismatch", text))
@@ -313,18 +400,30 @@ def inspect(tile: RawTile, *, bands: tuple[int, int, int], taxonomy: Taxonomy, k
     except UserError as error:
         problems.append(Problem(tile.id, "pixel type", str(error)))
         return Inspection(tile, problems)
+    nowhere = place_problem(place, tile.image)
+    if nowhere:
+        problems.append(Problem(tile.id, "place", nowhere))
     facts = {"dtype": dtype, "band_count": count, "height": size[0], "width": size[1], "place": place}
     if image is None or mask is None or mask.shape != size:
         return Inspection(tile, problems, **facts)
     valid = image.valid
+    gap = gap_value(image)
+    if gap is not None:
+        text = f"{tile.image}: {gap:g} fills gaps in all bands, is not declared as nodata and would spoil the scaling. "
+        text += f"Declare it where it is: gdal_edit.py -a_nodata {gap:g} {shlex.quote(str(tile.image))}"
+        problems.append(Problem(tile.id, "undeclared nodata", text))
     if not valid.all():
-        text = f"{tile.image}: {1 - valid.mean():.1%} of its pixels are nodata, transparent or NaN"
-        text += f" and become {taxonomy.void}"
+        text = f"{tile.image}: {1 - valid.mean():.1%} of its pixels are nodata, transparent, NaN, infinite or beyond "
+        text += f"{NO_MEASUREMENT:g}, and become {taxonomy.void}"
         problems.append(Problem(tile.id, "nodata", text, fatal=False))
     pixels = class_pixels(mask if valid.all() else np.where(valid, mask, np.uint8(IGNORE_INDEX)), taxonomy.num_classes)
     if not pixels[1:].any():
         problems.append(Problem(tile.id, "no labelled pixel", f"{tile.mask}: has no labelled pixel", fatal=False))
-    some = sample(image, SAMPLE_PER_TILE)
+    sampled = sample(image, SAMPLE_PER_TILE)
+    constant = [band for band, values in zip(bands, sampled, strict=True) if values.size > 1 and not np.ptp(values)]
+    if constant and pixels.size:
+        text = f"{tile.image}: band {' and '.join(map(str, sorted(set(constant))))} has one value throughout"
+        problems.append(Problem(tile.id, "constant band", text, fatal=False))
     content = hashlib.sha256(f"{image.pixels.dtype}{image.pixels.shape}".encode())
     content.update(np.ascontiguousarray(image.pixels if valid.all() else np.where(valid, image.pixels, 0)))
     return Inspection(
@@ -333,9 +432,49 @@ def inspect(tile: RawTile, *, bands: tuple[int, int, int], taxonomy: Taxonomy, k
         **facts,
         invalid_share=float(1 - valid.mean()),
         content=content.hexdigest(),
-        ranges=percentile_ranges(some) if some.size else None,
+        ranges=percentile_ranges(sampled) if sampled.size else None,
         pixels=pixels.tolist(),
-        kept=(some if keep == SAMPLE_PER_TILE else sample(image, keep)) if keep and image.needs_stretch else None,
+        kept=(sampled if keep == SAMPLE_PER_TILE else sample(image, keep)) if keep and image.needs_stretch else None,
+    )
+
+
+def place_problem(place: dict, path: Path) -> str | None:
+    """Why a tile cannot lie where its file says, with the remedy; None where it can, or has no place."""
+    if place["bounds"] is None:
+        return None
+    remedy = f"Give it its own system: gdal_edit.py -a_srs EPSG:CODE {shlex.quote(str(path))}"
+    left, bottom, right, top = place["bounds"]
+    if not np.isfinite(place["bounds"]).all() or left == right or bottom == top:
+        return f"{path}: its bounds {place['bounds']} enclose no ground. Correct its geotransform: gdal_edit.py -a_ullr"
+    crs = CRS.from_wkt(place["crs"]) if place["crs"] else None
+    if crs is not None and crs.is_geographic and (max(abs(left), abs(right)) > 540 or max(abs(bottom), abs(top)) > 91):
+        return (
+            f"{path}: lies at {left:g}, {bottom:g} in {system_name(place['crs'])}, which counts in degrees, so that it "
+            f"lies nowhere on earth. {remedy}"
+        )
+    return None
+
+
+def system_name(crs: str | None) -> str:
+    """A short name of a coordinate system given as WKT."""
+    if crs is None:
+        return "no known system"
+    system = CRS.from_wkt(crs)
+    code = system.to_epsg()
+    return f"EPSG:{code}" if code else crs.split('"')[1]
+
+
+def mixed_systems(inspections: list[Inspection]) -> str | None:
+    """How many tiles are in which coordinate system, where they are in several; None where all are in one."""
+    systems = Counter(found.place["crs"] for found in inspections if found.place["bounds"] is not None)
+    if len(systems) < 2:
+        return None
+    names = [f"{count} in {system_name(crs)}" for crs, count in systems.most_common()]
+    rarest = systems.most_common()[-1][0]
+    odd = [f.tile.id for f in inspections if f.place["bounds"] is not None and f.place["crs"] == rarest]
+    return (
+        f"tiles are in {len(systems)} coordinate systems, {', '.join(names)} ({some(odd)}): a tile with a wrong one is "
+        "put on other ground than its neighbours. Where it is wrong: gdal_edit.py -a_srs EPSG:CODE FILE"
     )
 
 

@@ -7,11 +7,13 @@ from PIL import Image
 from rasterio.transform import Affine
 
 from common.cli import UserError, command_for, positive_float
+from common.raw import LARGEST_TILE
 from common.taxonomy import Taxonomy
 from common.text import some, warn
 from common.tiles import Tile, TileSet, describe_tile, open_raster, pixel_size, write_image, write_mask
 
 FAR_APART = 1.5
+SMALLEST_SIDE = 32  # pixels, the smallest crop
 
 
 def add_gsd(parser) -> None:
@@ -59,13 +61,21 @@ def write_resampled(
 
 
 def require_gsd(tiles: TileSet, gsd: float | None) -> None:
-    """Refuse to resample tiles whose ground sampling distance is not known."""
+    """Refuse to resample tiles whose ground sampling distance is not known, or to sizes that are of no use."""
     unknown = [tile.id for tile in tiles if not tile.entry["gsd"]] if gsd else []
     if unknown:
         raise UserError(
             f"--gsd {gsd:g}: {tiles.path} has {len(unknown)} tiles of unknown ground sampling distance "
             f"({some(unknown)}). Georeference them, or leave --gsd out."
         )
+    for tile in tiles if gsd else ():
+        height, width = (side * tile.entry["gsd"] / gsd for side in (tile.entry["height"], tile.entry["width"]))
+        if min(height, width) < SMALLEST_SIDE or height * width > LARGEST_TILE:
+            raise UserError(
+                f"--gsd {gsd:g} would make {tile.id} of {tiles.path}, at {tile.entry['gsd']:g} m, a tile of "
+                f"{width:.4g} x {height:.4g} pixels, expected sides of {SMALLEST_SIDE} or more and at most "
+                f"{LARGEST_TILE:,} pixels. Give a --gsd nearer to that of the tiles."
+            )
 
 
 def compare_gsd(oem: TileSet, args) -> None:

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from common.cli import UserError
+from common.distribution import is_minority
 from common.files import read_json
 from common.metrics import CALIBRATION_BINS
 from common.taxonomy import Taxonomy
 from common.tiles import TileSet
 
 METRICS, CONFUSIONS, RUN_RECORD = "metrics.json", "tile_confusions.npz", "run.json"
+PHOTOS = ("image.png", "image.jpg")  # of a tile in that folder, without loss and with
 PREDICTIONS_INDEX = "predictions.json"  # of the folder of evaluation.plot_predictions
 WHICH = ("last", "best")  # last.pt, the end of the schedule; best.pt, chosen on val
 
@@ -37,7 +39,7 @@ def read_minority(path: Path, taxonomy: Taxonomy, command: str) -> list[str]:
     """Names of the minority classes that ``command`` (analyze_class_distribution) found in train."""
     names = read_json(path, command)
     names = names.get("minority_classes") if isinstance(names, dict) else None
-    if not isinstance(names, list) or not set(names) <= set(taxonomy.foreground):
+    if not is_minority(names, taxonomy):
         raise UserError(f"{path} does not give minority classes of this taxonomy. Write it again: {command}")
     return names
 

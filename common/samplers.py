@@ -6,7 +6,6 @@ come from three separate streams, so that changing one of them between stages le
 
 import csv
 import io
-import math
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from common.files import sha256_file
 from common.tiles import TileSet
 
 TILE_STREAM, WINDOW_STREAM, AUGMENTATION_STREAM = range(3)
+LARGEST_ALPHA = 1e6  # far beyond it one tile is all that is drawn
 DIFFICULTY_COLUMNS = ("tile_id", "labelled_pixels", "loss", "difficulty", "weight")
 
 
@@ -96,18 +96,29 @@ def read_difficulty(path: Path, tiles: TileSet, command: str) -> WeightedTiles:
     again = f"Write it again: {command} --overwrite"
     if not path.is_file():
         raise UserError(f"{path} does not exist. Write it first: {command}")
-    with open(path, encoding="utf-8", newline="") as file:
-        lines = list(csv.reader(file, delimiter="\t"))
+    try:
+        text = path.read_text(encoding="utf-8")
+        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter="\t"))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is no table in UTF-8 ({error}). {again}") from None
     if not lines or tuple(lines[0]) != DIFFICULTY_COLUMNS:
         raise UserError(f"{path}: the first line must name {', '.join(DIFFICULTY_COLUMNS)}. {again}")
+    if not text.endswith("\n"):
+        raise UserError(f"{path} is cut off: its last line has no end. {again}")
     weight_of = {}
     for number, line in enumerate(lines[1:], 2):
         try:
-            tile_id, weight = line[0], float(line[DIFFICULTY_COLUMNS.index("weight")])
-        except (IndexError, ValueError):
-            raise UserError(f"{path}, line {number}: expected {len(DIFFICULTY_COLUMNS)} values. {again}") from None
-        if not (math.isfinite(weight) and weight > 0):
-            raise UserError(f"{path}, line {number}: weight {weight} of {tile_id} is not above 0. {again}")
+            tile_id, *_, weight = line if len(line) == len(DIFFICULTY_COLUMNS) else ()
+            weight = float(weight)
+        except ValueError:
+            raise UserError(
+                f"{path}, line {number}: expected {len(DIFFICULTY_COLUMNS)} values, the last a number. {again}"
+            ) from None
+        if not 0 < weight <= 1 + LARGEST_ALPHA:
+            raise UserError(
+                f"{path}, line {number}: weight {weight} of {tile_id} is not above 0, or above {1 + LARGEST_ALPHA:g}. "
+                f"{again}"
+            )
         if tile_id in weight_of:
             raise UserError(f"{path}, line {number}: {tile_id} has a weight already. {again}")
         weight_of[tile_id] = weight

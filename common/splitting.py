@@ -33,6 +33,12 @@ def block_side(places: list[dict], metres: float | None) -> tuple[float, float]:
             "--block-size is in metres, but the tiles' coordinate system does not say what its unit is. "
             "Leave --block-size out to use two tile sides."
         )
+    pixel = float(np.median([p["gsd"] for p in places if p["gsd"]]))
+    if metres < pixel:
+        raise UserError(
+            f"--block-size {metres:g} is smaller than a pixel of {pixel:g} metres. Give at least a tile's side, or "
+            "leave it out to use two."
+        )
     x = metres * float(np.median(known))
     crs = places[0]["crs"]
     y = metres / METRES_PER_DEGREE if CRS.from_wkt(crs).is_geographic else x

@@ -4,6 +4,7 @@ The position of a name is its pixel value. Position 0 is void in every taxonomy.
 """
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,6 +119,9 @@ def parse_taxonomy(content, where) -> Taxonomy:
     classes, colors, rows = (content.get(key) for key in ("classes", "colors", "from_openearthmap"))
     if not isinstance(classes, list) or not all(isinstance(c, str) and c for c in classes):
         raise wrong("'classes' must be a list of names, void first")
+    unprintable = [c for c in classes if not c.isprintable() or c != c.strip()]
+    if unprintable:
+        raise wrong(f"class {unprintable[0]!r} holds a line break, or a space at its end")
     if not 3 <= len(classes) <= 255:
         raise wrong(f"'classes' has {len(classes)} names; expected void and 2 to 254 classes")
     repeated = sorted({c for c in classes if classes.count(c) > 1})
@@ -156,11 +160,15 @@ def parse_taxonomy(content, where) -> Taxonomy:
 def load_taxonomy(root: Path) -> Taxonomy:
     """The taxonomy of a root: its taxonomy.json where there is one, else the built-in Biodiversity classes."""
     path = Path(root) / FILE_NAME
-    if not path.exists():
+    if not os.path.lexists(path):
         return BIODIVERSITY
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except OSError as error:  # a folder, say, or a link that leads nowhere
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}). Put a taxonomy there, or remove it to use the built-in classes."
+        ) from None
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: not valid JSON ({error}). Correct it, or remove it to use the built-in classes."
         ) from None

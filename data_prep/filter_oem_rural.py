@@ -16,7 +16,18 @@ from rasterio.errors import RasterioError
 
 from common.cli import Parser, UserError, fraction, map_progress, positive_float, run
 from common.files import check_out_dir, place
-from common.raw import IMAGE_SUFFIXES, RawImage, files_by_stem, read_raw, to_8bit
+from common.raw import (
+    IMAGE_SUFFIXES,
+    RawImage,
+    files_by_stem,
+    link_problem,
+    name_problem,
+    place_problem,
+    printable,
+    read_raw,
+    size_problem,
+    to_8bit,
+)
 from common.splitting import spatial_blocks
 from common.taxonomy import IGNORE_INDEX, OEM_BUILT_UP, OPENEARTHMAP
 from common.text import table
@@ -69,10 +80,16 @@ def find_regions(in_dir: Path) -> list[Path]:
     expected = f"Expected {in_dir}/<region>/images/*.tif and labels/*.tif; see REPRODUCE_DATA.md, or give --in-dir."
     if not in_dir.is_dir():
         raise UserError(f"{in_dir} does not exist. {expected}")
-    regions = sorted(p for p in in_dir.iterdir() if p.is_dir() and not p.name.startswith((".", "_")))
+    there = sorted(p for p in in_dir.iterdir() if not p.name.startswith((".", "_")))
+    lost = next(filter(None, map(link_problem, there)), None)
+    if lost:
+        raise UserError(f"{lost}. {expected}")
+    regions = [p for p in there if p.is_dir()]
     if not regions:
         raise UserError(f"{in_dir} holds no region folder. {expected}")
     for region in regions:
+        if printable(region.name) != region.name:
+            raise UserError(f"{printable(str(region))}: its name holds a tab or another control character. Rename it.")
         if not (region / "images").is_dir() and not (region / "labels").is_dir():
             raise UserError(f"{region} has neither an images nor a labels folder. {expected}")
     return regions
@@ -83,7 +100,12 @@ def find_pairs(region: Path) -> tuple[list[Pair], int, int]:
     found = []
     for name in ("images", "labels"):
         folder = region / name
-        files = files_by_stem(folder, IMAGE_SUFFIXES)[0] if folder.is_dir() else {}
+        if link_problem(folder):
+            raise UserError(f"{link_problem(folder)}.")
+        files, others = files_by_stem(folder, IMAGE_SUFFIXES) if folder.is_dir() else ({}, [])
+        misnamed = [name_problem(path) for path in others if path.suffix.lower() in IMAGE_SUFFIXES]
+        for problem in filter(None, misnamed):
+            raise UserError(f"{problem}.")
         for stem, paths in files.items():
             if len(paths) > 1:
                 raise UserError(f"{', '.join(map(str, paths))}: several files are called {stem}, expected one.")
@@ -104,6 +126,8 @@ def find_pairs(region: Path) -> tuple[list[Pair], int, int]:
 def read_label(path: Path) -> np.ndarray:
     """(H, W) uint8 ids of an OpenEarthMap label; UserError where it is not one 8-bit band."""
     with open_raster(path) as src:
+        if size_problem(path, src.height, src.width):
+            raise UserError(f"{size_problem(path, src.height, src.width)}.")
         if src.count != 1 or src.dtypes[0] != "uint8":
             raise UserError(f"{path}: has {src.count} bands of {src.dtypes[0]}, expected one of uint8 class ids.")
         return src.read(1)
@@ -115,11 +139,17 @@ def read_pair(pair: Pair) -> tuple[RawImage, np.ndarray]:
     Raises:
         UserError: a file cannot be read, the two do not fit, or an id is no OpenEarthMap class.
     """
+    for path in (pair.image, pair.label):
+        if link_problem(path):
+            raise UserError(link_problem(path))
     try:
         label = read_label(pair.label)
         image = read_raw(pair.image, RGB)
     except RasterioError as error:
         raise UserError(f"{pair.image} or its label cannot be read as TIFF: {error}") from None
+    nowhere = place_problem(image.place, pair.image)
+    if nowhere:
+        raise UserError(nowhere)
     if image.needs_stretch:
         raise UserError(f"{pair.image}: holds {image.pixels.dtype}, expected uint8.")
     if image.valid.shape != label.shape:

@@ -38,6 +38,8 @@ SCENE_ORIGIN = (400_000.0, 5_600_000.0)
 OEM_ORIGIN = (400_000.0, 5_100_000.0)
 SMALLEST_TILE = 32
 SMALLEST_SCENE = 128
+LARGEST_SCENE = 8192  # pixels; a scene is made in memory
+MOST = 1000  # scenes, and OpenEarthMap tiles of a region
 STRETCH_PERCENTILES = (2, 98)
 
 # Each surface that is painted, with its class in either taxonomy.
@@ -898,8 +900,16 @@ def parse_args(argv=None):
 
 def check_sizes(args) -> None:
     for flag, size in (("--tile-size", args.tile_size), ("--oem-tile-size", args.oem_tile_size)):
-        if size < SMALLEST_TILE:
-            raise UserError(f"{flag} {size}: expected at least {SMALLEST_TILE} pixels")
+        if not SMALLEST_TILE <= size <= LARGEST_SCENE:
+            raise UserError(f"{flag} {size}: expected {SMALLEST_TILE} to {LARGEST_SCENE} pixels")
+    for flag, number in (("--scenes", args.scenes), ("--oem-tiles", args.oem_tiles)):
+        if number > MOST:
+            raise UserError(f"{flag} {number}: expected at most {MOST}")
+    if args.tile_size * args.tiles_per_side > LARGEST_SCENE:
+        raise UserError(
+            f"--tiles-per-side {args.tiles_per_side} with --tile-size {args.tile_size} makes scenes of "
+            f"{args.tile_size * args.tiles_per_side} pixels; expected at most {LARGEST_SCENE}"
+        )
     if args.tile_size * args.tiles_per_side < SMALLEST_SCENE:
         raise UserError(
             f"--tiles-per-side {args.tiles_per_side} with --tile-size {args.tile_size} makes scenes of "

@@ -6,10 +6,12 @@ python -m data_prep.replicate_minority --copies 2
 from tqdm import tqdm
 
 from common.cli import Parser, UserError, command_for, positive_int, run
-from common.files import read_json
+from common.distribution import read_distribution
 from common.taxonomy import load_taxonomy
 from common.text import some, table
 from common.tiles import TileSet, new_tile_set
+
+MOST_COPIES = 1000  # more only fill the disk: draws with replacement repeat tiles anyway
 
 
 def parse_args(argv=None):
@@ -20,7 +22,10 @@ def parse_args(argv=None):
     parser.add_argument("--copies", type=positive_int, default=2, help="how often more each listed tile occurs")
     parser.add_argument("--mode", choices=["link", "copy"], default="link", help="how files are taken over")
     parser.add_overwrite()
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.copies > MOST_COPIES:
+        parser.error(f"--copies {args.copies}: expected at most {MOST_COPIES}")
+    return args
 
 
 def replica_ids(tile_id: str, copies: int) -> list[str]:
@@ -33,7 +38,7 @@ def tiles_to_replicate(distribution: dict, train: TileSet, where, command: str) 
 
     ``where`` is the file it comes from, ``command`` what writes it.
     """
-    if distribution.get("train_digest") != train.digest:
+    if distribution["train_digest"] != train.digest:
         raise UserError(f"{where} was written for another version of {train.path}. Write it again: {command}")
     chosen = sorted(distribution["tiles_to_replicate"])
     if not chosen:
@@ -55,7 +60,7 @@ def main(argv=None):
     train = TileSet.open(args.train_dir, command_for("data_prep.split_biodiversity", args))
     train.require_split("train", "--train-dir").require_taxonomy(taxonomy)
     command = command_for("data_prep.analyze_class_distribution", args)
-    distribution = read_json(args.distribution, command)
+    distribution = read_distribution(args.distribution, taxonomy, command)
     chosen = set(tiles_to_replicate(distribution, train, args.distribution, command))
     facts = {"stretch": train.stretch, "copies": args.copies, "replicated_tiles": len(chosen)}
     with new_tile_set(args.out_dir, args, taxonomy=taxonomy, split="train", made_from=[train], **facts) as out:

@@ -24,6 +24,7 @@ from common.raw import (
     chosen_bands,
     find_raw,
     inspect,
+    mixed_systems,
     mixed_units,
     percentile_ranges,
     read_raw,
@@ -85,10 +86,12 @@ def read_excluded(path: Path | None, known: set[str], command: str) -> set[str]:
     if path is None:
         return set()
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"--exclude {path} is no file. Write it first: {command}") from None
-    ids = {line.strip() for line in lines} - {""}
+    except UnicodeDecodeError as error:
+        raise UserError(f"--exclude {path} is no text in UTF-8 ({error}). Write it again: {command}") from None
+    ids = {line if line in known else line.strip() for line in lines} - {""}
     if ids - known:
         raise UserError(
             f"--exclude {path} names {len(ids - known)} tiles that are not in --in-dir: {some(sorted(ids - known))}. "
@@ -202,7 +205,7 @@ def main(argv=None):
     check_out_dirs(out_dirs, args.overwrite, inputs=[args.in_dir])
     found, excluded, repeated = inspect_all(args, bands, taxonomy)
     places = [{**i.place, "height": i.height, "width": i.width} for i in found]
-    pixels = np.array([i.pixels[1:] for i in found], np.int64).reshape(len(found), -1)
+    pixels = np.array([i.pixels[1:] for i in found], np.int64).reshape(len(found), taxonomy.num_classes - 1)
 
     unplaced = [i.tile.id for i in found if i.place["bounds"] is None]
     strategy = args.strategy or ("blocks" if 2 * len(unplaced) < len(found) else "random")
@@ -217,6 +220,9 @@ def main(argv=None):
     unknown = not_comparable(places, places) // 2
     if unknown:
         warn(f"{unknown} pairs of tiles are not comparable: their systems do not say whether they share ground.")
+    systems = mixed_systems(found)
+    if systems:
+        warn(systems)
     areas = joined(names, pairs) if found else np.zeros(0, np.int64)
     units = areas if strategy == "blocks" else joined([i.tile.id for i in found], pairs) if found else areas
     unit = "blocks" if strategy == "blocks" else "tiles"
@@ -224,9 +230,10 @@ def main(argv=None):
     cause = overlap_cause(found, pairs)
     if len(set(units)) < len(SPLITS):
         larger = "Use a smaller --block-size or --strategy random, or add tiles." if strategy == "blocks" else ""
+        left_out = f" ({len(excluded)} excluded, {len(repeated)} repeat another image)" if excluded or repeated else ""
         raise UserError(
-            f"{args.in_dir}: {len(found)} tiles make {len(set(units))} {unit} to draw, which cannot make three splits."
-            + (cause or f" {larger or 'Add tiles.'}")
+            f"{args.in_dir}: {len(found)} tiles{left_out} make {len(set(units))} {unit} to draw, which cannot make "
+            "three splits." + (cause or f" {larger or 'Add tiles.'}")
         )
     chosen = stratify(units, pixels, fractions, args.seed)
     for s, split in enumerate(SPLITS):

@@ -15,7 +15,9 @@ from string import Template
 import numpy as np
 
 from common.cli import Parser, UserError, command_for, run
+from common.distribution import read_distribution
 from common.files import MANIFEST, read_json, write_text
+from common.forms import is_count, is_flag, is_number, is_object, is_text, list_of, misfit, optional, values_of
 from common.results import METRICS, read_test_log, seed_folders, shared_blocks_note
 from common.stages import ARM_OF, CONTROLS, FINAL_STAGE, STAGES, training_command
 from common.taxonomy import Taxonomy
@@ -58,9 +60,27 @@ from evaluation.panels import predictions, read_predictions
 TEMPLATE = Path(__file__).with_name("report_template.html")
 TITLE = "Land cover under class imbalance: what each stage gains"
 SPLITS = ("train", "val", "test")
-OF_MANIFEST = ("digest", "tiles", "pixels_per_class", "command")
-OF_DISTRIBUTION = ("classes", "minority_classes", "minority_share", "tile_share", "tiles_to_replicate")
-OF_LEAKAGE = ("passed", "findings", "compared", "sets")
+SHARED_KINDS = ("tile id", "image file", "image content", "ground")
+OF_MANIFEST = {
+    **dict.fromkeys(("digest", "command"), is_text),
+    "tiles": values_of({"pixels": list_of(is_count), "block": optional(is_text)}),
+    "pixels_per_class": values_of(is_count),
+    "split_strategy?": optional(is_text),
+    "block_size?": optional(is_number),
+    "fractions?": optional(list_of(is_number)),
+    "seed?": optional(is_count),
+    "excluded?": optional(list_of(is_text)),
+    "stretch?": optional(is_object),
+}
+OF_LEAKAGE = {
+    "passed": is_flag,
+    "findings": list_of({"text": is_text}),
+    "compared": list_of(
+        {"sets": list_of(is_text), **dict.fromkeys(SHARED_KINDS, is_count), "ground not comparable?": is_count}
+    ),
+    "sets": values_of({"digest": is_text}),
+    "blocks_shared_with_train?": values_of(is_count),
+}
 
 
 def short(digest: str) -> str:
@@ -419,14 +439,29 @@ def stages(evidence: Evidence, distribution: dict | None, args) -> list:
     return [*folds, listed(commands)]
 
 
-def optional_json(path: Path, command: str, keys: tuple[str, ...]) -> dict | None:
-    """What a JSON file holds, None where there is none; UserError where it lacks ``keys`` that ``command`` writes."""
+def optional_json(path: Path, command: str, form: dict) -> dict | None:
+    """What a JSON file holds, None where there is none; UserError where it has another form."""
     if not path.is_file():
         return None
     content = read_json(path, command)
-    if not isinstance(content, dict) or not set(keys) <= content.keys():
-        raise UserError(f"{path} is not of this project. Write it again: {command}")
+    wrong = misfit(content, form)
+    if wrong:
+        raise UserError(f"{path} is not of this project: {wrong}. Write it again: {command}")
     return content
+
+
+def read_manifest(path: Path, taxonomy: Taxonomy, command: str) -> dict | None:
+    """The manifest of a split, None where there is none; UserError where it is none of this taxonomy."""
+    found = optional_json(path, command, OF_MANIFEST)
+    names = list(taxonomy.classes)
+    if found is not None and (
+        list(found["pixels_per_class"]) != names
+        or not all(len(tile["pixels"]) == len(names) for tile in found["tiles"].values())
+    ):
+        raise UserError(
+            f"{path} does not count the pixels of {', '.join(names)}. Write it again: {command} --overwrite"
+        )
+    return found
 
 
 def split_table(manifests: dict[str, dict], minority: list[str]) -> Html:
@@ -478,11 +513,10 @@ def leakage_result(found: dict | None, args) -> Html:
     if found is None:
         return missing("The check for leakage was not made", command, args.leakage)
     said = "passed: the sets that must be apart share nothing" if found["passed"] else "failed"
-    kinds = ("tile id", "image file", "image content", "ground")
     rows = []
     for row in found["compared"]:
         unknown = row.get("ground not comparable", 0)
-        shown = [f"{row[kind]:,}" for kind in kinds]
+        shown = [f"{row[kind]:,}" for kind in SHARED_KINDS]
         shown[-1] += f" ({unknown:,} pairs not comparable)" if unknown else ""
         rows.append([" and ".join(row["sets"]), *shown])
     crossing = found.get("blocks_shared_with_train", {})
@@ -493,7 +527,7 @@ def leakage_result(found: dict | None, args) -> Html:
             listed(finding["text"] for finding in found["findings"]),
             fold(
                 el("h4", f"What was compared: {len(rows)} pairs of sets"),
-                html_table("Cases that two sets share", ["sets", *kinds], rows),
+                html_table("Cases that two sets share", ["sets", *SHARED_KINDS], rows),
             ),
         ]
     )
@@ -720,9 +754,11 @@ def build(evidence: Evidence, args) -> tuple[str, list[str]]:
         command_for(f"data_prep.{module}", args)
         for module in ("split_biodiversity", "analyze_class_distribution", "check_leakage")
     )
-    manifests = {name: optional_json(args.split_dir / name / MANIFEST, split, OF_MANIFEST) for name in SPLITS}
+    manifests = {name: read_manifest(args.split_dir / name / MANIFEST, evidence.taxonomy, split) for name in SPLITS}
     manifests = {name: manifest for name, manifest in manifests.items() if manifest is not None}
-    distribution = optional_json(args.distribution, analyze, OF_DISTRIBUTION)
+    distribution = None
+    if args.distribution.is_file():
+        distribution = read_distribution(args.distribution, evidence.taxonomy, analyze)
     leakage = optional_json(args.leakage, check, OF_LEAKAGE)
     index, stale = read_predictions(args, evidence)
     cautions = [*evidence.cautions, *stale, *data_cautions(evidence, manifests, leakage, args)]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from common.cli import UserError
 from common.files import read_json
+from common.forms import is_count, is_number, is_object, is_text, list_of, misfit, optional, values_of
 from common.metrics import boundary_score, calibration_score, score
 from common.results import CONFUSIONS, METRICS, RUN_RECORD, WHICH, TileConfusions, results_folder, seed_folders
 from common.stages import ARM_OF
@@ -18,6 +19,30 @@ from common.taxonomy import Taxonomy, taxonomy_from_json
 from common.text import some
 
 OF_ONE_SEED = ("sampler.sha256", "init.digest", "loss.kd.teacher_digest")  # what a recipe takes from its own seed
+
+
+OF_METRICS = {
+    **dict.fromkeys(("stage", "which", "split", "split_digest", "checkpoint_digest"), is_text),
+    **dict.fromkeys(("seed", "cumulative_steps"), is_count),
+    "minority_classes": optional(list_of(is_text)),
+    "split_facts": {
+        **dict.fromkeys(("tiles", "blocks"), is_count),
+        "strategy": optional(is_text),
+        "blocks_shared_with_train": optional(is_count),
+    },
+    "taxonomy": is_object,
+    "command?": is_text,
+    "step?": is_count,
+}
+OF_RUN = {
+    "settings": is_object,
+    "recipe": is_object,
+    "cumulative_crops?": is_count,
+    "iterations?": is_count,
+    "command?": is_text,
+    "git_commit?": optional(is_text),
+    "drawn?": {**dict.fromkeys(("pixel_share", "crops_with_class"), values_of(is_number))},
+}
 
 
 @dataclass(frozen=True)
@@ -59,14 +84,13 @@ def read_result(folder: Path, arm: str, seed: int, which: str, remedy: str) -> R
     facts = read_json(folder / METRICS, remedy)
     tiles = TileConfusions.load(folder / CONFUSIONS)
     run = read_json(folder / RUN_RECORD, remedy)
-    try:
-        here = (facts["stage"], facts["seed"], facts["which"])
-        digests = (facts["split_digest"], facts["checkpoint_digest"])
-        names = taxonomy_from_json(facts["taxonomy"], folder / METRICS).classes
-        facts["cumulative_steps"] + 0, facts["minority_classes"], facts["split_facts"]["blocks"]
-        dict(run["settings"]), dict(run["recipe"])
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{folder / METRICS} is not of this project. Evaluate again: {remedy}") from None
+    for name, content, forms in ((METRICS, facts, OF_METRICS), (RUN_RECORD, run, OF_RUN)):
+        wrong = misfit(content, forms)
+        if wrong:
+            raise UserError(f"{folder / name} is not of this project: {wrong}. Evaluate again: {remedy}")
+    here = (facts["stage"], facts["seed"], facts["which"])
+    digests = (facts["split_digest"], facts["checkpoint_digest"])
+    names = taxonomy_from_json(facts["taxonomy"], folder / METRICS).classes
     if here != (arm, seed, which):
         raise UserError(f"{folder / METRICS} is of {here[0]} seed {here[1]} {here[2]}.pt. Evaluate again: {remedy}")
     if digests != (tiles.split_digest, tiles.checkpoint_digest) or list(names) != tiles.class_names:

@@ -8,14 +8,33 @@ from PIL import Image
 
 from common.cli import UserError, command_for
 from common.files import read_json
-from common.results import PREDICTIONS_INDEX
+from common.forms import is_count, is_number, is_object, is_text, list_of, misfit, optional, values_of
+from common.results import PHOTOS, PREDICTIONS_INDEX
 from common.stages import ARM_OF, STAGE_NAMES
 from common.taxonomy import IGNORE_INDEX, Taxonomy, taxonomy_from_json
+from common.tiles import is_tile_id
 from evaluation.evidence import Evidence, starred
 from evaluation.page import Html, data_uri, el, flat, missing, open_picture
 
 LARGE_VIEW = 520  # pixels of the screen for the large view of a tile
 HATCH = 500  # least side of a picture of errors, so that its hatching is as fine on small tiles
+OF_INDEX = {
+    "taxonomy": is_object,
+    "arms": list_of({"name": lambda name: is_text(name) and name in ARM_OF, "checkpoint_digest": is_text}),
+    "seed": is_count,
+    "split_digest": is_text,
+    "minority_classes": list_of(is_text),
+    "tiles": list_of(
+        {
+            "id": is_tile_id,  # names a folder
+            "image": lambda name: name in PHOTOS,
+            **dict.fromkeys(("height", "width"), lambda side: is_count(side) and side > 0),
+            "block": is_text,
+            "pixels": values_of(is_count),
+            "scores": values_of(dict.fromkeys(("mIoU", "OA"), optional(is_number))),
+        }
+    ),
+}
 
 
 def read_predictions(args, evidence: Evidence) -> tuple[dict | None, list[str]]:
@@ -25,15 +44,17 @@ def read_predictions(args, evidence: Evidence) -> tuple[dict | None, list[str]]:
     if not path.is_file():
         return None, []
     index = read_json(path, command)
-    try:
-        taxonomy = taxonomy_from_json(index["taxonomy"], path)
-        digests = {arm["name"]: arm["checkpoint_digest"] for arm in index["arms"]}
-        seed, split, _ = index["seed"], index["split_digest"], index["minority_classes"]
-        whole = all(digests.keys() <= tile["scores"].keys() & ARM_OF.keys() for tile in index["tiles"])
-    except (KeyError, TypeError, AttributeError):
-        whole = False
-    if not whole:
-        raise UserError(f"{path} is not of this project. Write it again: {command}")
+    wrong = misfit(index, OF_INDEX)
+    if wrong:
+        raise UserError(f"{path} is not of this project: {wrong}. Write it again: {command}")
+    taxonomy = taxonomy_from_json(index["taxonomy"], path)
+    digests = {arm["name"]: arm["checkpoint_digest"] for arm in index["arms"]}
+    seed, split = index["seed"], index["split_digest"]
+    if not digests or not all(
+        digests.keys() <= tile["scores"].keys() and list(tile["pixels"]) == list(taxonomy.classes)
+        for tile in index["tiles"]
+    ):
+        raise UserError(f"{path} lacks arms, scores or pixels of a tile. Write it again: {command}")
     if taxonomy != evidence.taxonomy or split != evidence.results[0].tiles.split_digest:
         return index, [
             f"the predictions shown are of other val tiles or classes than the scores; draw again: {command}"

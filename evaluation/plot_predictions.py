@@ -22,7 +22,7 @@ from common.figures import class_legend, color_mask, new_figure, save_figure
 from common.files import FolderKind, new_folder, write_json
 from common.inference import confusion_by_tile, open_to_score, predict_tiles
 from common.metrics import score
-from common.results import PREDICTIONS_INDEX, read_minority
+from common.results import PHOTOS, PREDICTIONS_INDEX, read_minority
 from common.stages import ARMS, STAGE_NAMES, Arm, training_command
 from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
 from common.tiles import Tile, TileSet
@@ -129,7 +129,7 @@ def write_ids(path: Path, ids: np.ndarray, taxonomy: Taxonomy) -> None:
 def write_photo(folder: Path, image: np.ndarray) -> str:
     """Write a (3, H, W) uint8 image, small ones as PNG and others as JPEG; returns the name of its file."""
     picture = shrink(Image.fromarray(np.moveaxis(image, 0, -1)), Image.Resampling.LANCZOS)
-    name = "image.png" if max(picture.size) <= SMALL else "image.jpg"
+    name = PHOTOS[max(picture.size) > SMALL]
     picture.save(folder / name, **({"optimize": True} if name.endswith("png") else {"quality": 85}))
     return name
 

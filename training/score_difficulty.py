@@ -16,7 +16,7 @@ from common.figures import new_figure, png_bytes
 from common.files import locked, write_files
 from common.inference import predict_tiles
 from common.models import Checkpoint, finished_checkpoint
-from common.samplers import difficulty_text, difficulty_weights
+from common.samplers import LARGEST_ALPHA, difficulty_text, difficulty_weights
 from common.taxonomy import IGNORE_INDEX, load_taxonomy
 from common.tiles import TileSet
 
@@ -35,7 +35,10 @@ def parse_args(argv=None):
     parser.add_device()
     parser.add_workers()
     parser.add_overwrite()
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.alpha > LARGEST_ALPHA:
+        parser.error(f"--alpha {args.alpha:g}: expected at most {LARGEST_ALPHA:g}")
+    return args
 
 
 def tile_losses(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
