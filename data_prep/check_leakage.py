@@ -341,6 +341,10 @@ def origins(parts: dict[str, Part], raw_dir: Path, workers: int) -> list[dict]:
         add("OpenEarthMap tile", name, strangers, f"{name} holds OpenEarthMap tiles")
     split = [parts[name] for name in ("train", "val", "test")]
     raw = files_by_stem(raw_dir / "images", IMAGE_SUFFIXES)[0] if (raw_dir / "images").is_dir() else {}
+    ids = [tile.id for part in split for tile in part.tiles]
+    if raw and 2 * sum(name in raw for name in ids) < len(ids):
+        warn(f"{raw_dir} holds other tiles than those that were split, which are not compared with raw ones: --raw-dir")
+        raw = {}
     if raw:
         items = [(part, tile) for part in split for tile in part.tiles if tile.id in raw]
         paths = [raw[tile.id][0] for _, tile in items]

@@ -124,6 +124,17 @@ def test_blank_images_in_two_splits_are_no_leak(root):
     quiet(check_leakage.main, "--root", root)
 
 
+def test_tiles_that_no_raw_tile_is_are_found_unless_others_were_split(root, capsys):
+    raw = root / "data" / "biodiversity_raw" / "images"
+    for tile in tiles_of(root, "test"):
+        (raw / f"{tile.id}.tif").unlink()
+    assert leaks(root) == {"origin": [("test",)]}
+    for tile in tiles_of(root, "train"):
+        (raw / f"{tile.id}.tif").unlink()
+    check_leakage.main(["--root", str(root)])
+    assert "biodiversity_raw holds other tiles than those that were split" in capsys.readouterr().err
+
+
 def test_a_missing_split_is_named(root):
     shutil.rmtree(folder_of(root, "val"))
     with pytest.raises(UserError, match="val is not a finished tile set"):
