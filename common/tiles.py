@@ -33,14 +33,31 @@ from common.files import (
     sha256_file,
     write_json,
 )
+from common.forms import is_count, is_number, is_object, is_text, list_of, misfit, optional, shown
 from common.taxonomy import IGNORE_INDEX, Taxonomy, taxonomy_from_json
 
 METRES_PER_DEGREE = 111_320.0  # of latitude, on the WGS 84 sphere
 DAMAGED = "Restore it from its source, or run the step that wrote its folder again with --overwrite."
 STRIP_ROWS = 128  # of a written image: few strips are read faster than many, and a window needs only those it meets
 TILE_SUFFIXES = (".tif", ".tiff", ".png")
-ENTRY_KEYS = {"sha256", "mask_sha256", "content_sha256", "height", "width", "pixels", "block", "crs", "bounds", "gsd"}
-MANIFEST_ENTRIES = {"split", "taxonomy", "made_from", "stretch", "tiles", "digest"}
+ENTRY = {
+    **dict.fromkeys(("sha256", "mask_sha256", "content_sha256"), is_text),
+    **dict.fromkeys(("height", "width"), lambda value: is_count(value) and value > 0),
+    "pixels": list_of(is_count),
+    "crs": optional(is_text),
+    "bounds": optional(lambda value: list_of(is_number)(value) and len(value) == 4),
+    "gsd": optional(lambda value: is_number(value) and value > 0),
+    "block": optional(is_text),
+    **dict.fromkeys(("base?", "source?", "region?"), optional(is_text)),
+}
+MANIFEST_FORM = {
+    "split": lambda value: value in ("train", "val", "test", "pool"),
+    "taxonomy": {"classes": list_of(is_text)},
+    "made_from": list_of({"digest": is_text}),
+    "stretch": optional(is_object),
+    "tiles": lambda value: is_object(value) and len(value) > 0,
+    "digest": is_text,
+}
 
 
 @contextmanager
@@ -125,66 +142,26 @@ def is_tile_id(name) -> bool:
     return isinstance(name, str) and name.isprintable() and name[:1] not in ("", ".") and not {"/", "\\"} & set(name)
 
 
-def _is_count(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _entry_problem(entry, num_classes: int) -> str | None:
     """What is wrong with a tile's entry in a manifest; None where nothing is."""
-    if not isinstance(entry, dict):
-        return "it is no object"
-    lacking = sorted(ENTRY_KEYS - entry.keys())
-    if lacking:
-        return f"it lacks {', '.join(lacking)}"
-    pixels, bounds = entry["pixels"], entry["bounds"]
-    sound = {
-        "sha256": isinstance(entry["sha256"], str),
-        "mask_sha256": isinstance(entry["mask_sha256"], str),
-        "content_sha256": isinstance(entry["content_sha256"], str),
-        "height": _is_count(entry["height"]) and entry["height"] > 0,
-        "width": _is_count(entry["width"]) and entry["width"] > 0,
-        "pixels": isinstance(pixels, list) and len(pixels) == num_classes and all(map(_is_count, pixels)),
-        "crs": entry["crs"] is None or isinstance(entry["crs"], str),
-        "bounds": bounds is None or (isinstance(bounds, list) and len(bounds) == 4 and all(map(_is_number, bounds))),
-        "gsd": entry["gsd"] is None or (_is_number(entry["gsd"]) and entry["gsd"] > 0),
-        **{key: isinstance(entry.get(key), str | None) for key in ("block", "base", "source", "region")},
-    }
-    wrong = [key for key, is_sound in sound.items() if not is_sound]
-    if not wrong and sum(pixels) != entry["height"] * entry["width"]:
-        wrong = ["pixels"]
-    return f"its {wrong[0]} is {entry.get(wrong[0])!r}" if wrong else None
+    wrong = misfit(entry, ENTRY)
+    if not wrong and (len(entry["pixels"]) != num_classes or sum(entry["pixels"]) != entry["height"] * entry["width"]):
+        wrong = (
+            f"its pixels are {shown(entry['pixels'])}, expected those of {num_classes} classes that make up the tile"
+        )
+    return wrong
 
 
 def manifest_problem(manifest) -> str | None:
     """What is wrong with the form of a manifest's content, taxonomy apart; None where nothing is."""
-    if not isinstance(manifest, dict):
-        return "it is no object"
-    lacking = sorted(MANIFEST_ENTRIES - manifest.keys())
-    if lacking:
-        return f"it lacks {', '.join(lacking)}"
-    if not isinstance(manifest["taxonomy"], dict) or not isinstance(manifest["taxonomy"].get("classes"), list):
-        return "its taxonomy has no classes"
-    if manifest["split"] not in ("train", "val", "test", "pool") or not isinstance(manifest["digest"], str):
-        return f"its split is {manifest['split']!r} and its digest {manifest['digest']!r}"
-    if not isinstance(manifest["stretch"], dict | None):
-        return f"its stretch is {manifest['stretch']!r}"
-    sources = manifest["made_from"]
-    if not isinstance(sources, list) or not all(
-        isinstance(s, dict) and isinstance(s.get("digest"), str) for s in sources
-    ):
-        return f"its made_from is {sources!r}"
-    if not isinstance(manifest["tiles"], dict) or not manifest["tiles"]:
-        return "it lists no tiles"
-    num_classes = len(manifest["taxonomy"]["classes"])
-    for tile_id, entry in manifest["tiles"].items():
-        wrong = _entry_problem(entry, num_classes) if is_tile_id(tile_id) else "this is no name for a tile"
+    wrong = misfit(manifest, MANIFEST_FORM)
+    for tile_id, entry in manifest["tiles"].items() if not wrong else ():
+        if not is_tile_id(tile_id):
+            return f"tile {tile_id!r}: this is no name for a tile"
+        wrong = _entry_problem(entry, len(manifest["taxonomy"]["classes"]))
         if wrong:
             return f"tile {tile_id!r}: {wrong}"
-    return None
+    return wrong
 
 
 def manifest_digest(manifest: dict) -> str:

@@ -35,11 +35,15 @@ FAMILIES = {
 }
 
 
-def main(argv=None) -> int:
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(FAMILIES), default=list(FAMILIES), help="some of them")
     parser.add_argument("--json", type=Path, metavar="FILE", help="file for the counts and what was not survived")
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
     begin, families = time.monotonic(), []
     for name in args.only:
         since = time.monotonic()
