@@ -310,7 +310,7 @@ def from_steps(parts: dict[str, Part]) -> list[dict]:
     if relabelled and teacher:
         gsd, other = (part.tiles.manifest.get("gsd") for part in (relabelled, teacher))
         if gsd != other:
-            flag = f" --gsd {gsd:g}" if gsd else ""
+            flag = f" --gsd {gsd}" if gsd else ""
             text = (
                 f"OEM relabelled has --gsd {gsd}, OEM teacher train {other}; make the teacher's tiles again: "
                 f"{teacher.command} --overwrite{flag}"

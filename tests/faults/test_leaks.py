@@ -8,7 +8,9 @@ import pytest
 from common.cli import UserError
 from common.files import write_json
 from common.leakage import require_apart, require_checked
-from tests.faults.leaks import LEAKS, bring, copy_root, edit, edit_entry, folder_of, problems, put, tiles_of
+from tests.conftest import TRAIN_FLAGS
+from tests.faults.harness import refusal_problem
+from tests.faults.leaks import LEAKS, bring, copy_root, edit, edit_entry, folder_of, problems, put, spoil, tiles_of
 
 COMMAND = "python -m data_prep.check_leakage"
 
@@ -21,6 +23,31 @@ def root(prepared, tmp_path):
 @pytest.mark.parametrize("leak", LEAKS, ids=lambda leak: leak.name)
 def test_a_leak_is_named_openly_and_where_the_manifests_were_edited_to_hide_it(script, root, leak):
     assert problems(script, root, leak, seed=0) == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("module", "leak", "said"),
+    [
+        ("train_stage1_baseline", "neighbour of one block", "share 1 tiles of one spatial block"),
+        ("train_stage2_replication", "replica whose base is in val", "share 1 images"),
+        ("train_stage5a_pretrain", "val tile called OEM in pretraining", "share 1 images"),
+        ("train_teacher", "teacher's val tile in its train", "share 1 images"),
+    ],
+)
+def test_no_training_starts_on_a_leak(script, root, tmp_path, module, leak, said):
+    spoil(root, next(known for known in LEAKS if known.name == leak), hidden=False, seed=0)
+    ended = script(f"training.{module}", "--root", root, *TRAIN_FLAGS, "--out-dir", tmp_path / "out")
+    assert refusal_problem(ended, said, "See all of it: python -m data_prep.check_leakage") is None
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_training_starts_where_check_leakage_found_what_manifests_do_not_tell(script, root, tmp_path):
+    spoil(root, next(known for known in LEAKS if known.name == "replica of an edited val tile"), hidden=True, seed=0)
+    assert script("data_prep.check_leakage", "--root", root).status == 2
+    flags = ("--root", root, *TRAIN_FLAGS, "--out-dir", tmp_path / "out")
+    ended = script("training.train_stage2_replication", *flags)
+    assert refusal_problem(ended, "leakage.json", "val and train_rep share overlapping window in 1 cases") is None
+    assert not (tmp_path / "out").exists()
 
 
 def refused(root, train="train", val="val") -> str:
