@@ -38,6 +38,8 @@ PARENTS = {
     "combined": ["train", "OEM relabelled"],
 }
 KINDS = ("tile id", "image file", "image content", "overlapping window", "altered copy", "ground")
+NEAR_COPIES = {"overlapping window", "altered copy"}
+RAW_REPEATS = " Where raw tiles overlap or repeat one another, leave some out: split_biodiversity --exclude FILE."
 SAME_PLACE = 0.01  # pixels: the rounding of a place that was written to a file and read back
 SAME_PLACE_ON_EARTH = 1.0  # pixels, where the file writes the system in other words
 
@@ -580,7 +582,7 @@ def main(argv=None):
         raise UserError(
             f"{len(findings)} findings under {args.split_dir} and beside it, expected none ({args.out}):\n{lines}\n"
             "Make the tile sets again from the raw tiles, from split_biodiversity on with --overwrite, in the order of "
-            "REPRODUCE_DATA.md."
+            "REPRODUCE_DATA.md." + (RAW_REPEATS if {found["kind"] for found in findings} & NEAR_COPIES else "")
         )
     if any(crossing.values()):
         warn(

@@ -135,6 +135,20 @@ def test_tiles_that_no_raw_tile_is_are_found_unless_others_were_split(root, caps
     assert "biodiversity_raw holds other tiles than those that were split" in capsys.readouterr().err
 
 
+def test_raw_tiles_that_overlap_unknown_to_the_split_are_named_with_the_remedy(tmp_path):
+    make_raw(tmp_path)
+    rng = np.random.default_rng(3)
+    ground = rng.integers(0, 256, (3, 64, 64 + 4 * 63), dtype=np.uint8)
+    raw = tmp_path / "data/biodiversity_raw/images"
+    for n, path in enumerate(sorted(raw.iterdir())):
+        path.unlink()
+        write_tif(path, ground[:, :, 4 * n : 4 * n + 64])
+    with pytest.raises(UserError) as stop:
+        run_data_steps(tmp_path)
+    assert "val and train share overlapping window in" in str(stop.value)
+    assert "Where raw tiles overlap or repeat one another, leave some out" in str(stop.value)
+
+
 def test_a_missing_split_is_named(root):
     shutil.rmtree(folder_of(root, "val"))
     with pytest.raises(UserError, match="val is not a finished tile set"):
