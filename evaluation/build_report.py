@@ -60,7 +60,7 @@ from evaluation.panels import predictions, read_predictions
 TEMPLATE = Path(__file__).with_name("report_template.html")
 TITLE = "Land cover under class imbalance: what each stage gains"
 SPLITS = ("train", "val", "test")
-SHARED_KINDS = ("tile id", "image file", "image content", "ground")
+SHARED_KINDS = ("tile id", "image file", "image content", "overlapping window", "altered copy", "ground")
 OF_MANIFEST = {
     **dict.fromkeys(("digest", "command"), is_text),
     "tiles": values_of({"pixels": list_of(is_count), "block": optional(is_text)}),
