@@ -9,6 +9,18 @@ VENV_PYTHON := .venv/bin/python
 STAMP := .venv/requirements-$(if $(CONSTRAINTS),constrained,unconstrained)
 RESULTS = $(DEMO_ROOT)/evaluation/evaluation_results
 
+define NOT_IN_USE
+import sys
+from pathlib import Path
+from common.cli import run
+from common.files import locked
+def main():
+    with locked(Path(sys.argv[1])):
+        pass
+run(main)
+endef
+export NOT_IN_USE
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo evidence test lint audit clean
 .DELETE_ON_ERROR:
@@ -46,6 +58,7 @@ demo: $(STAMP)  ## the whole pipeline on a small generated data set, in demo/
 	  ! test -e '$(DEMO_ROOT)/data/.demo_data.partial'; then \
 	  echo 'error: $(DEMO_ROOT) was not made by make demo (it has no data/demo_data.json) and is not replaced.' \
 	    'Remove it yourself, or name another folder: make demo DEMO_ROOT=...' >&2; exit 2; fi
+	@test ! -d '$(DEMO_ROOT)/logs' || $(VENV_PYTHON) -c "$$NOT_IN_USE" '$(DEMO_ROOT)/logs'
 	rm -rf '$(DEMO_ROOT)'
 	$(VENV_PYTHON) -m data_prep.make_demo_data --root '$(DEMO_ROOT)' --seed $(SEED)
 	$(VENV_PYTHON) reproduce.py --root '$(DEMO_ROOT)' --preset demo --seed $(SEED) --jobs $(JOBS)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 # What the system refuses for reasons that lie outside this project, and what then helps.
 _NO_ROOM = "Make room, then run the command again."
 _NOT_ALLOWED = "Give yourself the right to it, or choose another place."
+WHOLE = "What is there is whole, of an earlier run or of this one."
 REMEDIES = {
     errno.ENOSPC: _NO_ROOM,
     errno.EDQUOT: _NO_ROOM,
@@ -154,21 +155,22 @@ def run(main) -> None:
         if not (loader_died(error) or lacks_memory(error)):
             raise
         what = f"{str(error).splitlines()[0]}. " if str(error) else ""
-        print(f"error: {what}{REMEDIES[errno.ENOMEM]} Outputs of earlier runs are as they were.", file=sys.stderr)
+        print(f"error: {what}{REMEDIES[errno.ENOMEM]} {WHOLE}", file=sys.stderr)
         status = 2
     except OSError as error:
         if error.filename is None and error.errno not in REMEDIES:
             raise
         where = f"{error.filename}: " if error.filename is not None else ""
         remedy = REMEDIES.get(error.errno, "")
-        print(f"error: {where}{error.strerror}. {remedy} Outputs of earlier runs are as they were.", file=sys.stderr)
+        print(f"error: {where}{error.strerror}. {remedy} {WHOLE}", file=sys.stderr)
         status = 2
     sys.exit(status)
 
 
 def loader_died(error: BaseException) -> bool:
-    """Whether torch says so that a process that read tiles for it is gone."""
-    return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
+    """Whether torch says that a process that read tiles for it is gone; not where it passes on an error of one."""
+    said = str(error)
+    return isinstance(error, RuntimeError) and "DataLoader worker" in said and "Original Traceback" not in said
 
 
 def lacks_memory(error: BaseException) -> bool:

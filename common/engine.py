@@ -112,6 +112,8 @@ def fit(recipe: Recipe, val: TileSet, args) -> None:
     device = _device(args)
     processes = Processes(device)
     with locked(args.out_dir) if processes.main else contextlib.nullcontext():
+        if processes.main:
+            remove_partials([args.out_dir / name for name in RUN_FILES])
         _fit(recipe, val, args, device, processes)
 
 
@@ -192,6 +194,10 @@ def _fit(recipe: Recipe, val: TileSet, args, device: torch.device, processes: Pr
         }
         if not processes.main:
             return
+        for tiles in (recipe.tiles, val):
+            tiles.require_unchanged(
+                f"{CHECKPOINT_KEPT} Start this run again: {rerun_command(args.command, '--overwrite')}"
+            )
         earlier = [args.out_dir / name for name in RUN_FILES] if record["checkpoints"] == 0 else []
         record["checkpoints"] += 1
         state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
@@ -214,11 +220,14 @@ def _fit(recipe: Recipe, val: TileSet, args, device: torch.device, processes: Pr
         tiles = sorted({recipe.tiles.ids[draws(position)] for position in range(first, first + args.batch_size)})
         return f"step {step}, whose crops are of the tiles {', '.join(tiles)}"
 
+    def again() -> str:
+        return rerun_command(args.command, "--resume") if record["checkpoints"] else args.command
+
     def now() -> str:
         return f"the validation after step {step}" if validating else name_step(step + 1)
 
     step, validating, since = start, False, time.perf_counter()
-    with bar, _stop_signals() as stop, _failures_told(args, now):
+    with bar, _stop_signals() as stop, _failures_told(args, now, again):
         batches = iter(loader)
         network.train()
         for batch in batches:
@@ -484,7 +493,6 @@ def _resumable(args, record: dict) -> Checkpoint | None:
             "or replace it with --overwrite."
         )
     args.out_dir.mkdir(parents=True, exist_ok=True)
-    remove_partials([args.out_dir / name for name in RUN_FILES])
     if not (args.resume and last.is_file()):
         return None
     found = Checkpoint.load(last, rerun_command(args.command, "--overwrite"))
@@ -523,12 +531,11 @@ def require_finite(state: dict[str, torch.Tensor], stage: str, step: int) -> Non
 
 
 @contextmanager
-def _failures_told(args, now: Callable[[], str]):
-    """Say what is known where a loader process dies or memory runs out; ``now`` tells of the step."""
+def _failures_told(args, now: Callable[[], str], again: Callable[[], str]):
+    """Say what is known where a loader process dies or memory runs out: ``now`` the step, ``again`` the command."""
 
     def say(what: str, remedy: str) -> UserError:
-        again = rerun_command(args.command, "--resume")
-        return UserError(f"{what}, at {now()}. {CHECKPOINT_KEPT} {remedy} Continue with: {again}")
+        return UserError(f"{what}, at {now()}. {CHECKPOINT_KEPT} {remedy} Go on with: {again()}")
 
     try:
         yield

@@ -19,6 +19,8 @@ from common.cli import UserError
 
 MANIFEST = "manifest.json"
 SECONDS_TO_DIE = 2
+JUNK = {".DS_Store", "Thumbs.db", "desktop.ini"}
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # as some network file systems answer
 MANIFEST_KEYS = {"digest", "split", "tiles"}
 
 
@@ -135,6 +137,9 @@ def locked(path: Path):
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock not shared with forked workers
             except OSError as problem:
+                if problem.errno in NO_LOCKS:
+                    print(f"warning: {beside} cannot be locked: see to it that one run writes there.", file=sys.stderr)
+                    break
                 if problem.errno not in (errno.EACCES, errno.EAGAIN):
                     raise OSError(problem.errno, problem.strerror, str(beside)) from None
                 if time.monotonic() < until:  # a killed process takes a moment to be gone
@@ -184,15 +189,14 @@ TILE_SET = FolderKind(MANIFEST, _tile_set_files)
 def _holds_only_ours(path: Path, kind: FolderKind) -> bool:
     """Whether a folder is one that this project wrote, with nothing in it that somebody else put there.
 
-    Hidden files and those that GIS programs leave do not count. Empty folders are ours.
+    What file browsers and GIS programs leave does not count. Empty folders are ours.
     """
     found = set()
     for folder, subfolders, files in os.walk(path):
         here = Path(folder)
         names = [*files, *(name for name in subfolders if (here / name).is_symlink())]
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        ours = (name for name in names if not name.startswith(".") and not name.endswith(".aux.xml"))
-        found |= {(here / name).relative_to(path).as_posix() for name in ours}
+        counted = (n for n in names if n not in JUNK and n[:2] != "._" and not n.endswith(".aux.xml"))
+        found |= {(here / name).relative_to(path).as_posix() for name in counted}
     if not found:
         return True
     try:
@@ -204,8 +208,8 @@ def _holds_only_ours(path: Path, kind: FolderKind) -> bool:
 def check_out_dirs(paths: list[Path], overwrite: bool, *, inputs: list[Path] = (), kind: FolderKind = TILE_SET) -> None:
     """Refuse output folders that exist, are not ours, or lie in or above an input.
 
-    Folders that are written together exist together. Where only some do, a run was cut off while it put them in their
-    place: then those that are ours are replaced without ``overwrite`` too.
+    Folders that are written together exist together. Where a run was cut off while it put them in their place, those
+    that are ours are replaced without ``overwrite`` too.
     """
     for path in paths:
         here = path.resolve()
@@ -216,7 +220,7 @@ def check_out_dirs(paths: list[Path], overwrite: bool, *, inputs: list[Path] = (
                     f"{kind.flag} {path} and the input {source} lie in one another. Choose another {kind.flag}."
                 )
     existing = [path for path in paths if path.exists() or path.is_symlink()]
-    if existing and not overwrite and len(existing) == len(paths):
+    if existing and not overwrite and not _was_cut_off(paths):
         raise UserError(f"{existing[0]} exists. Replace it with --overwrite, or choose another {kind.flag}.")
     for path in existing:
         if path.is_symlink() or not path.is_dir() or not _holds_only_ours(path, kind):
@@ -224,6 +228,12 @@ def check_out_dirs(paths: list[Path], overwrite: bool, *, inputs: list[Path] = (
                 f"{path} was not written by this project, or holds other files beside what was (a folder of this "
                 f"project has a {kind.marker}), so it is not deleted. Move it away, or choose another {kind.flag}."
             )
+
+
+def _was_cut_off(paths: list[Path]) -> bool:
+    """Whether a run was killed while it put these folders in their place, together: what is missing lies beside it."""
+    missing = [path for path in paths if not path.exists()]
+    return any(_beside(path, state).exists() for path in missing for state in ("partial", "replaced"))
 
 
 def check_out_dir(path: Path, overwrite: bool, *, inputs: list[Path] = (), kind: FolderKind = TILE_SET) -> None:
@@ -282,8 +292,9 @@ def new_folders(paths: list[Path], overwrite: bool, *, inputs: list[Path] = (), 
     with ExitStack() as stack:
         for path in paths:
             stack.enter_context(locked(path))
+        completes = _was_cut_off(paths) and not any(map(replaced_folder, paths))
         _settle(paths)
-        check_out_dirs(paths, overwrite, inputs=inputs, kind=kind)
+        check_out_dirs(paths, overwrite or completes, inputs=inputs, kind=kind)
         published = False
         try:
             for folder in folders:

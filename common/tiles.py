@@ -10,6 +10,7 @@ import math
 import os
 import re
 import struct
+import unicodedata
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -139,7 +140,9 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
 
 def is_tile_id(name) -> bool:
     """Whether a tile can be called so: the name of a file, not a way out of its folder, and on one line of a table."""
-    return isinstance(name, str) and name.isprintable() and name[:1] not in ("", ".") and not {"/", "\\"} & set(name)
+    if not isinstance(name, str) or name[:1] in ("", ".") or {"/", "\\"} & set(name):
+        return False
+    return not {"Cc", "Cs", "Zl", "Zp"} & {unicodedata.category(character) for character in name}
 
 
 def _entry_problem(entry, num_classes: int) -> str | None:
@@ -379,6 +382,11 @@ class TileSet:
         known = [tile.entry["gsd"] for tile in self.tiles if tile.entry["gsd"]]
         return float(np.median(known)) if known else None
 
+    def require_unchanged(self, remedy: str) -> None:
+        """Refuse to go on with a folder that was replaced since it was opened; the message ends in ``remedy``."""
+        if read_json(self.path / MANIFEST, remedy).get("digest") != self.digest:
+            raise UserError(f"{self.path} was replaced while it was in use. {remedy}")
+
     def require_split(self, split: str, flag: str) -> "TileSet":
         """Refuse a folder that belongs to another split: a validation or test tile must never be trained on."""
         if self.split != split:
@@ -429,7 +437,7 @@ class TileSetWriter:
         """Where to write the image and the mask of a new tile; UserError where another tile has this id."""
         if not is_tile_id(tile_id):
             raise UserError(
-                f"{self.path}: a tile cannot be called {tile_id!r}. Rename it: a name has printable characters only, "
+                f"{self.path}: a tile cannot be called {tile_id!r}. Rename it: a name has no control characters and "
                 "no slash, and does not begin with a full stop."
             )
         if tile_id in self._claimed:

@@ -1,6 +1,6 @@
 import pytest
 
-from common.cli import UserError, map_progress, run
+from common.cli import UserError, loader_died, map_progress, run
 
 
 def status(error):
@@ -22,6 +22,12 @@ def test_a_file_that_cannot_be_opened_is_one_message_and_status_2(capsys):
     said = capsys.readouterr().err
     assert said.startswith("error: /data/a.tif: Permission denied. Give yourself the right to it, ")
     assert said.count("\n") == 1
+
+
+def test_an_error_of_a_loader_process_is_none_of_its_death():
+    assert loader_died(RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."))
+    told = "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+    assert not loader_died(RuntimeError(told))
 
 
 def test_an_interruption_is_status_130(capsys):

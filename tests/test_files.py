@@ -114,12 +114,15 @@ def test_the_earlier_folders_come_back_where_a_run_was_killed_between_renames(pa
 
 def test_a_group_of_which_one_folder_is_missing_is_completed_without_overwrite(pair):
     write(pair, "old")
-    shutil.rmtree(pair[1])  # killed before the second of two new ones was in its place
+    shutil.rmtree(pair[1])
+    with pytest.raises(UserError, match="--overwrite"):  # somebody took it away
+        write(pair, "new")
+    fill(pair[1].with_name(".val.partial"), "new")  # killed before the second of two new ones was in its place
     write(pair, "new")
     assert contents(pair) == ["new", "new"]
     with pytest.raises(UserError, match="--overwrite"):
         write(pair, "newer")
-    shutil.rmtree(pair[1])
+    os.rename(pair[1], pair[1].with_name(".val.partial"))
     (pair[0] / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="Move it away"):
         write(pair, "newer")
@@ -127,7 +130,8 @@ def test_a_group_of_which_one_folder_is_missing_is_completed_without_overwrite(p
 
 
 @pytest.mark.parametrize(
-    "foreign", ["thesis.docx", "images/thesis.docx", "images/b.tif", "notes/b.txt", "manifest.json"]
+    "foreign",
+    ["thesis.docx", "images/thesis.docx", "images/b.tif", "notes/b.txt", ".env", ".git/HEAD", "manifest.json"],
 )
 def test_overwrite_deletes_no_folder_with_files_of_somebody_else(tmp_path, foreign):
     write([tmp_path / "set"], "old")

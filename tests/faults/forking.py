@@ -17,6 +17,8 @@ import common.engine  # noqa: F401  brings torch, segmentation-models-pytorch, r
 def become(module: str, flags: list[str], out: str, err: str, environment: dict[str, str]) -> int:
     """Run a script in this process, a child; its exit status."""
     os.environ.update(environment)
+    for ending in (signal.SIGINT, signal.SIGHUP):  # whatever started the tests may have them ignored
+        signal.signal(ending, signal.default_int_handler if ending == signal.SIGINT else signal.SIG_DFL)
     for path, number in ((os.devnull, 0), (out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
     sys.stdin = open(0, closefd=False)

@@ -8,11 +8,13 @@ The quick ones are in the tests; these take the better part of an hour on two co
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
+from xml.etree import ElementTree
 
 from tests.faults import (
     bad_input,
@@ -23,8 +25,33 @@ from tests.faults import (
     leaks,
     refusing_system,
 )
+from tests.faults.harness import REPOSITORY, Family
+
+TESTS = {  # whose cases are faults, each with a promise of its own
+    "test_killed": "signals, locks, kills, resuming what does not fit",
+    "test_failing_runs": "not finite, dead processes, no memory, tiles that change: step and tiles are told",
+    "test_security": "no path leads out of an output, nothing that is read runs code",
+    "test_silent_errors": "training and evaluation read alike, one seed gives one result",
+}
+
+
+def cases_of_tests(folder: Path) -> list[Family]:
+    """Each fault test as a fault."""
+    families = []
+    for name, promise in TESTS.items():
+        report = folder / f"{name}.xml"
+        command = [sys.executable, "-m", "pytest", "-q", f"tests/faults/{name}.py", f"--junitxml={report}"]
+        subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
+        family = Family(name.replace("_", " "), promise)
+        for case in ElementTree.parse(report).iter("testcase"):
+            failed = [child.get("message", "failed") for child in case if child.tag in ("failure", "error")]
+            family.record(case.get("name"), failed[0] if failed else None)
+        families.append(family)
+    return families
+
 
 FAMILIES = {
+    "tests": cases_of_tests,
     "runs": killed_runs.inject,
     "steps": interrupted_steps.inject,
     "system": refusing_system.inject,

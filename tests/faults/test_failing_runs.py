@@ -1,6 +1,7 @@
 """A training that cannot go on says what is known, and the last good checkpoint is neither lost nor replaced."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -9,14 +10,16 @@ from PIL import Image
 
 from common import losses
 from common.cli import UserError, map_progress
-from common.engine import require_finite
+from common.engine import Drawn, require_finite
 from common.models import Checkpoint
 from common.samplers import TileDraws, UniformTiles
 from common.tiles import TileSet
+from data_prep import split_biodiversity
 from tests.conftest import TRAIN_FLAGS, train
 from tests.faults.harness import refusal_problem
 from tests.faults.killed_runs import RUN
 from tests.faults.processes import die_at_three
+from tests.helpers import quiet
 from training import train_stage1_baseline
 
 STAGE1 = "training.train_stage1_baseline"
@@ -64,6 +67,22 @@ def test_an_infinite_gradient_is_told_although_the_loss_is_finite(script, prepar
     assert named(ended.err) == drawn(prepared, 4)
     assert Checkpoint.load(tmp_path / "out/last.pt", "").metadata["step"] == 2
     assert script(STAGE1, *flags, "--resume").status == 0
+
+
+def test_a_run_whose_tiles_are_replaced_meanwhile_stops_at_its_next_checkpoint(prepared, tmp_path, monkeypatch):
+    root = shutil.copytree(prepared, tmp_path / "root")
+    steps = []
+
+    def replace(drawn, batch, add=Drawn.add):
+        add(drawn, batch)
+        steps.append(batch)
+        if len(steps) == 3:
+            quiet(split_biodiversity.main, "--root", root, "--seed", "7", "--overwrite")
+
+    monkeypatch.setattr(Drawn, "add", replace)
+    with pytest.raises(UserError, match="was replaced while it was in use|cannot be read"):
+        train(train_stage1_baseline, root, *RUN[-4:], "--out-dir", tmp_path / "out")
+    assert Checkpoint.load(tmp_path / "out/last.pt", "").metadata["step"] == 2
 
 
 def test_weights_that_are_not_finite_are_not_saved():
