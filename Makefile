@@ -4,6 +4,7 @@ DEMO_ROOT ?= demo
 SEED ?= 42
 SEEDS ?= 42 43 44
 JOBS ?= 2
+TEST_JOBS ?= 2
 
 VENV_PYTHON := .venv/bin/python
 STAMP := .venv/requirements-$(if $(CONSTRAINTS),constrained,unconstrained)
@@ -82,7 +83,7 @@ lint: $(STAMP)  ## ruff
 	$(VENV_PYTHON) -m ruff check .
 
 test: lint  ## ruff, then all tests
-	$(VENV_PYTHON) -m pytest -q
+	$(VENV_PYTHON) -m pytest -q -n $(TEST_JOBS) --dist loadfile
 
 audit: $(STAMP)  ## known vulnerabilities of the versions in constraints.txt; needs a connection
 	@test -x .venv/audit/bin/pip-audit || { $(VENV_PYTHON) -m venv .venv/audit && .venv/audit/bin/pip install -q pip-audit; }

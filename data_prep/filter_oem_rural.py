@@ -1,7 +1,7 @@
 r"""Keep the rural tiles of OpenEarthMap: those of which at most half is built up.
 
 Labels stay in OpenEarthMap's own classes. The public release has labels whose image belongs to xBD, and images whose
-label is withheld; both are counted and passed over.
+label is withheld; both are counted and passed over, and so is a region without a labels or an images folder.
 
     python -m data_prep.filter_oem_rural --max-built 0.5
 """

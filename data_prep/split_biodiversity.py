@@ -2,6 +2,8 @@ r"""Split the raw Biodiversity tiles into train, val and test.
 
 Whole spatial blocks are drawn where the tiles are georeferenced, so that neighbours stay on one side; each split
 gets every class in about its overall share. Images become 8-bit RGB here, once; the scaling comes from train alone.
+Pixels that are nodata, transparent, NaN, infinite or beyond 1e30 become Background; a value that fills gaps and is not
+declared as nodata, such as -9999, is refused. A band that is constant but for rounding stays constant.
 
     python -m data_prep.split_biodiversity --seed 42
 """

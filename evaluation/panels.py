@@ -129,7 +129,7 @@ def tile_panel(number: int, tile: dict, index: dict, args, start: str) -> Html:
         content = (folder / f"{arm.name}.png").read_bytes()
         preds = read_ids(folder / f"{arm.name}.png")
         told = "nothing labelled"
-        if scores["OA"] is not None:
+        if None not in (scores["OA"], scores["mIoU"]):
             told = f"mIoU {100 * scores['mIoU']:.0f}, OA {100 * scores['OA']:.0f}"
         about = f"{flat(arm)} on tile {tile['id']}"
         labels = el("img", src=data_uri(content, "png"), alt=f"Prediction of {about}: {told}", class_="labels")
