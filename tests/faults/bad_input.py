@@ -73,7 +73,6 @@ METRICS, AGGREGATE, REPORT, PREDICT = (
     f"evaluation.{module}" for module in ("compute_metrics", "aggregate_metrics", "build_report", "plot_predictions")
 )
 CPU = ("--device", "cpu")
-RAW_ROOTS = ("raw", "oem")
 
 
 def make_roots(folder: Path) -> dict[str, Path]:
@@ -98,14 +97,10 @@ def make_roots(folder: Path) -> dict[str, Path]:
 
 
 def copy_root(source: Path, target: Path) -> None:
-    """A copy in which everything may be spoilt, but that tiles of finished sets and checkpoints are hard links.
-
-    Those are replaced by a file of their own and never written to.
-    """
-    linked = (".pt",) if source.name in RAW_ROOTS else (".pt", ".tif", ".png")
+    """A copy in which everything may be spoilt; checkpoints are linked, so they are replaced and never written to."""
 
     def copy(one: str, other: str) -> None:
-        (os.link if one.endswith(linked) else shutil.copyfile)(one, other)
+        (os.link if one.endswith(".pt") else shutil.copyfile)(one, other)
 
     shutil.copytree(source, target, copy_function=copy)
 
