@@ -484,7 +484,7 @@ def _peak_memory(device) -> dict:
 
 
 def _resumable(args, record: dict) -> Checkpoint | None:
-    """The checkpoint to continue from, or None for a run from the start; the output folder is made ready."""
+    """The checkpoint to continue from, or None for a run from the start."""
     last = args.out_dir / "last.pt"
     there = [name for name in RUN_FILES if (args.out_dir / name).exists()]
     if there and not (args.resume or args.overwrite):
@@ -492,7 +492,6 @@ def _resumable(args, record: dict) -> Checkpoint | None:
             f"{args.out_dir} holds {', '.join(there)} of an earlier run. Continue it with --resume, "
             "or replace it with --overwrite."
         )
-    args.out_dir.mkdir(parents=True, exist_ok=True)
     if not (args.resume and last.is_file()):
         return None
     found = Checkpoint.load(last, rerun_command(args.command, "--overwrite"))
