@@ -1,0 +1,614 @@
+"""What the training loop does at each step, with a network of two convolutions."""
+
+import json
+import math
+import signal
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+
+from common import device, engine
+from common.cli import UserError
+from common.croppers import RandomCrop
+from common.datasets import CropDataset, network_input
+from common.device import Processes, autocast, resolve_device
+from common.engine import Drawn, Recipe, fit, make_optimizer, open_train_and_val
+from common.history import history_figure, history_row
+from common.losses import HardLoss, LossTerm
+from common.models import Checkpoint, SilenceVoid, digest_tensors
+from common.presets import LARGEST, PRESETS, SETTINGS, train_parser
+from common.samplers import TileDraws, UniformTiles, WeightedTiles
+from common.taxonomy import BIODIVERSITY
+from common.tiles import TileSet, manifest_digest
+from tests.helpers import quiet
+
+CPU = torch.device("cpu")
+NAME = "small"
+
+
+class SmallNetwork(nn.Module):
+    """Two convolutions, dropout between them; keeps what it sees while it trains."""
+
+    def __init__(self, num_classes=6):
+        super().__init__()
+        self.encoder = nn.Conv2d(3, 4, 1)
+        self.drop = nn.Dropout2d(0.5)
+        self.head = nn.Sequential(nn.Conv2d(4, num_classes, 1), SilenceVoid())
+        self.seen, self.modes, self.draws = [], [], []
+
+    def forward(self, images):
+        self.modes.append(self.training)
+        if self.training:
+            self.seen.append(images.clone())
+            self.draws.append(torch.get_rng_state().sum().item())
+        return self.head(self.drop(self.encoder(images)))
+
+
+class Start:
+    """The weights of a SmallNetwork, as the seed gives them; keeps the networks it made."""
+
+    def __init__(self, ancestors=(), name="random"):
+        self.ancestors, self.name = ancestors, name
+        self.built, self.digests = [], []
+
+    def build(self, arch, encoder, taxonomy):
+        self.built.append(SmallNetwork(taxonomy.num_classes))
+        self.digests.append(digest_tensors(self.built[-1].state_dict()))
+        return self.built[-1]
+
+    def describe(self):
+        return {"kind": self.name}
+
+
+class Counting:
+    """A loss whose value at the n-th step is n, of which the gradient is that of the hard loss times ``scale``."""
+
+    def __init__(self, scale=1.0):
+        self.scale, self.steps = scale, 0
+
+    def to(self, device):
+        return self
+
+    def terms(self, logits, batch):
+        self.steps += 1
+        (term,) = HardLoss().terms(logits, batch)
+        value = self.scale * term.total / term.count
+        first = LossTerm("a", 3 * (value - value.detach() + self.steps), torch.tensor(3.0), 0.25)
+        return [first, LossTerm("b", torch.tensor(5.0 * self.steps), torch.tensor(5.0), 0.75)]
+
+    def describe(self):
+        return {"counting": self.scale}
+
+
+@pytest.fixture
+def tiles(prepared):
+    return [TileSet.open(prepared / "data/biodiversity_split" / name, "x") for name in ("train", "train_rep", "val")]
+
+
+@pytest.fixture
+def flags(tmp_path, monkeypatch):
+    """flags(*more) → the settings of a run of six steps of four crops; its curves are not drawn."""
+    monkeypatch.setattr(engine, "history_figure", lambda *_: Figure((1, 1)))
+    common = ["--preset", "demo", "--crop-size", "32", "--batch-size", "4", "--workers", "0", "--device", "cpu"]
+    common += ["--iterations", "6", "--val-every", "3", "--warmup", "2", "--out-dir", tmp_path / "out"]
+    parser = train_parser(NAME, "", train_dir="train")
+    return lambda *more: parser.parse_args([*common, *map(str, more)])
+
+
+def recipe_of(train, init=None, loss=None, sampler=None, cropper=None, stage=NAME) -> Recipe:
+    return Recipe(
+        stage, train, sampler or UniformTiles(), cropper or RandomCrop(32), init or Start(), loss or HardLoss()
+    )
+
+
+def run_fit(recipe, val, args) -> dict:
+    """Train; returns run.json."""
+    quiet(lambda _: fit(recipe, val, args))
+    return json.loads((args.out_dir / "run.json").read_text())
+
+
+def history(args) -> list[dict]:
+    header, *rows = [line.split(",") for line in (args.out_dir / "history.csv").read_text().splitlines()]
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+# Each step
+
+
+def test_the_network_sees_the_crops_of_its_positions_with_their_brightness_and_contrast(tiles, flags):
+    train, _, val = tiles
+    start = Start()
+    run_fit(recipe_of(train, start), val, flags("--seed", 5, "--iterations", 3))
+    crops = CropDataset(train, TileDraws(train, UniformTiles(), 5), RandomCrop(32), 5)
+    assert len(start.built[0].seen) == 3
+    for step, images in enumerate(start.built[0].seen):
+        batch = crops[range(4 * step, 4 * step + 4)]
+        assert torch.equal(images, network_input(batch["image"], batch["photometric"]))
+        assert not torch.equal(images, network_input(batch["image"]))
+
+
+def test_the_network_trains_in_training_mode_and_is_validated_in_eval_mode(tiles, flags):
+    train, _, val = tiles
+    start = Start()
+    run_fit(recipe_of(train, start), val, flags("--iterations", 4, "--val-every", 2))
+    modes = "".join("t" if mode else "e" for mode in start.built[0].modes)
+    assert modes.strip("e").count("t") == 4 and "te" in modes and modes[0] == "t" and modes[-1] == "e"
+    assert [len(part) for part in modes.split("e") if part] == [2, 2]
+
+
+def test_each_step_draws_its_dropout_anew_and_alike_in_every_run(tiles, flags):
+    train, _, val = tiles
+    starts = [Start(), Start()]
+    for start, name in zip(starts, "ab", strict=True):
+        run_fit(recipe_of(train, start), val, flags("--overwrite", "--out-dir", f"{flags().out_dir}{name}"))
+    first, second = (start.built[0].draws for start in starts)
+    assert first == second and len(set(first)) == 6
+
+
+@pytest.mark.parametrize(
+    ("step", "factor"),
+    # Two steps of warm-up, then half a cosine over eight: cos 0, π/8, π/4, …, 7π/8.
+    [(1, 0.5), (2, 1.0), (3, 1.0), (4, 0.96194), (5, 0.853553), (7, 0.5), (9, 0.146447), (10, 0.03806)],
+)
+def test_the_learning_rate_rises_then_falls_by_half_a_cosine_to_zero(tiles, flags, learning_rates, step, factor):
+    assert learning_rates[step - 1] == pytest.approx((0.2 * factor, 0.1 * factor), abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def learning_rates(prepared, tmp_path_factory):
+    """(encoder, rest) rates at each of ten steps, as the optimizer had them."""
+    train, val = (TileSet.open(prepared / "data/biodiversity_split" / name, "x") for name in ("train", "val"))
+    rates = []
+
+    def watched(model, args):
+        optimizer = make_optimizer(model, args)
+        optimizer.register_step_pre_hook(lambda opt, *_: rates.append(tuple(g["lr"] for g in opt.param_groups)))
+        return optimizer
+
+    argv = ["--preset", "demo", "--crop-size", 32, "--batch-size", 2, "--workers", 0, "--device", "cpu"]
+    argv += ["--iterations", 10, "--warmup", 2, "--val-every", 10, "--lr", 0.1, "--encoder-lr", 0.2]
+    args = train_parser(NAME, "", train_dir="x").parse_args([*argv, "--out-dir", tmp_path_factory.mktemp("rates")])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "history_figure", lambda *_: Figure((1, 1)))
+        patch.setattr(engine, "make_optimizer", watched)
+        run_fit(recipe_of(train), val, args)
+    return rates
+
+
+def test_the_optimizer_is_adamw_with_a_rate_of_its_own_for_the_encoder():
+    model = SmallNetwork()
+    args = SimpleNamespace(lr=0.3, encoder_lr=0.02, weight_decay=0.07)
+    optimizer = make_optimizer(model, args)
+    assert type(optimizer) is torch.optim.AdamW
+    groups = {group["lr"]: {id(p) for p in group["params"]} for group in optimizer.param_groups}
+    assert groups[0.02] == {id(p) for p in model.encoder.parameters()}
+    assert groups[0.3] == {id(p) for p in model.head.parameters()} and len(groups) == 2
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.07, 0.07]
+
+
+@pytest.mark.parametrize(("clip_norm", "clipped"), [(0.5, True), (1e6, False)])
+def test_gradients_are_clipped_to_the_norm_that_was_asked_for(tiles, flags, monkeypatch, clip_norm, clipped):
+    train, _, val = tiles
+    norms = []
+
+    def watched(model, args, original=make_optimizer):
+        optimizer = original(model, args)
+        gradients = [p for group in optimizer.param_groups for p in group["params"]]
+        optimizer.register_step_pre_hook(lambda *_: norms.append(torch.cat([p.grad.flatten() for p in gradients])))
+        return optimizer
+
+    monkeypatch.setattr(engine, "make_optimizer", watched)
+    run_fit(recipe_of(train, loss=Counting(scale=1000.0)), val, flags("--clip-norm", clip_norm))
+    sizes = [gradient.norm().item() for gradient in norms]
+    assert len(sizes) == 6
+    assert all(size == pytest.approx(0.5, rel=1e-3) for size in sizes) if clipped else min(sizes) > 10
+
+
+def test_gradients_of_one_step_do_not_stay_for_the_next(tiles, flags, monkeypatch):
+    train, _, val = tiles
+    sizes = []
+
+    def frozen(model, args):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        head = model.head[0].weight
+        optimizer.register_step_pre_hook(lambda *_: sizes.append(head.grad.abs().sum().item()))
+        return optimizer
+
+    monkeypatch.setattr(engine, "make_optimizer", frozen)
+    monkeypatch.setattr(engine, "_step_seed", lambda *_: 0)
+    monkeypatch.setattr(TileDraws, "__call__", lambda self, position: 0)
+    monkeypatch.setattr("common.datasets.stream", lambda *_: np.random.default_rng(0))
+    run_fit(recipe_of(train), val, flags("--clip-norm", 1e6))
+    assert sizes == pytest.approx([sizes[0]] * 6) and sizes[0] > 0
+
+
+def test_every_recipe_of_a_seed_starts_from_the_same_weights(tiles, flags):
+    train, train_rep, val = tiles
+    weights = {tile_id: 1.0 + n % 3 for n, tile_id in enumerate(train_rep.ids)}
+    digests = []
+    for n, (parts, seed) in enumerate(
+        [((train,), 1), ((train_rep, None, Counting()), 1), ((train_rep, None, None, WeightedTiles(weights)), 1)]
+        + [((train,), 2)]
+    ):
+        start = Start()
+        recipe = recipe_of(parts[0], start, *parts[2:])
+        run_fit(recipe, val, flags("--seed", seed, "--iterations", 1, "--out-dir", f"{flags().out_dir}{n}"))
+        digests += start.digests
+    assert digests[0] == digests[1] == digests[2] != digests[3]
+
+
+# What is kept
+
+
+def test_the_loss_of_a_row_is_the_mean_over_the_steps_since_the_row_before(tiles, flags):
+    train, _, val = tiles
+    args = flags("--iterations", 14, "--val-every", 12)  # the loss is read every ten steps in between
+    run_fit(recipe_of(train, loss=Counting()), val, args)
+    rows = history(args)
+    assert [row["step"] for row in rows] == ["12", "14"]
+    for name in ("loss", "a", "b"):  # at step n each is n, so that 1 … 12 and 13, 14 are averaged
+        assert [float(row[name]) for row in rows] == pytest.approx([6.5, 13.5])
+
+
+def scripted(monkeypatch, *scores):
+    """Have the validations of a run give these (mIoU, OA), one after the other."""
+    left = list(scores)
+
+    def validate(*_):
+        miou, oa = left.pop(0)
+        return {"mIoU": miou, "mF1": miou, "OA": oa, "classes": {}, "absent": list(BIODIVERSITY.foreground)}
+
+    monkeypatch.setattr(engine, "_validate", validate)
+
+
+def test_best_is_the_first_validation_with_the_highest_miou_and_last_is_the_end(tiles, flags, monkeypatch):
+    train, _, val = tiles
+    scripted(monkeypatch, (0.2, 0.9), (0.5, 0.1), (0.5, 0.8), (0.4, 0.95))
+    args = flags("--iterations", 4, "--val-every", 1)
+    run = run_fit(recipe_of(train), val, args)
+    best, last = (Checkpoint.load(args.out_dir / name, "") for name in ("best.pt", "last.pt"))
+    assert (best.metadata["step"], last.metadata["step"]) == (2, 4) and best.digest != last.digest
+    assert (run["best"]["step"], run["best"]["mIoU"], run["last"]["step"], run["last"]["mIoU"]) == (2, 0.5, 4, 0.4)
+    assert run["finished"] and last.training is None
+
+
+def test_steps_and_crops_of_ancestors_are_added(tiles, flags):
+    train, _, val = tiles
+    ancestors = (
+        {"stage": "first", "steps": 7, "crops": 70, "digest": "x"},
+        {"stage": "second", "steps": 20, "crops": 100, "digest": "y"},
+    )
+    run = run_fit(recipe_of(train, Start(ancestors)), val, flags())
+    assert (run["step"], run["crops"], run["cumulative_steps"], run["cumulative_crops"]) == (6, 24, 33, 194)
+    assert run["ancestors"] == list(ancestors)
+
+
+def test_validation_scores_the_labelled_pixels_with_truth_in_the_rows(tiles, flags, monkeypatch):
+    """A network that says Forest everywhere: its IoU is the share of Forest, that of all others 0."""
+    train, _, val = tiles
+
+    class ForestEverywhere(SmallNetwork):
+        def forward(self, images):
+            forest = torch.zeros(6)[:, None, None].index_fill(0, torch.tensor(1), 9.0)
+            return super().forward(images) * 0 + forest
+
+    start = Start()
+    monkeypatch.setattr(start, "build", lambda *_: ForestEverywhere())
+    run = run_fit(recipe_of(train, start), val, flags("--iterations", 1))
+    pixels = np.sum([np.bincount(tile.read_mask().ravel(), minlength=6) for tile in val], axis=0)
+    share = pixels[1] / pixels[1:].sum()
+    assert run["last"]["OA"] == pytest.approx(share)
+    assert run["last"]["classes"]["Forest"]["IoU"] == pytest.approx(share)
+    assert run["last"]["mIoU"] == pytest.approx(share / 5) and len(run["last"]["classes"]) == 5
+
+
+def test_what_was_drawn_is_counted_by_class_and_by_tile(tmp_path):
+    entries = {
+        "a": {"pixels": [0, 4, 0, 0, 0, 0]},
+        "a__rep1": {"pixels": [0, 4, 0, 0, 0, 0], "base": "a"},
+        "b": {"pixels": [2, 0, 2, 0, 0, 0], "base": None},
+    }
+    tiles = TileSet(tmp_path, {"tiles": entries}, BIODIVERSITY)
+    drawn = Drawn(3, 6, CPU)
+    drawn.add({"tile": torch.tensor([0, 1]), "pixels": torch.tensor([[1, 3, 0, 0, 0, 0], [4, 0, 0, 0, 0, 0]])})
+    drawn.add({"tile": torch.tensor([1, 1]), "pixels": torch.tensor([[0, 1, 3, 0, 0, 0], [3, 0, 1, 0, 0, 0]])})
+    found = drawn.summary(Processes(CPU), tiles)
+    assert list(found["pixel_share"].values()) == pytest.approx([4 / 8, 4 / 8, 0, 0, 0])
+    assert list(found["crops_with_class"].values()) == pytest.approx([2 / 4, 2 / 4, 0, 0, 0])
+    assert list(found["pixel_share"]) == ["Forest", "Grassland", "Cropland", "Settlement", "Seminatural"]
+    assert found["void_share"] == pytest.approx(8 / 16)
+    assert found["distinct_tiles"] == 2 and found["replica_share"] == pytest.approx(3 / 4)
+
+
+def test_run_json_holds_what_was_trained_on_what(tiles, flags):
+    train, train_rep, val = tiles
+    args = flags("--seed", 9, "--lr", 0.003)
+    run = run_fit(recipe_of(train_rep, stage="stage4_minority_crop"), val, args)
+    assert (run["stage"], run["seed"], run["compared_with"]) == ("stage4_minority_crop", 9, "stage3_difficulty")
+    assert run["train"]["digest"] == train_rep.digest and run["val"]["digest"] == val.digest
+    assert run["train"]["tiles"] == len(train_rep) and run["val"]["tiles"] == len(val)
+    assert run["recipe"]["tiles"]["digest"] == train_rep.digest and run["taxonomy"] == BIODIVERSITY.to_json()
+    assert run["settings"]["lr"] == 0.003 and run["settings"]["iterations"] == run["iterations"] == 6
+
+
+# Stopping and resuming
+
+
+def stop_after(monkeypatch, steps: int):
+    """Have a run receive SIGTERM at a step."""
+    seen = []
+
+    def add(self, batch, original=Drawn.add):
+        original(self, batch)
+        seen.append(batch)
+        if len(seen) == steps:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Drawn, "add", add)
+
+
+def outcome(args) -> tuple:
+    run = json.loads((args.out_dir / "run.json").read_text())
+    digests = [Checkpoint.load(args.out_dir / name, "").digest for name in ("last.pt", "best.pt")]
+    return digests, history(args), [run[key] for key in ("step", "crops", "drawn", "last", "best", "finished")]
+
+
+@pytest.mark.parametrize("at", [2, 3, 4])  # before, at and after a validation
+def test_a_stopped_run_is_resumed_as_if_nothing_had_happened(tiles, flags, monkeypatch, at):
+    train, _, val = tiles
+    whole = flags("--out-dir", f"{flags().out_dir}_whole")
+    run_fit(recipe_of(train), val, whole)
+    with monkeypatch.context() as patch:
+        stop_after(patch, at)
+        with pytest.raises(SystemExit) as stopped:
+            run_fit(recipe_of(train), val, flags())
+    assert stopped.value.code == 128 + signal.SIGTERM
+    between = Checkpoint.load(flags().out_dir / "last.pt", "")
+    assert between.metadata["step"] == at and not between.metadata["finished"] and between.training is not None
+    run_fit(recipe_of(train), val, flags("--resume"))
+    assert outcome(flags()) == outcome(whole)
+
+
+@pytest.fixture
+def stopped(tiles, flags, monkeypatch):
+    """The settings of a run that was stopped after its second step."""
+    train, _, val = tiles
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(SystemExit):
+            run_fit(recipe_of(train), val, flags())
+    return flags
+
+
+def test_a_run_is_resumed_only_as_it_was(tiles, stopped):
+    train, train_rep, val = tiles
+    weighted = WeightedTiles(dict.fromkeys(train.ids, 1.0))
+    for recipe, more, said in (
+        (recipe_of(train, stage="other"), (), "stage: small there, other asked for"),
+        (recipe_of(train), ("--seed", 1), "seed: 42 there, 1 asked for"),
+        (recipe_of(train, sampler=weighted), (), "recipe.sampler.kind: uniform there, weighted asked for"),
+        (recipe_of(train, Start(name="other")), (), "recipe.init.kind: random there, other asked for"),
+        (recipe_of(train, loss=Counting()), (), "recipe.loss"),
+        (recipe_of(train_rep), (), "recipe.tiles.digest"),
+    ):
+        with pytest.raises(UserError, match=said):
+            run_fit(recipe, val, stopped("--resume", *more))
+    with pytest.raises(UserError, match="other val tiles"):
+        run_fit(recipe_of(train), train_rep, stopped("--resume"))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_run_is_resumed_with_its_settings_alone(tiles, stopped, name):
+    train, _, val = tiles
+    args = stopped("--resume")
+    before = getattr(args, name)
+    other = {"arch": "fpn", "encoder": "resnet34", "encoder_weights": "imagenet", "crop_size": 64, "batch_size": 8}
+    setattr(args, name, other.get(name, before * 2 if name not in other else None))
+    with pytest.raises(UserError, match=f"settings.{name}: {before} there"):
+        run_fit(recipe_of(train), val, args)
+
+
+def test_sizes_that_do_not_fit_are_refused_before_training(tiles, flags):
+    train, _, val = tiles
+    with pytest.raises(UserError, match="--crop-size 40: expected a multiple of 32"):
+        run_fit(recipe_of(train, cropper=RandomCrop(40)), val, flags("--crop-size", 40))
+
+
+# Loss terms and their meter
+
+
+class TwoAlike:
+    """Two processes with the same terms."""
+
+    world = 2
+
+    @staticmethod
+    def sum(tensor):
+        return 2 * tensor
+
+
+def test_the_gradient_of_several_processes_is_that_of_the_whole_batch():
+    """With the same crops in both, the mean over processes of the gradient is that of one process alone."""
+    weights = torch.tensor([2.0, 5.0], requires_grad=True)
+
+    def terms():
+        yield LossTerm("hard", weights[0] * 6, torch.tensor(3.0), 0.7)
+        yield LossTerm("kd", weights[1] * 8, torch.tensor(2.0), 0.3)
+
+    alone = engine._LossMeter(Processes(CPU), CPU).add(list(terms()))
+    assert alone.item() == pytest.approx(0.7 * 2 * 6 / 3 + 0.3 * 5 * 8 / 2)
+    meter = engine._LossMeter(TwoAlike, CPU)
+    shared = meter.add(list(terms()))
+    assert shared.item() == pytest.approx(alone.item())  # half of the whole, times two: DDP takes the mean
+    meter.add_gradient(torch.tensor(1.0))
+    meter.read(1, "x", str)
+    assert meter.means() == pytest.approx({"loss": alone.item(), "hard": 4.0, "kd": 20.0})
+
+
+def test_a_term_that_counts_nothing_is_zero_and_not_nan():
+    meter = engine._LossMeter(Processes(CPU), CPU)
+    assert meter.add([LossTerm("hard", torch.tensor(0.0), torch.tensor(0.0), 1.0)]).item() == 0
+
+
+@pytest.mark.parametrize(
+    ("norm", "loss", "said"),
+    [(1.0, math.nan, "the loss became nan at step 3"), (math.inf, 1.0, "norm of the gradient became inf at step 3")],
+)
+def test_the_first_step_that_is_not_finite_is_named(norm, loss, said):
+    meter = engine._LossMeter(Processes(CPU), CPU)
+    for value, gradient in ((1.0, 1.0), (loss, norm), (math.nan, math.nan)):
+        meter.add([LossTerm("hard", torch.tensor(value), torch.tensor(1.0), 1.0)])
+        meter.add_gradient(torch.tensor(gradient))
+    with pytest.raises(UserError, match=said):
+        meter.read(4, "x", lambda step: f"step {step}")
+
+
+# Train and val
+
+
+def parsed(root, *more):
+    argv = ["--root", root, "--preset", "demo", "--crop-size", "32", "--device", "cpu", *more]
+    return train_parser("stage1_baseline", "", train_dir="data/biodiversity_split/train").parse_args(argv)
+
+
+def test_each_flag_takes_the_split_it_is_for(prepared):
+    folder = prepared / "data/biodiversity_split"
+    train, val = open_train_and_val(parsed(prepared), "data_prep.split_biodiversity")
+    assert (train.path, val.path) == (folder / "train", folder / "val")
+    for flag, split, said in (
+        ("--train-dir", "val", "says it is 'val', expected 'train'"),
+        ("--train-dir", "test", "says it is 'test', expected 'train'"),
+        ("--val-dir", "test", "says it is 'test', expected 'val'"),
+        ("--val-dir", "train", "says it is 'train', expected 'val'"),
+    ):
+        with pytest.raises(UserError, match=said):
+            open_train_and_val(parsed(prepared, flag, folder / split), "data_prep.split_biodiversity")
+
+
+def test_a_training_does_not_start_on_a_val_that_shares_tiles_with_train(prepared, tmp_path):
+    """Val holds the tiles of train under a manifest that calls them val; nothing else is wrong with it."""
+    for name in ("images", "masks"):
+        (tmp_path / "val").mkdir(exist_ok=True)
+        (tmp_path / "val" / name).symlink_to(prepared / "data/biodiversity_split/train" / name)
+    manifest = json.loads((prepared / "data/biodiversity_split/train/manifest.json").read_text()) | {"split": "val"}
+    manifest["digest"] = manifest_digest(manifest)
+    (tmp_path / "val/manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="share"):
+        open_train_and_val(parsed(prepared, "--val-dir", tmp_path / "val"), "data_prep.split_biodiversity")
+
+
+@pytest.mark.parametrize(("size", "refused"), [(32, False), (63, False), (64, True), (65, True)])
+def test_crops_must_be_smaller_than_tiles(prepared, size, refused):  # of 64 pixels
+    args = parsed(prepared, "--crop-size", str(size))
+    if refused:
+        with pytest.raises(UserError, match="cropping would mean nothing"):
+            open_train_and_val(args, "data_prep.split_biodiversity")
+    else:
+        open_train_and_val(args, "data_prep.split_biodiversity")
+
+
+# Presets
+
+
+def test_the_presets_are_those_of_the_method():
+    paper = {"arch": "unet", "encoder": "efficientnet-b4", "encoder_weights": "imagenet", "lr": 6e-4}
+    paper |= {"encoder_lr": 6e-5, "crop_size": 384, "batch_size": 8, "iterations": 20_000, "warmup": 500}
+    assert PRESETS["paper"] == paper | {"val_every": 1_000}
+    small = {"arch": "unet", "encoder": "resnet18", "encoder_weights": "none", "lr": 1.5e-3, "encoder_lr": 1.5e-3}
+    small |= {"batch_size": 8}
+    laptop = {"crop_size": 128, "iterations": 360, "warmup": 20, "val_every": 90}
+    demo = {"crop_size": 64, "iterations": 100, "warmup": 10, "val_every": 50}
+    assert PRESETS["laptop"] == small | laptop and PRESETS["demo"] == small | demo
+    args = train_parser(NAME, "", train_dir="train").parse_args([])
+    assert (args.preset, args.seed, args.weight_decay, args.clip_norm) == ("paper", 42, 2.5e-4, 1.0)
+    assert set(SETTINGS) == {*paper, "val_every", "weight_decay", "clip_norm"}
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS["paper"] if isinstance(PRESETS["paper"][name], int | float)])
+def test_a_flag_beside_a_preset_wins_over_it(name):
+    flag = f"--{name.replace('_', '-')}"
+    args = train_parser(NAME, "", train_dir="train").parse_args(["--preset", "demo", flag, "7"])
+    assert getattr(args, name) == 7
+    assert all(getattr(args, other) == value for other, value in PRESETS["demo"].items() if other != name)
+
+
+@pytest.mark.parametrize("name", LARGEST)
+def test_values_that_can_only_be_a_slip_are_wrong_use(name, capsys):
+    argv = [f"--{name.replace('_', '-')}", str(type(LARGEST[name])(2 * LARGEST[name]))]
+    with pytest.raises(SystemExit):
+        train_parser(NAME, "", train_dir="train").parse_args(argv)
+    assert "expected at most" in capsys.readouterr().err
+
+
+# History
+
+
+def test_a_row_of_the_history_holds_iou_by_class_and_none_for_an_absent_one():
+    classes = {"Forest": {"IoU": 0.5, "F1": 0.6}, "Cropland": {"IoU": 0.1, "F1": 0.2}}
+    metrics = {"mIoU": 0.3, "mF1": 0.4, "OA": 0.7, "classes": classes}
+    row = history_row(30, {"loss": 1.5}, 0.01, metrics, BIODIVERSITY)
+    assert row == {
+        **{"step": 30, "loss": 1.5, "lr": 0.01, "mIoU": 0.3, "mF1": 0.4, "OA": 0.7},
+        **{"IoU Forest": 0.5, "IoU Grassland": None, "IoU Cropland": 0.1},
+        **{"IoU Settlement": None, "IoU Seminatural": None},
+    }
+
+
+def test_curves_show_each_class_in_its_colour_and_each_loss():
+    ious = dict(zip(BIODIVERSITY.foreground, (0.1, 0.2, 0.3, 0.4, 0.5), strict=True))
+    metrics = {"mIoU": 0.3, "mF1": 0.4, "OA": 0.7, "classes": {name: {"IoU": iou} for name, iou in ious.items()}}
+    rows = [history_row(n, {"loss": 2.0, "hard": 1.0, "kd": 4.0}, 0.1, metrics, BIODIVERSITY) for n in (10, 20)]
+    loss, overall, classes = history_figure(rows, BIODIVERSITY, "title").axes
+    assert {line.get_label(): line.get_ydata()[-1] for line in loss.lines} == {"loss": 2.0, "hard": 1.0, "kd": 4.0}
+    assert {line.get_label(): line.get_ydata()[-1] for line in overall.lines} == {"mIoU": 0.3, "mF1": 0.4, "OA": 0.7}
+    drawn = {line.get_label(): (line.get_color(), line.get_ydata()[-1]) for line in classes.lines}
+    assert drawn == {
+        "Forest": ("#1b7837", 0.1),
+        "Grassland": ("#a6d96a", 0.2),
+        "Cropland": ("#f2b134", 0.3),
+        "Settlement": ("#d7301f", 0.4),
+        "Seminatural": ("#7b5aa6", 0.5),
+    }
+    assert all(list(line.get_xdata()) == [10, 20] for axes in (loss, overall, classes) for line in axes.lines)
+
+
+# Devices and processes
+
+
+def test_the_device_is_the_one_asked_for_or_an_error(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("auto") == resolve_device("cpu") == CPU
+    with pytest.raises(UserError, match="--device cpu"):
+        resolve_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert resolve_device("auto") == resolve_device("cuda") == torch.device("cuda", 3)
+    assert resolve_device("cpu") == CPU
+
+
+def test_the_cpu_computes_in_full_precision_and_cuda_in_bfloat16(monkeypatch):
+    with autocast(CPU):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+    asked = {}
+    monkeypatch.setattr(torch, "autocast", lambda kind, **how: asked.update(how, kind=kind))
+    autocast(torch.device("cuda"))
+    assert asked == {"kind": "cuda", "dtype": torch.bfloat16, "enabled": True}
+
+
+def test_several_processes_share_one_network_and_one_sum(monkeypatch):
+    model, reduced = SmallNetwork(), []
+    assert Processes(CPU).share(model, CPU) is model and Processes(CPU).main
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(device.dist, "init_process_group", lambda backend: reduced.append(backend))
+    monkeypatch.setattr(device.dist, "all_reduce", lambda tensor: tensor.mul_(2))
+    monkeypatch.setattr(device, "DistributedDataParallel", lambda network, **_: ("shared", network))
+    processes = Processes(CPU)
+    assert reduced == ["gloo"] and not processes.main and (processes.rank, processes.world) == (1, 2)
+    assert processes.share(model, CPU) == ("shared", model)
+    assert processes.sum(torch.tensor(3.0)) == 6.0
+    assert processes.agree(True, CPU) and not processes.agree(False, CPU)
