@@ -1,6 +1,10 @@
+import hashlib
+import itertools
+
 import numpy as np
 import pytest
 
+from common import samplers
 from common.cli import UserError
 from common.files import write_text
 from common.samplers import (
@@ -38,6 +42,16 @@ def test_a_stream_is_a_pure_function_of_seed_position_and_kind():
     assert all(not np.array_equal(first, other.random(5)) for other in others)
 
 
+def test_no_two_streams_of_neighbouring_seeds_and_positions_are_alike():
+    """Also not the stream of one seed and another stream of the next, or of a seed beyond 32 bits."""
+    keys = list(itertools.product((0, 1, 2, 3, 42, 43, 2**32, 2**32 + 1), range(8), range(3)))
+    assert len({stream(seed, position, which).random() for seed, position, which in keys}) == len(keys)
+
+
+def test_tile_window_and_augmentation_have_three_streams():
+    assert len({TILE_STREAM, WINDOW_STREAM, AUGMENTATION_STREAM}) == 3
+
+
 def test_long_draws_at_one_position_do_not_run_into_the_next_position():
     long = stream(1, 0, WINDOW_STREAM).random(1000)
     assert not np.isin(stream(1, 1, WINDOW_STREAM).random(100), long).any()
@@ -46,6 +60,28 @@ def test_long_draws_at_one_position_do_not_run_into_the_next_position():
 def test_uniform_sampling_draws_every_tile_equally_often(tmp_path):
     tiles = tile_set(tmp_path, {f"t{i}": 100 for i in range(5)})
     assert shares(TileDraws(tiles, UniformTiles(), 0), 5000) == pytest.approx(0.2, abs=0.02)
+
+
+def test_the_tile_of_a_crop_follows_from_the_tile_stream_of_its_seed_and_position(tmp_path):
+    """Of equal tiles the share of the unit interval below a draw says which."""
+    tiles = tile_set(tmp_path, {f"t{i}": 100 for i in range(5)})
+    for seed in (7, 8):
+        draws = TileDraws(tiles, UniformTiles(), seed)
+        wanted = [int(5 * stream(seed, n, TILE_STREAM).random()) for n in range(50)]
+        assert [draws(n) for n in range(50)] == wanted
+
+
+@pytest.mark.parametrize(("u", "drawn"), [(0.0, 1), (0.2499, 1), (0.25, 3), (0.9999, 3), (1 - 2**-53, 3)])
+def test_a_draw_falls_on_the_tile_whose_share_of_the_unit_interval_holds_it(tmp_path, monkeypatch, u, drawn):
+    """Weights 1 and 3 between tiles without a label, which have no share, whatever their weight."""
+    tiles = tile_set(tmp_path, {"a": 0, "b": 1, "c": 0, "d": 100, "e": 0})
+
+    class Fixed:
+        def random(self):
+            return u
+
+    monkeypatch.setattr(samplers, "stream", lambda *_: Fixed())
+    assert TileDraws(tiles, WeightedTiles({"a": 9.0, "b": 1.0, "c": 9.0, "d": 3.0, "e": 9.0}), 0)(0) == drawn
 
 
 def test_hard_tiles_are_drawn_in_proportion_to_their_weights(tmp_path):
@@ -75,6 +111,16 @@ def test_weights_run_from_one_to_one_plus_alpha_and_one_outlier_does_not_flatten
     assert difficulty[50] == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.parametrize("alpha", [0.5, 2.0])
+def test_difficulty_is_scaled_between_the_5th_and_the_95th_percentile_and_keeps_the_order_of_tiles(alpha):
+    losses = np.random.default_rng(0).permutation(np.arange(101.0))  # whose percentiles are 0, 1, 2, ... 100
+    difficulty, weights = difficulty_weights(losses, alpha)
+    by_loss = {0: 0, 4: 0, 5: 0, 6: 1 / 90, 14: 0.1, 50: 0.5, 94: 89 / 90, 95: 1, 96: 1, 100: 1}
+    for loss, wanted in by_loss.items():
+        (place,) = np.flatnonzero(losses == loss)
+        assert (difficulty[place], weights[place]) == pytest.approx((wanted, 1 + alpha * wanted))
+
+
 def test_equal_losses_give_equal_weights():
     assert difficulty_weights(np.full(10, 0.7), alpha=2.0)[1].tolist() == [1.0] * 10
 
@@ -88,6 +134,59 @@ def test_weights_are_joined_by_tile_id_whatever_the_order_of_lines(tmp_path):
     rows = [("c", 1, "0", "0", "3.0"), ("a", 1, "0", "0", "1.0"), ("b", 1, "0", "0", "2.0")]
     write_text(tmp_path / "d.tsv", difficulty_text(rows))
     assert read_difficulty(tmp_path / "d.tsv", tiles, "again").weights(tiles).tolist() == [1.0, 2.0, 3.0]
+
+
+def test_a_difficulty_table_is_tab_separated_under_a_header():
+    text = difficulty_text([("a", 3, "0.5", "0.25", "1.5"), ("b", 0, "0", "0", "1")])
+    header = "tile_id\tlabelled_pixels\tloss\tdifficulty\tweight\n"
+    assert text == header + "a\t3\t0.5\t0.25\t1.5\nb\t0\t0\t0\t1\n"
+
+
+def test_samplers_record_what_they_draw_by(tmp_path):
+    text = difficulty_text(good_rows("a"))
+    write_text(tmp_path / "d.tsv", text)
+    weighted = read_difficulty(tmp_path / "d.tsv", tile_set(tmp_path, {"a": 1}), "again")
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    assert weighted.describe() == {"kind": "weighted", "weights_from": "difficulty", "sha256": digest}
+    assert UniformTiles().describe() == {"kind": "uniform"}
+
+
+@pytest.mark.parametrize(
+    ("weight", "accepted"),
+    [("0", False), ("1e-9", True), ("1", True), ("1000001", True), ("1000001.1", False), ("inf", False), ("x", False)],
+)
+def test_a_weight_is_above_0_and_at_most_1_plus_a_million(tmp_path, weight, accepted):
+    tiles = tile_set(tmp_path, {"a": 1})
+    write_text(tmp_path / "d.tsv", difficulty_text([("a", 100, "0.5", "0.25", weight)]))
+    if accepted:
+        assert read_difficulty(tmp_path / "d.tsv", tiles, "again").weights(tiles).tolist() == [float(weight)]
+    else:
+        with pytest.raises(UserError, match="line 2"):
+            read_difficulty(tmp_path / "d.tsv", tiles, "again")
+
+
+HEADER = b"tile_id\tlabelled_pixels\tloss\tdifficulty\tweight\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "does not exist. Write it first: python -m again"),
+        (b"", "the first line must name tile_id, labelled_pixels, loss, difficulty, weight"),
+        (b"a\t1\t0\t0\t1\n", "the first line must name"),
+        (HEADER.replace(b"loss\tdifficulty", b"difficulty\tloss") + b"a\t1\t0\t0\t1\n", "the first line must name"),
+        (HEADER + b"a\t1\t0\t0\t1.00", "cut off"),
+        (HEADER + b"\xff\t1\t0\t0\t1\n", "UTF-8"),
+        (HEADER + b"a\t1\t0\t0\t1\t2\n", "line 2: expected 5 values"),
+        (HEADER + b"a\t1\t0\t0\t1\n\n", "line 3: expected 5 values"),
+    ],
+)
+def test_a_file_that_is_no_difficulty_table_is_refused(tmp_path, content, said):
+    if content is not None:
+        (tmp_path / "d.tsv").write_bytes(content)
+    with pytest.raises(UserError, match=said) as error:
+        read_difficulty(tmp_path / "d.tsv", tile_set(tmp_path, {"a": 1}), "python -m again")
+    assert "python -m again" in str(error.value)
 
 
 @pytest.mark.parametrize(
