@@ -177,7 +177,8 @@ def seconds_without_error(lists: list[MutantList], runs: Runs) -> dict[str, floa
     with tqdm(total=len(waiting), desc="Without an error", unit="file", leave=False) as bar:
         while waiting or runs.running:
             while waiting and not runs.full:
-                of_run[runs.start(waiting[:1], None, limit=LONGEST)] = waiting.pop(0)
+                name = waiting.pop(0)
+                of_run[runs.start([name], None, limit=LONGEST)] = name
             process, _, status, seconds, output = runs.wait_for_one()
             if status != 0:
                 sys.exit(f"error: {of_run[process]} fails without any error put in (exit status {status}):\n{output}")
