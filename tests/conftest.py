@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
+from common import engine
+from tests.faults.harness import scripts
 from tests.helpers import prepare_root, quiet
 from training import (
     score_difficulty,
@@ -21,16 +24,24 @@ from training import (
     train_teacher,
 )
 
-# EfficientNet drops layers at random, so that these runs also show whether such draws are reproducible.
+# The smallest network at hand. Its decoder drops channels at random while it trains, as larger encoders drop layers, so
+# that these runs also show whether such draws are reproducible.
+ARCH, ENCODER = "pspnet", "tu-test_resnet"
 TRAIN_FLAGS = (
-    *("--preset", "demo", "--encoder", "efficientnet-b0", "--crop-size", "32", "--batch-size", "4"),
+    *("--preset", "demo", "--arch", ARCH, "--encoder", ENCODER, "--crop-size", "32", "--batch-size", "4"),
     *("--iterations", "2", "--val-every", "1", "--warmup", "1", "--workers", "0", "--device", "cpu"),
 )
 
 
-def train(step, root: Path, *flags) -> str:
-    """Run a training script for a few steps of a small network; returns what it printed."""
-    return quiet(step.main, "--root", root, *TRAIN_FLAGS, *flags)
+def train(step, root: Path, *flags, curves: bool = False) -> str:
+    """Run a training script for a few steps of a small network; returns what it printed.
+
+    Without ``curves`` its curves.png is blank: to draw them takes longer than the few steps.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if not curves:
+            patch.setattr(engine, "history_figure", lambda *_: Figure((1, 1)))
+        return quiet(step.main, "--root", root, *TRAIN_FLAGS, *flags)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -57,7 +68,7 @@ def trained(prepared, tmp_path_factory) -> Path:
 def train_all(root: Path) -> None:
     """Train the teacher and all arms for two steps each, in a root with every data step done."""
     for step in (train_teacher, train_stage1_baseline, train_stage2_replication):
-        train(step, root)
+        train(step, root, curves=step is train_teacher)
     quiet(score_difficulty.main, "--root", root, "--device", "cpu")
     for step in (
         train_stage3_difficulty,
@@ -69,7 +80,14 @@ def train_all(root: Path) -> None:
         train_control_kd_cycled,
         train_control_kd_uniform,
     ):
-        train(step, root)
+        train(step, root, curves=step is train_stage6_distill)  # whose loss has several parts
+
+
+@pytest.fixture(scope="session")
+def script():
+    """Runs a script to its end, as ``python -m`` would: script(module, *flags) → Ended."""
+    with scripts("--plain-curves") as found:
+        yield found
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from common.samplers import TileDraws, UniformTiles, read_difficulty
 from common.stages import ARM_OF
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP
 from common.tiles import Tile, TileSet
-from tests.conftest import TRAIN_FLAGS, train
+from tests.conftest import ARCH, ENCODER, TRAIN_FLAGS, train
 from tests.helpers import ONE_THREAD, quiet
 from training import (
     score_difficulty,
@@ -132,10 +132,10 @@ def test_stage_5b_and_6_start_from_every_tensor_of_stage_5a(trained, monkeypatch
     started = {}
     for step in (train_stage5b_finetune, train_stage6_distill):
         monkeypatch.setattr(step, "fit", lambda recipe, val, args: started.update({recipe.stage: recipe.init}))
-        quiet(step.main, "--root", trained, "--preset", "demo", "--encoder", "efficientnet-b0", "--crop-size", 32)
+        quiet(step.main, "--root", trained, *TRAIN_FLAGS)
     wanted = checkpoint(trained, "stage5a_pretrain").state
     for init in started.values():
-        state = init.build("unet", "efficientnet-b0", checkpoint(trained, "stage5a_pretrain").taxonomy).state_dict()
+        state = init.build(ARCH, ENCODER, checkpoint(trained, "stage5a_pretrain").taxonomy).state_dict()
         assert state.keys() == wanted.keys() and all(torch.equal(state[name], wanted[name]) for name in wanted)
     assert len(started) == 2
 

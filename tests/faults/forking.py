@@ -1,7 +1,8 @@
 """A process that has the libraries imported and starts scripts by forking, so that each costs no import of torch.
 
 Reads requests, JSON a line, from standard input: what to start, or which process to wait for. Each script runs as
-``python -m`` would run it, in a process of its own that has done nothing before.
+``python -m`` would run it, in a process of its own that has done nothing before. But with --plain-curves the curves.png
+of a training is blank: to draw it takes longer than the few steps of a test.
 """
 
 import json
@@ -11,7 +12,9 @@ import signal
 import sys
 import traceback
 
-import common.engine  # noqa: F401  brings torch, segmentation-models-pytorch, rasterio and matplotlib
+from matplotlib.figure import Figure
+
+from common import engine  # brings torch, segmentation-models-pytorch and rasterio
 
 
 def become(module: str, flags: list[str], out: str, err: str, environment: dict[str, str]) -> int:
@@ -34,6 +37,8 @@ def become(module: str, flags: list[str], out: str, err: str, environment: dict[
 
 
 def main() -> None:
+    if "--plain-curves" in sys.argv:
+        engine.history_figure = lambda *_: Figure((1, 1))
     running = set()
     for line in sys.stdin:
         request = json.loads(line)

@@ -54,11 +54,11 @@ class Scripts:
     Use it through ``scripts()``.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *flags: str):
         self.folder = folder
         self.count = 0
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.forking"],
+            [sys.executable, "-m", "tests.faults.forking", *flags],
             cwd=REPOSITORY,
             env=ONE_THREAD,
             text=True,
@@ -84,10 +84,10 @@ class Scripts:
 
 
 @contextlib.contextmanager
-def scripts() -> Iterator[Scripts]:
-    """Give a ``Scripts``, and end it."""
+def scripts(*flags: str) -> Iterator[Scripts]:
+    """Give a ``Scripts``, whose forking process gets ``flags``, and end it."""
     with tempfile.TemporaryDirectory() as folder:
-        found = Scripts(Path(folder))
+        found = Scripts(Path(folder), *flags)
         try:
             yield found
         finally:

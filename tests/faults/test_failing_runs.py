@@ -102,9 +102,9 @@ def test_a_loader_process_that_dies_is_told_with_step_and_tiles(script, prepared
 
 
 def test_memory_that_runs_short_is_told_with_step_and_tiles(script, prepared, tmp_path):
-    flags = ("--root", prepared, *RUN, "--batch-size", "2048", "--out-dir", tmp_path / "out")
-    ended = script("tests.faults.fault", f"memory={2**30}", STAGE1, *flags)
-    assert refusal_problem(ended, "memory does not suffice for --batch-size 2048", "at step 1, ") is None
+    flags = ("--root", prepared, *RUN, "--batch-size", "1024", "--out-dir", tmp_path / "out")
+    ended = script("tests.faults.fault", f"memory={2**27}", STAGE1, *flags)
+    assert refusal_problem(ended, "memory does not suffice for --batch-size 1024", "at step 1, ") is None
 
 
 def test_a_tile_that_is_damaged_or_changed_while_a_run_reads_it_is_named(prepared, tmp_path, monkeypatch):
