@@ -2,6 +2,7 @@
 
 import csv
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from common.engine import RUN_FILES
 from common.models import Checkpoint, build_model
 from common.tiles import TileSet
 from tests.conftest import TRAIN_FLAGS
+from tests.faults.harness import Ended
 from tests.helpers import ONE_THREAD
 
 CPU = torch.device("cpu")
@@ -24,33 +26,39 @@ FLAGS = [*TRAIN_FLAGS, "--iterations", str(STEPS), "--val-every", "1", "--lr", "
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
-def start(root: Path, out_dir: Path, processes: int, *flags) -> subprocess.CompletedProcess:
-    launcher = TORCHRUN if processes == 2 else []
-    command = [sys.executable, *launcher, "-m", "tests.shared_run", "--root", root, "--out-dir", out_dir, *FLAGS]
-    return subprocess.run([*command, *flags], capture_output=True, text=True, env=ONE_THREAD, timeout=200)
+def start(script, root: Path, out_dir: Path, processes: int, *flags) -> list[Ended]:
+    """Run the processes of a run to their ends, each with the environment that torchrun would give it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
+    command = ("tests.shared_run", "--root", root, "--out-dir", out_dir, *FLAGS, *flags)
+    running = [script.start(*command, **place, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(processes)]
+    return [one.wait() for one in running]
 
 
-def finish(root: Path, out_dir: Path, processes: int, *flags) -> Path:
-    ended = start(root, out_dir, processes, *flags)
-    assert ended.returncode == 0, ended.stderr
+def finish(script, root: Path, out_dir: Path, processes: int, *flags) -> Path:
+    for ended in start(script, root, out_dir, processes, *flags):
+        assert ended.status == 0, ended.err
     return out_dir
 
 
-def stop(root: Path, out_dir: Path, processes: int, at: int, of: int, *flags) -> None:
+def stop(script, root: Path, out_dir: Path, processes: int, at: int, of: int, *flags) -> None:
     """Have one of the processes receive SIGTERM at its step ``at``, which is step ``of`` of the run."""
-    ended = start(root, out_dir, processes, "--stop-at", str(at), *flags)
-    assert ended.returncode in (143, 1) and f"Stopped at step {of}" in ended.stderr, ended.stderr
+    ended = start(script, root, out_dir, processes, "--stop-at", str(at), *flags)
+    assert [one.status for one in ended] == [143] * processes, ended
+    assert f"Stopped at step {of}" in ended[0].err
     assert last(out_dir).metadata["step"] == of and last(out_dir).training is not None
 
 
 @pytest.fixture(scope="module")
-def alone(prepared, tmp_path_factory) -> Path:
-    return finish(prepared, tmp_path_factory.mktemp("alone") / "out", 1)
+def alone(script, prepared, tmp_path_factory) -> Path:
+    return finish(script, prepared, tmp_path_factory.mktemp("alone") / "out", 1)
 
 
 @pytest.fixture(scope="module")
-def shared(prepared, tmp_path_factory) -> Path:
-    return finish(prepared, tmp_path_factory.mktemp("shared") / "out", 2)
+def shared(script, prepared, tmp_path_factory) -> Path:
+    return finish(script, prepared, tmp_path_factory.mktemp("shared") / "out", 2)
 
 
 def last(folder: Path) -> Checkpoint:
@@ -96,12 +104,12 @@ def test_only_one_process_writes_and_checkpoints_are_laid_out_alike(alone, share
     assert [row["step"] for row in history(shared)] == [str(step) for step in range(1, STEPS + 1)]
 
 
-def test_a_run_of_two_processes_is_resumed_by_one_and_by_two_again(prepared, alone, tmp_path):
+def test_a_run_of_two_processes_is_resumed_by_one_and_by_two_again(script, prepared, alone, tmp_path):
     """Stopped by a signal to one of the processes, and by one to the only process."""
     out = tmp_path / "out"
-    stop(prepared, out, 2, 2, 2)
-    stop(prepared, out, 1, 2, 4, "--resume")
-    finish(prepared, out, 2, "--resume")
+    stop(script, prepared, out, 2, 2, 2)
+    stop(script, prepared, out, 1, 2, 4, "--resume")
+    finish(script, prepared, out, 2, "--resume")
     assert_same_run(alone, out)
 
 

@@ -128,11 +128,14 @@ def kill_problem(script: Scripts, root: Path, step: Step, flags: tuple, at: int,
     return f"left behind {hidden}" if hidden else None
 
 
-def kill_steps(script: Scripts, folder: Path, steps: tuple[Step, ...], points: int, seed: int) -> Iterator[tuple]:
-    """Yield (step, place of the kill, problem) for each step from nothing, and over an earlier output."""
+def kill_steps(
+    script: Scripts, prepared: Path, folder: Path, steps: tuple[Step, ...], points: int, seed: int
+) -> Iterator[tuple]:
+    """Yield (step, place of the kill, problem) for each step from nothing, and over an earlier output.
+
+    ``prepared`` is a root in which all of ``steps`` have run; copies of it in ``folder`` are worked on.
+    """
     rng = random.Random(seed)
-    prepared = prepare_root(folder / "prepared")
-    script("data_prep.check_biodiversity", "--root", prepared)
     for step in steps:
         before = {output: content(prepared, output) for output in step.outputs}
         scenarios = {"from nothing": ()}
@@ -169,7 +172,9 @@ def inject(folder: Path) -> list[Family]:
     """Kill each data step at ``POINTS`` places from nothing, and as many over an earlier output."""
     family = Family("data steps killed", "the old output or none is left, and running it again makes the new one")
     with scripts() as script:
-        for step, place, problem in kill_steps(script, folder, STEPS, POINTS, seed=0):
+        prepared = prepare_root(folder / "prepared")
+        script("data_prep.check_biodiversity", "--root", prepared)
+        for step, place, problem in kill_steps(script, prepared, folder, STEPS, POINTS, seed=0):
             family.record(f"{step}, {place}", problem)
     return [family]
 

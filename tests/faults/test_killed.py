@@ -8,7 +8,7 @@ from common.cli import UserError
 from common.engine import RUN_FILES
 from common.models import Checkpoint
 from data_prep import filter_oem_rural
-from tests.conftest import train
+from tests.conftest import ENCODER, train
 from tests.faults.harness import refusal_problem, wait_for
 from tests.faults.interrupted_steps import STEPS, kill_steps
 from tests.faults.killed_runs import RUN, kill_problem, outcome, resume_problem
@@ -27,9 +27,11 @@ def whole(script, prepared, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["split_biodiversity", "relabel_oem"])
-def test_a_data_step_that_is_killed_leaves_the_old_output_or_none_and_can_be_run_again(script, tmp_path, name):
+def test_a_data_step_that_is_killed_leaves_the_old_output_or_none_and_can_be_run_again(
+    script, prepared, tmp_path, name
+):
     step = [step for step in STEPS if step.name == name]
-    kills = list(kill_steps(script, tmp_path, tuple(step), points=4, seed=1))
+    kills = list(kill_steps(script, prepared, tmp_path, tuple(step), points=4, seed=1))
     assert len(kills) >= 6 and not [kill for kill in kills if kill[2]]
 
 
@@ -83,7 +85,7 @@ def test_resuming_with_other_flags_data_or_weights_is_refused_and_names_the_diff
         (("--lr", "0.1"), r"settings\.lr: 0\.0015 there, 0\.1 asked for"),
         (("--iterations", "8"), r"settings\.iterations: 6 there, 8 asked for"),
         (("--crop-size", "64"), "not larger"),
-        (("--encoder", "resnet18"), r"settings\.encoder: efficientnet-b0 there, resnet18 asked for"),
+        (("--encoder", "resnet18"), rf"settings\.encoder: {ENCODER} there, resnet18 asked for"),
         (other_weights(trained, tmp_path), r"recipe\.sampler\.sha256"),
         (("--train-dir", train_dir), "has weights for"),
     ):
