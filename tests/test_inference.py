@@ -1,13 +1,17 @@
 """Whole tiles of any size are predicted at their own size."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from common import inference
+from common.cli import UserError
 from common.datasets import STRIDE, network_input
-from common.models import build_model
+from common.inference import METADATA_TO_SCORE, UnfinishedRun, open_to_score
+from common.models import Checkpoint, build_model
 from common.taxonomy import BIODIVERSITY
 from common.tiles import Tile, describe_tile, write_image, write_mask
 
@@ -49,6 +53,76 @@ def test_logits_have_the_size_of_the_tile(height, width):
 def test_padding_moves_no_pixel(height, width):
     model, images = Pointwise(), images_of(height, width)
     torch.testing.assert_close(inference.predict_logits(model, images), direct(model, images))
+
+
+class Looking(nn.Module):
+    """Keeps what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, images):
+        self.seen.append(images)
+        return images.new_zeros(len(images), 6, *images.shape[-2:])
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "padded"),
+    [(64, 96, (64, 96)), (50, 96, (64, 96)), (33, 65, (64, 96)), (10, 20, (32, 32)), (1, 40, (32, 64))],
+)
+def test_tiles_are_padded_by_reflection_at_the_bottom_and_the_right_and_no_more_than_needed(height, width, padded):
+    model, images = Looking(), images_of(height, width)
+    inference.predict_logits(model, images)
+    (seen,) = model.seen
+    margins = [(0, 0), (0, 0), (0, padded[0] - height), (0, padded[1] - width)]
+    wanted = np.pad(network_input(images).numpy(), margins, mode="reflect" if height > 1 else "symmetric")
+    if height == 1:  # nothing to reflect along this side: its one row is repeated
+        wanted = np.broadcast_to(wanted[:, :, :1], (2, 3, *padded))
+        assert (seen[..., :width].numpy() == wanted[..., :width]).all() and seen.shape[-2:] == padded
+    else:
+        np.testing.assert_array_equal(seen.numpy(), wanted)
+
+
+def test_windows_are_of_1024_pixels_share_256_and_cover_a_side_to_its_end():
+    assert (inference.WINDOW, inference.OVERLAP, STRIDE) == (1024, 256, 32)
+    wanted = {
+        1: [0],
+        1024: [0],
+        1025: [0, 1],
+        1792: [0, 768],
+        1793: [0, 768, 769],
+        2048: [0, 768, 1024],
+        3000: [0, 768, 1536, 1976],
+    }
+    assert {length: inference._starts(length) for length in wanted} == wanted
+
+
+def test_large_tiles_are_seen_in_windows_and_smaller_ones_whole(monkeypatch):
+    monkeypatch.setattr(inference, "WINDOW", 64)
+    monkeypatch.setattr(inference, "OVERLAP", 16)
+    for size, windows in (((64, 64), [(64, 64)]), ((64, 100), [(64, 64)] * 2), ((32, 65), [(32, 64)] * 2)):
+        model = Looking()
+        assert inference.predict_logits(model, images_of(*size)).shape == (2, 6, *size)
+        assert [tuple(seen.shape[-2:]) for seen in model.seen] == windows
+    model = Looking()
+    images = images_of(100, 130, count=1)
+    inference.predict_logits(model, images)
+    starts = [(top, left) for top in (0, 36) for left in (0, 48, 66)]
+    for seen, (top, left) in zip(model.seen, starts, strict=True):
+        torch.testing.assert_close(seen, network_input(images[..., top : top + 64, left : left + 64]))
+
+
+def test_a_network_predicts_in_eval_mode_and_without_gradients(tiles):
+    model = Pointwise().train()
+    found = list(inference.predict_tiles(model, tiles, device=torch.device("cpu"), workers=0))
+    assert not model.training
+    assert not any(logits.requires_grad for *_, logits in found)
+    assert sorted(i for index, *_ in found for i in index.tolist()) == [0, 1, 2, 3]
+    for index, mask, logits in found:
+        assert mask.dtype == torch.int64 and logits.shape == (len(index), 6, *mask.shape[1:])
+        for i, of_tile in zip(index.tolist(), mask, strict=True):
+            np.testing.assert_array_equal(of_tile, tiles[i].read_mask())
 
 
 @pytest.mark.parametrize(("height", "width"), [(204, 204), (64, 150), (65, 64), (50, 203), (1, 130)])
@@ -123,3 +197,67 @@ def test_all_counts_of_tiles_come_from_one_forward_pass(tiles):
         np.testing.assert_allclose(calibration, inference.calibration_counts(truth, preds, logits), rtol=1e-6)
         assert calibration[:, 0].sum() == tile.labelled
     assert (found.confusions.dtype, found.boundary.dtype, found.calibration.dtype) == (np.int64, np.int64, np.float64)
+
+
+METADATA = {
+    "stage": "stage2_replication",
+    "seed": 42,
+    "step": 20,
+    "iterations": 20,
+    "cumulative_steps": 20,
+    "arch": "unet",
+    "encoder": "resnet18",
+    "taxonomy": BIODIVERSITY.to_json(),
+    "stretch": {"kind": "train", "low": [0, 0, 0], "high": [1, 1, 1]},
+    "val": {"digest": "of val"},
+    "command": "python -m training.train_stage2_replication --seed 42",
+}
+
+
+def open_saved(tmp_path, monkeypatch, *, split="val", digest="of val", training=None, lacking=(), **changes):
+    """What ``open_to_score`` says of a checkpoint of stage 2 seed 42 whose metadata are changed so."""
+    metadata = {key: value for key, value in (METADATA | changes).items() if key not in lacking}
+    path = tmp_path / "last.pt"
+    Checkpoint(path, {"w": torch.ones(2)}, metadata, training).save()
+    monkeypatch.setattr(Checkpoint, "build", lambda self: ("network of", self.path))
+    tiles = SimpleNamespace(
+        taxonomy=BIODIVERSITY, stretch=METADATA["stretch"], split=split, digest=digest, path=tmp_path / split
+    )
+    return open_to_score(path, "stage2_replication", 42, tiles, "train it")
+
+
+def test_the_checkpoint_of_the_run_that_is_asked_for_is_opened(tmp_path, monkeypatch):
+    found, model = open_saved(tmp_path, monkeypatch)
+    assert found.state["w"].tolist() == [1, 1] and model == ("network of", tmp_path / "last.pt")
+    open_saved(tmp_path, monkeypatch, split="test", digest="of test")  # has another digest than val
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stage": "stage3_difficulty"}, "is of stage3_difficulty seed 42, expected stage2_replication seed 42"),
+        ({"seed": 43}, "is of stage2_replication seed 43, expected stage2_replication seed 42"),
+        ({"taxonomy": BIODIVERSITY.to_json() | {"colors": ["#111111"] * 6}}, "was trained for the classes"),
+        ({"stretch": None}, "scaled to 8 bit otherwise"),
+        ({"stretch": METADATA["stretch"] | {"high": [1, 1, 2]}}, "scaled to 8 bit otherwise"),
+        ({"val": {"digest": "of another"}}, "was trained beside another val split"),
+    ],
+)
+def test_a_checkpoint_that_is_not_comparable_is_refused(tmp_path, monkeypatch, changes, message):
+    with pytest.raises(UserError, match=message) as refused:
+        open_saved(tmp_path, monkeypatch, **changes)
+    assert "python -m training.train_stage2_replication --seed 42 --overwrite" in str(refused.value)
+    assert not isinstance(refused.value, UnfinishedRun)
+
+
+@pytest.mark.parametrize("step", [5, 20])
+def test_a_checkpoint_of_an_unfinished_run_is_refused_at_any_step(tmp_path, monkeypatch, step):
+    with pytest.raises(UnfinishedRun, match=f"at step {step} of 20. Finish it: .* --resume"):
+        open_saved(tmp_path, monkeypatch, training={"optimizer": {}}, step=step)
+
+
+@pytest.mark.parametrize("lacking", list(METADATA))
+def test_a_checkpoint_that_does_not_say_what_scores_need_is_refused(tmp_path, monkeypatch, lacking):
+    assert set(METADATA_TO_SCORE) == set(METADATA)
+    with pytest.raises(UserError, match=f"does not say its {lacking}. .*train it --overwrite"):
+        open_saved(tmp_path, monkeypatch, lacking=[lacking])

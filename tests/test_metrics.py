@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, f1_score, jaccard_score
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn.metrics import accuracy_score, f1_score, jaccard_score, precision_score, recall_score
 
 from common import inference
-from common.cli import UserError
 from common.inference import boundary_counts, calibration_counts, confusion_by_tile
 from common.metrics import (
     CALIBRATION_BINS,
@@ -16,7 +18,6 @@ from common.metrics import (
     mean_iou_of,
     score,
 )
-from common.results import TileConfusions
 from common.taxonomy import BIODIVERSITY, IGNORE_INDEX, Taxonomy
 
 THREE = Taxonomy(classes=("void", "a", "b", "c"), colors=("#000000", "#ff0000", "#00ff00", "#0000ff"))
@@ -77,6 +78,55 @@ def test_scores_agree_with_scikit_learn_on_the_same_pixels(absent):
     each = jaccard_score(t, p, labels=present, average=None)
     assert [values["IoU"] for values in scores["classes"].values()] == pytest.approx(each.tolist(), abs=1e-6)
     assert scores["absent"] == ([] if absent is None else [BIODIVERSITY.classes[absent]])
+
+
+MATRICES = hnp.arrays(np.int64, (6, 6), elements=st.integers(0, 9) | st.just(0))
+
+
+@settings(deadline=None, max_examples=20, derandomize=True)
+@given(counts=MATRICES, absent=st.sets(st.integers(1, 5)), never_predicted=st.sets(st.integers(1, 5), max_size=4))
+def test_every_score_of_any_matrix_is_that_of_scikit_learn_on_its_labelled_pixels(counts, absent, never_predicted):
+    counts[list(absent)] = 0
+    counts[:, [0, *never_predicted]] = 0
+    scores = score(counts, BIODIVERSITY)
+    cells = [cell for cell in np.ndindex(6, 6) if cell[0] != IGNORE_INDEX]
+    t, p = np.repeat(cells, [counts[cell] for cell in cells], axis=0).T
+    present = sorted(set(t.tolist()))
+    names = [BIODIVERSITY.classes[i] for i in present]
+    assert list(scores["classes"]) == names
+    assert scores["absent"] == [name for name in BIODIVERSITY.foreground if name not in names]
+    if not present:
+        assert scores["mIoU"] is scores["mF1"] is scores["OA"] is None
+        return
+    of = {"labels": present, "zero_division": 0}
+    each = {"IoU": jaccard_score, "F1": f1_score, "precision": precision_score, "recall": recall_score}
+    for key, by_scikit_learn in each.items():
+        wanted = by_scikit_learn(t, p, average=None, **of).tolist()
+        assert [scores["classes"][name][key] for name in names] == pytest.approx(wanted)
+    assert [scores["classes"][name]["pixels"] for name in names] == [(t == i).sum() for i in present]
+    assert scores["mIoU"] == pytest.approx(jaccard_score(t, p, average="macro", **of))
+    assert scores["mF1"] == pytest.approx(f1_score(t, p, average="macro", **of))
+    assert scores["OA"] == pytest.approx(accuracy_score(t, p))
+    rare = [i for i in present if i in (2, 5)]
+    wanted = jaccard_score(t, p, average="macro", labels=rare, zero_division=0) if rare else None
+    found = mean_iou_of(scores, [BIODIVERSITY.classes[5], BIODIVERSITY.classes[2]])
+    assert found == (None if wanted is None else pytest.approx(wanted))
+
+
+def test_the_mean_of_some_classes_is_of_those_that_are_named():
+    scores = {"classes": {"a": {"IoU": 0.9}, "b": {"IoU": 0.5}, "c": {"IoU": 0.1}}}
+    assert mean_iou_of(scores, ["b", "c"]) == pytest.approx(0.3)
+    assert mean_iou_of(scores, ["a", "b"]) == pytest.approx(0.7)
+    assert mean_iou_of(scores, ["c", "not there"]) == pytest.approx(0.1)
+    assert mean_iou_of(scores, []) is None
+
+
+def test_counts_beyond_32_bits_are_scored_exactly():
+    many = 10**12
+    scores = score(np.array([[0, 7, 7, 0], [0, 3 * many, many, 0], [0, 0, 6 * many, 0], [0, 0, 0, 0]]), THREE)
+    assert scores["OA"] == 0.9
+    assert scores["mIoU"] == pytest.approx((3 / 4 + 6 / 7) / 2, abs=1e-12)
+    assert scores["classes"]["b"]["pixels"] == 6 * many
 
 
 def test_each_tile_has_its_own_matrix_with_rows_truth():
@@ -149,6 +199,21 @@ def test_boundary_iou_of_a_shifted_square_worked_by_hand():
     assert scores["classes"]["b"] == pytest.approx(0.6)
     assert scores["mIoU"] == pytest.approx((scores["classes"]["a"] + 0.6) / 2)
     assert scores["distance_share"] == 0.02
+
+
+def test_a_boundary_reaches_to_its_last_pixel_and_no_further_in_rows_and_columns(monkeypatch):
+    monkeypatch.setattr(inference, "boundary_reach", lambda height, width: 3)
+    for turn in (np.array, np.transpose):
+        labels = np.ones((20, 40), int)
+        labels[:, 25:] = 2
+        assert boundary_of(turn(labels).copy(), turn(labels).copy(), 3) == [[0, 0], [60, 60], [60, 60]]
+
+
+def test_the_reach_is_taken_of_the_size_of_the_tile(monkeypatch):
+    asked = []
+    monkeypatch.setattr(inference, "boundary_reach", lambda height, width: asked.append((height, width)) or 1)
+    boundary_of(np.ones((20, 40), int), np.ones((20, 40), int))
+    assert set(asked) == {(20, 40)}
 
 
 def test_equal_maps_have_boundary_iou_1():
@@ -265,37 +330,21 @@ def test_a_network_that_is_always_certain_falls_in_the_last_bin():
     assert counts[:-1].sum() == 0
 
 
-def counts_of_two_tiles():
-    truth, logits = some_logits(np.random.default_rng(8), 2)
-    preds = logits.argmax(dim=1)
-    boundary = torch.stack([boundary_counts(*pair, 6) for pair in zip(truth, preds, strict=True)])
-    confusions = confusion_by_tile(truth, preds, 6).numpy()
-    names = list(BIODIVERSITY.classes)
-    return TileConfusions(
-        ["a", "b"], ["x", "y"], confusions, names, "tiles", "weights", boundary.numpy(), calibration_of(truth, logits)
-    )
+def test_a_confidence_on_the_edge_of_a_bin_falls_in_the_bin_below():
+    for classes, edge in ((3, 5), (5, 3), (15, 1)):  # of so many equal probabilities each is edge / 15
+        logits = torch.zeros(classes, 1, 1)
+        counts = calibration_counts(torch.ones(1, 1, dtype=torch.int64), torch.ones(1, 1, dtype=torch.int64), logits)
+        assert counts[:, 0].nonzero().tolist() == [[edge - 1]]
+        assert counts[edge - 1].tolist() == pytest.approx([1, edge / 15, 1])
 
 
-def test_counts_of_tiles_are_read_as_they_were_written(tmp_path):
-    written = counts_of_two_tiles()
-    written.save(tmp_path / "tile_confusions.npz")
-    read = TileConfusions.load(tmp_path / "tile_confusions.npz")
-    for name, value in vars(written).items():
-        np.testing.assert_array_equal(getattr(read, name), value)
-        assert type(getattr(read, name)) is type(value)
-    assert (read.boundary.dtype, read.boundary.shape) == (np.int64, (2, 6, 2))
-    assert (read.calibration.dtype, read.calibration.shape) == (np.float64, (2, 15, 3))
-
-
-@pytest.mark.parametrize("lacking", ["boundary", "calibration"])
-def test_counts_of_tiles_without_all_parts_are_refused(tmp_path, lacking):
-    path = tmp_path / "tile_confusions.npz"
-    counts_of_two_tiles().save(path)
-    with np.load(path) as arrays:
-        parts = dict(arrays)
-    np.savez(path, **{name: value for name, value in parts.items() if name != lacking})
-    with pytest.raises(UserError, match=f"holds no {lacking}. Evaluate again: .*compute_metrics --overwrite"):
-        TileConfusions.load(path)
-    np.savez(path, **{**parts, lacking: parts[lacking][:1]})
-    with pytest.raises(UserError, match=f"has {lacking} .*--overwrite"):
-        TileConfusions.load(path)
+def test_each_pixel_counts_in_the_bin_of_its_confidence_and_right_ones_as_right():
+    probs = torch.tensor([[0.5, 0.97, 0.62, 0.97], [0.5, 0.03, 0.38, 0.03]])[:, None]  # of two foreground classes
+    logits = torch.cat([torch.full((1, 1, 4), -1e4), probs.log()])
+    counts = calibration_counts(torch.tensor([[1, 1, 2, 0]]), torch.tensor([[1, 1, 1, 1]]), logits)
+    assert counts.shape == (15, 3) and counts.dtype == torch.float64
+    found = {place: counts[place].tolist() for place in counts[:, 0].nonzero().flatten().tolist()}
+    assert found.keys() == {7, 9, 14}
+    assert found[7] == pytest.approx([1, 0.5, 1])
+    assert found[9] == pytest.approx([1, 0.62, 0])  # wrong
+    assert found[14] == pytest.approx([1, 0.97, 1])  # and not the void pixel

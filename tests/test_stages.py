@@ -1,0 +1,98 @@
+"""The plan of the study, written out once more: arms, what each is compared with and in what, and what controls say."""
+
+from pathlib import Path
+
+import pytest
+
+from common.stages import ARM_OF, ARMS, CONTROLS, DESCRIPTIVE, FINAL_STAGE, PLANNED, STAGE_NAMES, training_command
+
+# name, title, compared with, the one component, starts from, trainings
+PLAN = [
+    ("stage1_baseline", "1  Baseline", None, None, None, 1),
+    ("stage2_replication", "2  + Replication", "stage1_baseline", "tiles", None, 1),
+    ("stage3_difficulty", "3  + Difficulty sampling", "stage2_replication", "sampler", None, 1),
+    ("stage4_minority_crop", "4  + Minority crop", "stage3_difficulty", "cropper", None, 1),
+    ("stage5a_pretrain", "5A  OEM pretraining", "stage1_baseline", "tiles", None, 1),
+    ("stage5b_finetune", "5B  Finetuned from 5A", "stage4_minority_crop", "init", "stage5a_pretrain", 2),
+    ("stage6_distill", "6  + Distillation", "stage5b_finetune", "loss", "stage5a_pretrain", 2),
+    ("control_5b_from_stage1", "5B from stage 1", "stage5b_finetune", "init", "stage1_baseline", 2),
+    ("control_kd_cycled", "6, classes cycled", "stage6_distill", "loss", "stage5a_pretrain", 2),
+    ("control_kd_uniform", "6, uniform target", "stage6_distill", "loss", "stage5a_pretrain", 2),
+]
+
+
+def test_the_arms_are_those_of_the_method_in_their_order():
+    assert [(*arm[:5], arm.trainings) for arm in ARMS] == PLAN
+    assert list(ARM_OF) == [name for name, *_ in PLAN]
+    assert list(STAGE_NAMES) == [name for name, *_ in PLAN[:7]] and FINAL_STAGE == "stage6_distill"
+    assert [control.name for control in CONTROLS] == [name for name, *_ in PLAN[7:]]
+
+
+def said(comparisons):
+    return [(c.arm.name, c.other.name, c.component, c.unequal) for c in comparisons]
+
+
+def test_the_planned_comparisons_are_those_of_the_family_of_six():
+    assert said(PLANNED) == [
+        ("stage2_replication", "stage1_baseline", "tiles", None),
+        ("stage3_difficulty", "stage2_replication", "sampler", None),
+        ("stage4_minority_crop", "stage3_difficulty", "cropper", None),
+        ("stage5b_finetune", "control_5b_from_stage1", "init", None),
+        ("stage6_distill", "stage5b_finetune", "loss.kd", None),
+        ("stage6_distill", "control_kd_uniform", "loss.kd.remap", None),
+    ]
+    assert all(comparison.planned for comparison in PLANNED)
+
+
+def test_all_other_comparisons_are_described_and_unequal_steps_remarked_on():
+    twice = "twice the steps"
+    assert said(DESCRIPTIVE) == [
+        ("stage5a_pretrain", "stage1_baseline", "tiles", None),
+        ("stage5b_finetune", "stage4_minority_crop", "init", twice),
+        ("control_5b_from_stage1", "stage4_minority_crop", "init", twice),
+        ("stage6_distill", "control_kd_cycled", "loss.kd.remap", None),
+        ("control_kd_cycled", "stage5b_finetune", "loss.kd", None),
+        ("control_kd_uniform", "stage5b_finetune", "loss.kd", None),
+        ("stage3_difficulty", "stage1_baseline", None, None),
+        ("stage4_minority_crop", "stage1_baseline", None, None),
+        ("stage5b_finetune", "stage1_baseline", None, twice),
+        ("stage6_distill", "stage1_baseline", None, twice),
+    ]
+    assert not any(comparison.planned for comparison in DESCRIPTIVE)
+
+
+@pytest.mark.parametrize(
+    ("name", "question", "better", "worse", "alike"),
+    [  # better: the stage is better than its control
+        (
+            "control_5b_from_stage1",
+            "OpenEarthMap data that matter for 5B, or twice the steps",
+            "the OpenEarthMap data give more than the same steps",
+            "the same steps on Biodiversity alone give more than the OpenEarthMap data",
+            "may be the longer training alone",
+        ),
+        (
+            "control_kd_cycled",
+            "what the teacher knows that matters for stage 6, or would any smooth target do",
+            "it matters what the teacher says of the classes",
+            "a teacher who mistakes the classes served better",
+            "any smooth target may do as well",
+        ),
+        (
+            "control_kd_uniform",
+            "the teacher that matters for stage 6, or label smoothing",
+            "the teacher gives more than label smoothing",
+            "label smoothing on the same pixels gives more than the teacher",
+            "may be label smoothing alone",
+        ),
+    ],
+)
+def test_a_control_says_what_it_means_that_the_stage_is_better_worse_or_alike(name, question, better, worse, alike):
+    control = ARM_OF[name]
+    assert question in control.question
+    assert better in control.answers.better and worse in control.answers.worse and alike in control.answers.alike
+
+
+def test_the_command_of_a_training_names_its_script_root_and_seed():
+    command = training_command(Path("my study"), "stage3_difficulty", 7)
+    assert command == "python -m training.train_stage3_difficulty --root 'my study' --seed 7"
