@@ -25,6 +25,7 @@ from common.samplers import TileDraws, UniformTiles, WeightedTiles
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet, manifest_digest
 from tests.helpers import quiet
+from tests.small_sets import write_set
 
 CPU = torch.device("cpu")
 NAME = "small"
@@ -84,9 +85,16 @@ class Counting:
         return {"counting": self.scale}
 
 
-@pytest.fixture
-def tiles(prepared):
-    return [TileSet.open(prepared / "data/biodiversity_split" / name, "x") for name in ("train", "train_rep", "val")]
+@pytest.fixture(scope="module")
+def tiles(tmp_path_factory):
+    """Two sets to train on and one to validate on, each of a few tiles of 48 px with stripes of all classes."""
+    root = tmp_path_factory.mktemp("sets")
+    stripes = np.arange(48 * 48).reshape(48, 48) // 64 % 6
+    masks = {name: np.roll(stripes, 9 * n, axis=1) for n, name in enumerate("abcdefgh")}
+    train = write_set(root / "train", dict(list(masks.items())[:5]), split="train")
+    train_rep = write_set(root / "train_rep", dict(list(masks.items())[:6]), split="train")
+    val = write_set(root / "val", {name: masks[name].T for name in "gh"}, split="val")
+    return train, train_rep, val
 
 
 @pytest.fixture
@@ -159,9 +167,9 @@ def test_the_learning_rate_rises_then_falls_by_half_a_cosine_to_zero(tiles, flag
 
 
 @pytest.fixture(scope="module")
-def learning_rates(prepared, tmp_path_factory):
+def learning_rates(tiles, tmp_path_factory):
     """(encoder, rest) rates at each of ten steps, as the optimizer had them."""
-    train, val = (TileSet.open(prepared / "data/biodiversity_split" / name, "x") for name in ("train", "val"))
+    train, _, val = tiles
     rates = []
 
     def watched(model, args):
