@@ -21,6 +21,7 @@ from PIL import Image
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet, open_raster
 from evaluation import aggregate_metrics, compute_metrics, plot_predictions
+from tests.conftest import ARCH, ENCODER
 from tests.faults.harness import Ended, Family, Scripts, refusal_problem, scripts
 from tests.helpers import (
     GSD,
@@ -49,10 +50,9 @@ TEACHER = Path("model_weights/openearthmap/teacher/seed42")
 RESULTS = Path("evaluation/evaluation_results/val")
 SCORED = RESULTS / "stage2_replication/seed42"
 SIDE = 32  # pixels of a raw tile
-ENCODER = "timm-mobilenetv3_small_minimal_100"
 SMALL = (
-    *("--preset", "demo", "--encoder", ENCODER, "--crop-size", "32", "--batch-size", "2", "--iterations", "1"),
-    *("--val-every", "1", "--warmup", "1", "--workers", "0", "--device", "cpu"),
+    *("--preset", "demo", "--arch", ARCH, "--encoder", ENCODER, "--crop-size", "32", "--batch-size", "2"),
+    *("--iterations", "1", "--val-every", "1", "--warmup", "1", "--workers", "0", "--device", "cpu"),
 )
 SPLITTING = "data_prep.split_biodiversity"
 AUDIT = "data_prep.check_biodiversity"
@@ -1074,7 +1074,7 @@ CHECKPOINT_CASES = [
     checkpoint_case(
         "checkpoint with a NaN tensor",
         LAST5A,
-        lambda p: edit_checkpoint(p, lambda c: c["model"]["encoder.model.conv_stem.weight"].fill_(float("nan"))),
+        lambda p: edit_checkpoint(p, lambda c: next(iter(c["model"].values())).fill_(float("nan"))),
         TRAIN5B,
         "not finite",
         TRAIN5A_AGAIN,

@@ -27,7 +27,7 @@ def root(trained, tmp_path_factory):
 @pytest.mark.parametrize(
     ("module", "flags", "at"),
     [
-        ("data_prep.check_biodiversity", (), 1),
+        ("data_prep.check_biodiversity", ("--skip-suspicious",), 1),
         ("data_prep.split_biodiversity", ("--seed", "7", OVER), 40),
         ("data_prep.replicate_minority", ("--copies", "1", OVER), 9),
         ("training.train_stage1_baseline", (*RUN, OVER), 9),
