@@ -83,7 +83,7 @@ lint: $(STAMP)  ## ruff
 	$(VENV_PYTHON) -m ruff check .
 
 test: lint  ## ruff, then all tests
-	$(VENV_PYTHON) -m pytest -q -n $(TEST_JOBS) --dist loadfile
+	$(VENV_PYTHON) -m pytest -q -n $(TEST_JOBS) --dist worksteal
 
 audit: $(STAMP)  ## known vulnerabilities of the versions in constraints.txt; needs a connection
 	@test -x .venv/audit/bin/pip-audit || { $(VENV_PYTHON) -m venv .venv/audit && .venv/audit/bin/pip install -q pip-audit; }
