@@ -1,0 +1,223 @@
+"""What each stage script puts together: tiles, sampler, cropper, initial weights and loss, as the method lists them."""
+
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from common.cli import UserError
+from common.croppers import MinorityCrop, RandomCrop
+from common.losses import HardAndKDLoss, HardLoss
+from common.models import Checkpoint, EncoderWeights, StageWeights, build_model, digest_tensors
+from common.samplers import UniformTiles, WeightedTiles, difficulty_text
+from common.taxonomy import BIODIVERSITY, OPENEARTHMAP
+from common.tiles import TileSet
+from tests.conftest import ARCH, ENCODER
+from tests.helpers import quiet
+
+REPLICATED = "biodiversity_split/train_rep"
+STAGES = {  # stage: the last two parts of its --train-dir, sampler, cropper, where the weights come from, loss
+    "stage1_baseline": ("biodiversity_split/train", UniformTiles, RandomCrop, None, HardLoss),
+    "stage2_replication": (REPLICATED, UniformTiles, RandomCrop, None, HardLoss),
+    "stage3_difficulty": (REPLICATED, WeightedTiles, RandomCrop, None, HardLoss),
+    "stage4_minority_crop": (REPLICATED, WeightedTiles, MinorityCrop, None, HardLoss),
+    "stage5a_pretrain": ("biodiversity_oem_combined/train", UniformTiles, RandomCrop, None, HardLoss),
+    "stage5b_finetune": (REPLICATED, WeightedTiles, MinorityCrop, "stage5a_pretrain", HardLoss),
+    "stage6_distill": (REPLICATED, WeightedTiles, MinorityCrop, "stage5a_pretrain", HardAndKDLoss),
+    "control_5b_from_stage1": (REPLICATED, WeightedTiles, MinorityCrop, "stage1_baseline", HardLoss),
+    "control_kd_cycled": (REPLICATED, WeightedTiles, MinorityCrop, "stage5a_pretrain", HardAndKDLoss),
+    "control_kd_uniform": (REPLICATED, WeightedTiles, MinorityCrop, "stage5a_pretrain", HardAndKDLoss),
+}
+WEIGHTS = "model_weights/biodiversity"
+TEACHER = "model_weights/openearthmap/teacher"
+
+
+def script_of(stage: str):
+    return importlib.import_module(f"training.train_{stage}")
+
+
+def save_checkpoint(folder: Path, stage: str, seed: int, train: TileSet, val: TileSet) -> str:
+    """A finished last.pt of random weights, and another best.pt beside it; returns the digest of last.pt."""
+    taxonomy = train.taxonomy
+    metadata = {"stage": stage, "seed": seed, "arch": ARCH, "encoder": ENCODER, "taxonomy": taxonomy.to_json()}
+    metadata |= {"step": 2, "iterations": 2, "crops": 8, "cumulative_steps": 2, "stretch": train.stretch}
+    metadata |= {"train": {"digest": train.digest}, "val": {"digest": val.digest}, "ancestors": [], "command": "python"}
+    folder.mkdir(parents=True)
+    for name in ("best.pt", "last.pt"):
+        model = build_model(ARCH, ENCODER, taxonomy.num_classes)
+        Checkpoint(folder / name, model.state_dict(), metadata).save()
+    return digest_tensors(model.state_dict())
+
+
+@pytest.fixture(scope="module")
+def root(prepared, tmp_path_factory):
+    """Data steps done, and what stages build on, of seeds 42 and 7, made up: no training has run; and its digests."""
+    root = tmp_path_factory.mktemp("stages")
+    (root / "data").symlink_to(prepared / "data")
+    (root / "artifacts").mkdir()
+    for path in (prepared / "artifacts").glob("*.json"):
+        (root / "artifacts" / path.name).write_bytes(path.read_bytes())
+    val = TileSet.open(root / "data/biodiversity_split/val", "x")
+    teacher_parts = [TileSet.open(root / "data/openearthmap_teacher" / name, "x") for name in ("train", "val")]
+    ids = TileSet.open(root / "data" / REPLICATED, "x").ids
+    digests = {}
+    for seed in (42, 7):
+        for stage in ("stage1_baseline", "stage5a_pretrain"):
+            train = TileSet.open(root / "data" / STAGES[stage][0], "x")
+            digests[stage, seed] = save_checkpoint(root / WEIGHTS / stage / f"seed{seed}", stage, seed, train, val)
+        digests["teacher", seed] = save_checkpoint(root / TEACHER / f"seed{seed}", "teacher", seed, *teacher_parts)
+        table = root / f"artifacts/seed{seed}/tile_difficulty.tsv"
+        table.parent.mkdir()
+        table.write_text(
+            difficulty_text([(name, 9, "0.5", "0.5", f"{1 + (n + seed) % 3}") for n, name in enumerate(ids)])
+        )
+    return root, digests
+
+
+def recipe_of(stage: str, root: Path, monkeypatch, *flags):
+    """The recipe and the val set that a stage's main hands to the loop."""
+    handed = []
+    for module in {script_of(stage), script_of("stage5b_finetune"), script_of("stage6_distill")}:
+        monkeypatch.setattr(module, "fit", lambda recipe, val, args: handed.append((recipe, val)), raising=False)
+    common = ["--preset", "demo", "--arch", ARCH, "--encoder", ENCODER, "--crop-size", 32, "--device", "cpu"]
+    quiet(script_of(stage).main, "--root", root, *common, *flags)
+    (recipe_and_val,) = handed
+    return recipe_and_val
+
+
+def file_weights(root: Path, seed: int) -> dict[str, float]:
+    lines = (root / f"artifacts/seed{seed}/tile_difficulty.tsv").read_text().splitlines()[1:]
+    return {line.split("\t")[0]: float(line.split("\t")[-1]) for line in lines}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("seed", [42, 7])
+def test_a_stage_is_made_of_what_the_method_lists(root, stage, seed, monkeypatch):
+    root, digests = root
+    folder, sampler, cropper, start, loss = STAGES[stage]
+    recipe, val = recipe_of(stage, root, monkeypatch, "--seed", seed)
+    assert recipe.stage == stage and recipe.tiles.path == root / "data" / folder
+    assert val.path == root / "data/biodiversity_split/val"
+    assert type(recipe.sampler) is sampler and type(recipe.cropper) is cropper and recipe.cropper.size == 32
+    assert type(recipe.loss) is loss
+    if sampler is WeightedTiles:
+        weights = file_weights(root, seed)
+        assert recipe.sampler.weights(recipe.tiles).tolist() == [weights[name] for name in recipe.tiles.ids]
+    if cropper is MinorityCrop:
+        found = json.loads((root / "artifacts/class_distribution.json").read_text())
+        names = found["minority_classes"]
+        assert names and recipe.cropper.p == 0.5
+        assert [BIODIVERSITY.classes[label] for label in recipe.cropper.classes] == names
+        assert recipe.cropper.shares.tolist() == [found["classes"][name]["share"] for name in names]
+    if start is None:
+        assert type(recipe.init) is EncoderWeights and recipe.init.ancestors == ()
+    else:
+        assert type(recipe.init) is StageWeights
+        network = recipe.init.build(ARCH, ENCODER, BIODIVERSITY)
+        assert digest_tensors(network.state_dict()) == digests[start, seed]
+        assert [(run["stage"], run["digest"]) for run in recipe.init.ancestors] == [(start, digests[start, seed])]
+
+
+MATRIX = np.array(  # OpenEarthMap's rows to Background, Forest, Grassland, Cropland, Settlement, Seminatural
+    [
+        [1, 0, 0, 0, 0, 0],  # Unknown
+        [1, 0, 0, 0, 0, 0],  # Bareland
+        [0, 0, 0.7, 0, 0, 0.3],  # Rangeland
+        [0, 0, 0, 0, 1, 0],  # Developed space
+        [0, 0, 0, 0, 1, 0],  # Road
+        [0, 1, 0, 0, 0, 0],  # Tree
+        [1, 0, 0, 0, 0, 0],  # Water
+        [0, 0, 0, 1, 0, 0],  # Agriculture land
+        [0, 0, 0, 0, 1, 0],  # Building
+    ]
+)
+CYCLED = MATRIX[:, [0, 5, 1, 2, 3, 4]]  # what Forest had, Grassland has; what Seminatural had, Forest has
+UNIFORM = np.hstack([MATRIX[:, :1], np.repeat((1 - MATRIX[:, :1]) / 5, 5, axis=1)])
+
+
+@pytest.mark.parametrize(
+    ("stage", "matrix"),
+    [("stage6_distill", MATRIX), ("control_kd_cycled", CYCLED), ("control_kd_uniform", UNIFORM)],
+)
+def test_distillation_takes_the_teacher_of_the_seed_and_the_matrix_of_the_method(root, stage, matrix, monkeypatch):
+    root, digests = root
+    for seed in (42, 7):
+        loss = recipe_of(stage, root, monkeypatch, "--seed", seed)[0].loss
+        np.testing.assert_allclose(loss.class_matrix.numpy(), matrix, atol=1e-6)
+        assert digest_tensors(loss.teacher.state_dict()) == digests["teacher", seed]
+        assert loss.describe()["kd"]["teacher_digest"] == digests["teacher", seed]
+        assert (loss.alpha, loss.temperature) == (0.3, 2.0)
+
+
+def test_alpha_and_temperature_are_those_of_the_flags(root, monkeypatch):
+    loss = recipe_of("stage6_distill", root[0], monkeypatch, "--kd-alpha", 0.6, "--temperature", 3)[0].loss
+    assert (loss.alpha, loss.temperature) == (0.6, 3.0)
+    assert loss.describe()["kd"]["alpha"] == 0.6 and loss.describe()["kd"]["temperature"] == 3.0
+
+
+@pytest.mark.parametrize(
+    "stage", ["teacher", "stage1_baseline", "stage2_replication", "stage3_difficulty", "stage4_minority_crop"]
+)
+def test_the_initial_weights_are_those_of_the_flag(root, stage, monkeypatch, tmp_path):
+    torch.save(build_model(ARCH, ENCODER, 2).encoder.state_dict(), tmp_path / "encoder.pt")
+    recipe, _ = recipe_of(stage, root[0], monkeypatch, "--encoder-weights", tmp_path / "encoder.pt")
+    assert type(recipe.init) is EncoderWeights and recipe.init.source == str(tmp_path / "encoder.pt")
+
+
+def test_the_teacher_is_trained_in_openearthmap_classes_on_openearthmap_alone(root, monkeypatch):
+    recipe, val = recipe_of("teacher", root[0], monkeypatch)
+    assert recipe.tiles.taxonomy == val.taxonomy == OPENEARTHMAP and recipe.stage == "teacher"
+    assert {tile.entry["source"] for tile in [*recipe.tiles, *val]} == {"openearthmap"}
+    assert (recipe.tiles.path.name, val.path.name) == ("train", "val")
+    assert type(recipe.sampler) is UniformTiles and type(recipe.cropper) is RandomCrop
+    assert type(recipe.loss) is HardLoss and type(recipe.init) is EncoderWeights and recipe.cropper.size == 32
+
+
+def test_default_paths_are_those_of_the_method():
+    difficulty, last = "artifacts/seed7/tile_difficulty.tsv", "seed7/last.pt"
+    for stage, (folder, sampler, cropper, start, loss) in STAGES.items():
+        args = vars(script_of(stage).parse_args(["--seed", "7"]))
+        wanted = {"train_dir": f"data/{folder}", "val_dir": "data/biodiversity_split/val"}
+        wanted |= {"out_dir": f"{WEIGHTS}/{stage}/seed7"}
+        wanted |= {"difficulty": difficulty} if sampler is WeightedTiles else {}
+        wanted |= {"distribution": "artifacts/class_distribution.json"} if cropper is MinorityCrop else {}
+        wanted |= {"init": f"{WEIGHTS}/{start}/{last}"} if start else {}
+        wanted |= {"teacher": f"{TEACHER}/{last}"} if loss is HardAndKDLoss else {}
+        paths = {name: str(value) for name, value in args.items() if isinstance(value, Path) and name != "root"}
+        assert paths == wanted
+    args = script_of("teacher").parse_args(["--seed", "7"])
+    assert str(args.out_dir) == f"{TEACHER}/seed7" and str(args.train_dir) == "data/openearthmap_teacher/train"
+    assert str(args.val_dir) == "data/openearthmap_teacher/val"
+
+
+@pytest.mark.parametrize("stage", ["stage5b_finetune", "control_5b_from_stage1", "stage6_distill"])
+def test_an_ancestor_that_does_not_belong_here_is_refused(root, stage, monkeypatch):
+    """Of another seed, of another stage, or not finished."""
+    root, _ = root
+    start = STAGES[stage][3]
+    other = {"stage1_baseline": "stage5a_pretrain", "stage5a_pretrain": "stage1_baseline"}[start]
+    for path in (f"{WEIGHTS}/{start}/seed7/last.pt", f"{WEIGHTS}/{other}/seed42/last.pt", f"{TEACHER}/seed42/last.pt"):
+        with pytest.raises(UserError, match=f"expected {start} with seed 42"):
+            recipe_of(stage, root, monkeypatch, "--init", root / path)
+
+    def unfinished(path, remedy, load=Checkpoint.load):
+        saved = load(path, remedy)
+        return Checkpoint(saved.path, saved.state, saved.metadata, {"history": []}, remedy)
+
+    monkeypatch.setattr(Checkpoint, "load", unfinished)
+    with pytest.raises(UserError, match="stopped at step"):
+        recipe_of(stage, root, monkeypatch)
+
+
+def test_a_teacher_of_another_seed_or_other_classes_is_refused(root, monkeypatch):
+    root, _ = root
+    with pytest.raises(UserError, match="expected teacher with seed 42"):
+        recipe_of("stage6_distill", root, monkeypatch, "--teacher", root / TEACHER / "seed7/last.pt")
+    saved = Checkpoint.load(root / TEACHER / "seed42/last.pt", "")
+    student = saved.path.with_name("student.pt")
+    Checkpoint(student, saved.state, saved.metadata | {"taxonomy": BIODIVERSITY.to_json()}).save()
+    with pytest.raises(UserError, match="OpenEarthMap classes"):
+        recipe_of("stage6_distill", root, monkeypatch, "--teacher", student)
