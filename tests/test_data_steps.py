@@ -5,15 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rasterio.crs import CRS
-from rasterio.transform import Affine
-from rasterio.warp import transform_bounds
 
 from common.cli import UserError
-from common.resampling import resample, write_resampled
-from common.splitting import joined, not_comparable, overlapping, spatial_blocks, stratify
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP, load_taxonomy
-from common.tiles import METRES_PER_DEGREE, Tile, TileSet, georeference, open_raster, read_mask, write_image
+from common.tiles import TileSet, open_raster, read_mask
 from data_prep import (
     analyze_class_distribution,
     check_biodiversity,
@@ -24,9 +19,6 @@ from data_prep import (
     replicate_minority,
     split_biodiversity,
 )
-from data_prep.analyze_class_distribution import class_distribution
-from data_prep.filter_oem_rural import built_share
-from data_prep.relabel_oem import relabel
 from tests.helpers import (
     OEM_RAW,
     THREE_CLASSES,
@@ -40,12 +32,6 @@ from tests.helpers import (
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "real_data"
 SPLITS = ("train", "val", "test")
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    """A root on which every data step has run; tests only read it."""
-    return prepare_root(tmp_path_factory.mktemp("prepared"))
 
 
 @pytest.fixture
@@ -69,77 +55,6 @@ def share(tile_set, name):
 
 
 # Splitting
-
-
-def grid(rows, columns, side=100.0, crs="a"):
-    """Touching square tiles of 10 x 10 pixels."""
-    return [
-        {"crs": crs, "bounds": [c * side, -(r + 1) * side, (c + 1) * side, -r * side], "gsd": side / 10}
-        | {"height": 10, "width": 10}
-        for r in range(rows)
-        for c in range(columns)
-    ]
-
-
-def test_a_block_is_two_by_two_tiles_unless_another_size_is_asked_for():
-    blocks = np.array(spatial_blocks(grid(4, 6))).reshape(4, 6)
-    assert len(set(blocks.ravel())) == 6
-    assert len(set(blocks[:2, :2].ravel())) == 1 and blocks[0, 1] != blocks[0, 2]
-
-
-def test_rounding_of_coordinates_moves_no_tile_to_another_block():
-    places = grid(4, 4, side=0.1)  # 0.1 has no exact binary form
-    assert spatial_blocks(places) == spatial_blocks(grid(4, 4, side=1.0))
-
-
-def test_tiles_without_a_place_have_no_block_and_systems_do_not_share_blocks():
-    nowhere = {"crs": None, "bounds": None, "gsd": None, "height": 10, "width": 10}
-    blocks = spatial_blocks([*grid(2, 2), *grid(2, 2, crs="b"), nowhere])
-    assert len(set(blocks[:4])) == len(set(blocks[4:8])) == 1
-    assert blocks[0] != blocks[4] and blocks[8] is None
-
-
-def test_tiles_that_touch_share_no_ground_and_tiles_that_overlap_do():
-    places = grid(1, 3)
-    assert overlapping(places[:1], places[1:]) == []
-    shifted = {**places[1], "bounds": [x + (50 if k % 2 == 0 else 0) for k, x in enumerate(places[1]["bounds"])]}
-    assert overlapping([shifted], places) == [(0, 1), (0, 2)]
-    assert overlapping([{**shifted, "crs": "b"}], places) == []
-
-
-def test_blocks_with_overlapping_tiles_form_one_unit():
-    assert joined(["a", "b", "c", "d"], [(0, 2)]).tolist() == [0, 1, 0, 2]
-
-
-def test_every_class_in_three_units_reaches_each_split_and_units_stay_whole():
-    rng = np.random.default_rng(3)
-    units = np.repeat(np.arange(40), 4)
-    pixels = np.zeros((160, 5), np.int64)
-    pixels[:, 0] = 1000
-    for k in range(1, 5):
-        holders = rng.choice(40, 3, replace=False)
-        pixels[np.isin(units, holders), k] = 50
-    for seed in range(3):
-        chosen = stratify(units, pixels, (0.8, 0.1, 0.1), seed, draws=8)
-        for s in range(3):
-            assert (pixels[chosen == s].sum(axis=0) > 0).all()
-        assert all(len(set(chosen[units == unit])) == 1 for unit in range(40))
-        assert abs(np.mean(chosen == 0) - 0.8) < 0.1
-
-
-def test_stratified_draws_keep_shares_closer_than_a_random_draw():
-    rng = np.random.default_rng(0)
-    pixels = rng.gamma(0.3, 1000, (120, 4)).astype(np.int64)
-    overall = pixels.sum(axis=0) / pixels.sum()
-
-    def worst(chosen):
-        return max(
-            np.abs(pixels[chosen == s].sum(axis=0) / pixels[chosen == s].sum() - overall).max() for s in range(3)
-        )
-
-    drawn = worst(stratify(np.arange(120), pixels, (0.6, 0.2, 0.2), 0))
-    by_chance = [worst(rng.choice(3, 120, p=[0.6, 0.2, 0.2])) for _ in range(50)]
-    assert drawn < np.quantile(by_chance, 0.05)
 
 
 def test_the_splits_share_the_tiles_out_by_whole_blocks_and_all_have_every_class(prepared):
@@ -253,25 +168,6 @@ def test_copied_tiles_share_no_file_with_the_raw_ones(tmp_path):
     assert not tile.image_path.samefile(source) and tile.image_path.read_bytes() == source.read_bytes()
 
 
-def test_systems_that_cover_one_region_share_one_grid_of_blocks():
-    utm, world = CRS.from_epsg(32633).to_wkt(), CRS.from_epsg(4326)
-    places = [
-        {**p, "bounds": [x + (500_000, 5_000_000)[k % 2] for k, x in enumerate(p["bounds"])], "crs": utm}
-        for p in grid(4, 4)
-    ]
-    mixed = [
-        {**p, "crs": world.to_wkt(), "bounds": list(transform_bounds(utm, world, *p["bounds"]))} if i % 2 else p
-        for i, p in enumerate(places)
-    ]
-    names = np.array(spatial_blocks(mixed)).reshape(4, 4)
-    assert len(set(names.ravel())) == 4 and len(set(names[:2, :2].ravel())) == 1
-    assert (0, 0) in overlapping(
-        places[:1],
-        [{**mixed[0], "crs": world.to_wkt()} | {"bounds": list(transform_bounds(utm, world, *places[0]["bounds"]))}],
-    )
-    assert not_comparable(places, grid(1, 2, crs='LOCAL_CS["grid",UNIT["metre",1]]')) == 32
-
-
 @pytest.mark.parametrize("split_that_fails", SPLITS)
 def test_a_split_that_fails_while_writing_leaves_the_earlier_one(root, monkeypatch, split_that_fails):
     before = [part.digest for part in splits(root)]
@@ -328,19 +224,6 @@ def test_remedies_name_the_root(root):
 # Replication
 
 
-def test_minority_classes_follow_from_the_shares_and_absent_classes_are_none():
-    pixels = np.array([[5, 90, 5, 0, 0, 0], [0, 50, 50, 0, 0, 0], [10, 96, 0, 4, 0, 0]])
-    found = class_distribution(["a", "b", "c"], pixels, BIODIVERSITY, minority_share=0.1, tile_share=0.045)
-    rare, common, absent = BIODIVERSITY.classes[3], BIODIVERSITY.classes[2], BIODIVERSITY.classes[5]
-    assert found["minority_classes"] == [rare]
-    assert found["classes"][common]["share"] == pytest.approx(55 / 295)
-    assert found["classes"][common]["tiles"] == 2 and found["classes"][absent]["tile_presence"] == 0
-    assert found["tiles_to_replicate"] == {}
-    found = class_distribution(["a", "b", "c"], pixels, BIODIVERSITY, minority_share=0.2, tile_share=0.045)
-    assert found["minority_classes"] == [common, rare]
-    assert sorted(found["tiles_to_replicate"]) == ["a", "b"]
-
-
 def test_replication_raises_the_share_of_every_minority_class_and_copies_only_listed_tiles(prepared):
     train, repeated = tiles(prepared, "biodiversity_split", "train"), tiles(prepared, "biodiversity_split", "train_rep")
     distribution = json.loads((prepared / "artifacts" / "class_distribution.json").read_text())
@@ -381,12 +264,6 @@ def test_no_step_reads_val_or_test_to_find_minority_classes(root):
 
 
 # OpenEarthMap
-
-
-def test_built_share_counts_developed_space_road_and_building_among_labelled_pixels():
-    names = ["Developed space", "Road", "Building", "Tree", "Unknown", "Unknown"]
-    assert built_share(np.array([[OPENEARTHMAP.index(name) for name in names]], np.uint8)) == pytest.approx(0.75)
-    assert built_share(np.zeros((2, 2), np.uint8)) == 0
 
 
 def test_an_id_that_openearthmap_does_not_have_is_refused(root):
@@ -465,19 +342,6 @@ def test_the_teacher_keeps_openearthmap_classes_and_its_val_has_blocks_of_its_ow
     assert not {tile.block for tile in train} & {tile.block for tile in val}
 
 
-@pytest.mark.parametrize("name", OPENEARTHMAP.classes)
-def test_relabelling_gives_each_openearthmap_class_its_largest_entry(name):
-    row = BIODIVERSITY.from_openearthmap[name]
-    label = np.full((2, 2), OPENEARTHMAP.index(name), np.uint8)
-    mask = relabel(label, BIODIVERSITY.hard_lookup(), Path("a.tif"))
-    assert {BIODIVERSITY.classes[i] for i in mask.ravel()} == {max(row, key=row.get)}
-
-
-def test_relabelling_refuses_an_id_that_is_no_openearthmap_class():
-    with pytest.raises(UserError, match=r"a\.tif: ids \[9\]"):
-        relabel(np.full((2, 2), 9, np.uint8), BIODIVERSITY.hard_lookup(), Path("a.tif"))
-
-
 def test_relabelled_tiles_keep_image_place_and_every_pixel_of_their_labels(prepared):
     native, relabelled = tiles(prepared, "openearthmap_filtered"), tiles(prepared, "openearthmap_relabelled")
     lookup = BIODIVERSITY.hard_lookup()
@@ -501,40 +365,6 @@ def test_resampling_keeps_the_ground_and_makes_up_no_class(root):
         with open_raster(tile.image_path) as src:
             assert src.transform.a == pytest.approx(1.0) and list(src.bounds) == tile.entry["bounds"]
     assert tiles(root, "openearthmap_teacher", "train").gsd == 1.0
-
-
-def test_resampled_images_are_means_and_masks_are_ids():
-    image = np.zeros((3, 4, 4), np.uint8)
-    image[:, :, ::2] = 200
-    mask = np.tile(np.array([1, 5], np.uint8), (4, 2))
-    small, ids = resample(image, mask, (0.5, 0.5))
-    assert small.shape == (3, 2, 2) and abs(int(small.mean()) - 100) < 30
-    assert set(np.unique(ids)) <= {1, 5}
-
-
-def test_resampling_makes_square_metres_of_degrees_and_turns_no_image_round(tmp_path):
-    image = np.zeros((3, 32, 32), np.uint8)
-    image[:, 16:] = 200
-    mask = np.ones((32, 32), np.uint8)
-    step = 1 / METRES_PER_DEGREE  # a metre north, half a metre east at 60 degrees north
-    south_up = Affine(step, 0, 15, 0, step, 60)
-    (tmp_path / "images").mkdir()
-    write_image(tmp_path / "images" / "a.tif", image, crs="EPSG:4326", transform=south_up)
-    with open_raster(tmp_path / "images" / "a.tif") as src:
-        tile = Tile("a", tmp_path, {**georeference(src), "height": 32, "width": 32})
-    out = tmp_path / "out.tif"
-    write_resampled(tile, mask, 1.0, out, tmp_path / "out.png", BIODIVERSITY)
-    with open_raster(out) as src:
-        assert src.shape == (32, 16)
-        assert georeference(src)["bounds"] == pytest.approx(tile.entry["bounds"]) and src.transform.e > 0
-        assert src.read(1)[:12].max() == 0 and src.read(1)[20:].min() == 200
-
-
-def test_resolutions_far_apart_are_warned_of(prepared, tmp_path, capsys):
-    relabel_oem.main(["--root", str(prepared), "--out-dir", str(tmp_path / "far"), "--gsd", "1.0"])
-    said = capsys.readouterr()
-    assert "OpenEarthMap 0.5 m, resampled to 1 m; train 0.5 m" in said.out
-    assert "differ by more than 1.5 times" in said.err
 
 
 def test_the_combined_set_is_train_and_openearthmap_under_names_of_their_own(prepared):

@@ -1,0 +1,79 @@
+"""Raw tiles and tile sets of a few pixels, with the masks and places that a test asks for."""
+
+import zlib
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+
+from common.taxonomy import BIODIVERSITY, Taxonomy
+from common.tiles import TileSet, describe_tile, georeference, new_tile_set, open_raster, write_mask
+from tests.helpers import write_png, write_tif
+
+LEFT, TOP = 500_000, 5_000_000
+SPLITS = ("train", "val", "test")
+
+
+def noise_of(tile_id: str, height: int, width: int, dtype=np.uint8) -> np.ndarray:
+    """(3, H, W) noise of 1 to 255 that is a tile's own."""
+    rng = np.random.default_rng(zlib.crc32(tile_id.encode()))
+    return rng.integers(1, 256, (3, height, width)).astype(dtype)
+
+
+def write_raw(root: Path, tile_id: str, mask: np.ndarray, *, image=None, **place) -> None:
+    """Write a raw tile; noise where no ``image`` is given, no place on earth where no ``origin``."""
+    raw = root / "data/biodiversity_raw"
+    image = noise_of(tile_id, *mask.shape) if image is None else image
+    write_tif(raw / f"images/{tile_id}.tif", image, **place)
+    write_png(raw / f"masks/{tile_id}.png", np.asarray(mask, np.uint8))
+
+
+def write_grid(root: Path, rows: int, columns: int, *, side=8, mask_of=None, gsd=0.5) -> None:
+    """Touching raw tiles r<row>_c<column>; ``mask_of(row, column)``, all classes in stripes where it is not given."""
+    stripes = np.tile(np.arange(side, dtype=np.uint8) % 5 + 1, (side, 1))
+    for row in range(rows):
+        for column in range(columns):
+            mask = stripes if mask_of is None else mask_of(row, column)
+            origin = (LEFT + column * side * gsd, TOP - row * side * gsd)
+            write_raw(root, f"r{row:02}_c{column:02}", mask, origin=origin, gsd=gsd)
+
+
+def write_set(
+    path: Path,
+    masks: dict[str, np.ndarray],
+    *,
+    split: str,
+    taxonomy: Taxonomy = BIODIVERSITY,
+    origins: dict[str, tuple] | None = None,
+    entries: dict[str, dict] | None = None,
+    gsd: float = 0.5,
+    **facts,
+) -> TileSet:
+    """Write a tile set of these masks with noise for images.
+
+    origins: (left, top) of the tiles that have a place. entries: what the manifest says of a tile beside its files.
+    facts: what it says of the set, ``stretch`` and so on.
+    """
+    args = Namespace(command="python -m some.step", overwrite=False, mode="link")
+    with new_tile_set(path, args, taxonomy=taxonomy, split=split, **facts) as out:
+        for tile_id, mask in masks.items():
+            image, mask = noise_of(tile_id, *mask.shape), np.asarray(mask, np.uint8)
+            paths = out.claim(tile_id)
+            write_tif(paths[0], image, origin=(origins or {}).get(tile_id), gsd=gsd)
+            write_mask(paths[1], mask)
+            with open_raster(paths[0]) as src:
+                place = georeference(src)
+            entry = describe_tile(image, mask, *paths, place, taxonomy.num_classes)
+            out.record(tile_id, {**entry, **(entries or {}).get(tile_id, {})})
+    return TileSet.open(path, "x")
+
+
+def with_pixels(side: int, counts: dict[int, int]) -> np.ndarray:
+    """(side, side) uint8 ids: so many pixels of each, the rest void."""
+    ids = np.repeat(np.fromiter(counts, np.uint8), list(counts.values()))
+    return np.pad(ids, (0, side * side - len(ids))).reshape(side, side)
+
+
+def split_sets(root: Path) -> list[TileSet]:
+    """train, val and test of Biodiversity."""
+    return [TileSet.open(root / "data/biodiversity_split" / name, "x") for name in SPLITS]
