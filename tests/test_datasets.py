@@ -1,3 +1,4 @@
+import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -296,3 +297,13 @@ def test_batches_of_whole_tiles_hold_one_size_and_as_many_as_memory_allows():
     assert list(tile_loader(tiles, 0, CPU).batch_sampler) == on_cpu
     assert tile_loader(tiles, 1, CPU).num_workers == 0
     assert list(tile_loader(tiles, 1, torch.device("cuda")).batch_sampler) == [[0, 1, 2, 5, 6, 7], [3], [4], [8, 9]]
+
+
+def test_workers_of_a_loader_serve_the_main_process_until_it_stops_them(crops, tiles, monkeypatch):
+    loaders = [crop_loader(crops, StepSampler(0, 1, 2), 1, CPU), tile_loader(tiles.tiles, 1, torch.device("cuda"))]
+    assert [(loader.num_workers, loader.pin_memory) for loader in loaders] == [(1, False), (1, True)]
+    for loader in loaders:
+        ignored = {}
+        monkeypatch.setattr(signal, "signal", ignored.__setitem__)
+        loader.worker_init_fn(0)
+        assert ignored == dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), signal.SIG_IGN)

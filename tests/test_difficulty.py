@@ -2,6 +2,7 @@
 
 import csv
 import math
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -272,3 +273,21 @@ def test_a_table_that_is_there_is_replaced_only_where_that_is_asked_for(root):
     assert table.read_text() == "mine"
     score(root, "--overwrite")
     assert table.read_text() == before
+
+
+def test_no_other_run_can_write_the_table_while_tiles_are_scored(root, monkeypatch):
+    held, seen = [], []
+
+    @contextmanager
+    def note(path):
+        held.append(path)
+        yield
+        held.clear()
+
+    def plot(*_):
+        seen.extend(held)
+        return Figure((1, 1))
+
+    monkeypatch.setattr(score_difficulty, "locked", note)
+    score(root, plot=plot)
+    assert seen == [root / "artifacts/seed42/tile_difficulty.tsv"]

@@ -251,6 +251,7 @@ def test_a_file_of_another_program_is_no_checkpoint(tmp_path, content):
         *[(key, {"digest": 1}) for key in ("train", "val")],
         ("ancestors", [{"stage": "s", "steps": 1}]),
         ("ancestors", [{"stage": "s", "steps": "1", "crops": 1}]),
+        ("ancestors", [{"stage": 1, "steps": 1, "crops": 1}]),
         ("ancestors", [1]),
         ("command", "python -m 'training"),
         ("command", ""),

@@ -44,7 +44,8 @@ def test_a_stream_is_a_pure_function_of_seed_position_and_kind():
 
 def test_no_two_streams_of_neighbouring_seeds_and_positions_are_alike():
     """Also not the stream of one seed and another stream of the next, or of a seed beyond 32 bits."""
-    keys = list(itertools.product((0, 1, 2, 3, 42, 43, 2**32, 2**32 + 1), range(8), range(3)))
+    positions = (*range(8), 255, 256, 65_536, 160_000, 2**32)
+    keys = list(itertools.product((0, 1, 2, 3, 42, 43, 2**32, 2**32 + 1), positions, range(3)))
     assert len({stream(seed, position, which).random() for seed, position, which in keys}) == len(keys)
 
 

@@ -49,9 +49,18 @@ def test_each_class_has_its_colour_in_red_green_blue():
     assert rgb.dtype == np.uint8
     wanted = [[0, 0, 0], [27, 120, 55], [166, 217, 106], [242, 177, 52], [215, 48, 31], [123, 90, 166]]
     assert rgb.tolist() == wanted
-    named = dict(zip(OEM_CLASSES, OPENEARTHMAP.rgb().tolist(), strict=True))
-    assert named["Tree"] == [0x22, 0x61, 0x26] and named["Water"] == [0, 0x45, 0xFF]  # as OpenEarthMap publishes them
-    assert named["Bareland"] == [0x80, 0, 0] and named["Building"] == [0xDE, 0x1F, 0x07]
+    # As OpenEarthMap publishes them.
+    assert dict(zip(OEM_CLASSES, OPENEARTHMAP.colors, strict=True)) == {
+        "Unknown": "#000000",
+        "Bareland": "#800000",
+        "Rangeland": "#00ff24",
+        "Developed space": "#949494",
+        "Road": "#ffffff",
+        "Tree": "#226126",
+        "Water": "#0045ff",
+        "Agriculture land": "#4bb549",
+        "Building": "#de1f07",
+    }
 
 
 def test_built_up_land_is_developed_space_road_and_building():
@@ -140,13 +149,15 @@ def row(name, shares):
         (row("Tree", {"Forest": float("nan")}), "not numbers"),
         (row("Tree", {}), "row of Tree must share it"),
         (row("Tree", "Forest"), "row of Tree must share it"),
-        (row("Tree", {"Forest": 0.999}), "row of Tree sums to 0.999"),
+        (row("Tree", {"Forest": 0.99999}), "row of Tree sums to 0.99999"),
+        (row("Tree", {"Forest": 0.5, "Grassland": 0.50001}), "row of Tree sums to 1.00001"),
         (row("Tree", {"Forest": 0.5, "Grassland": 0.501}), "row of Tree sums to 1.001"),
         (row("Shrub", {"Forest": 1.0}), "not OpenEarthMap classes: .*Shrub"),
         (wrong(classes="Void"), "list of names"),
         (wrong(classes=["Void", "", "One"]), "list of names"),
         (wrong(classes=["Void", 1, 2]), "list of names"),
         (wrong(classes=["Void", "One ", "Two"]), "'One ' holds a line break, or a space"),
+        (wrong(classes=["Void", " One", "Two"]), "' One' holds a line break, or a space"),
         (wrong(classes=["Void", "On\ne", "Two"]), "holds a line break"),
         (wrong(colors=["#000000"] * 5), "must list 6 colours"),
         (wrong(colors=["#00000g"] * 6), "colours like"),
