@@ -317,7 +317,7 @@ def to_8bit(image: RawImage, ranges: list[list[float]] | None) -> np.ndarray:
     for band, (low, high), out in zip(image.pixels, ranges or [], scaled, strict=bool(ranges)):
         band = band if whole else np.where(image.valid, band, low)
         values = np.subtract(band, low, dtype=np.float64)
-        narrowest = max(FLOAT_STEPS * max(abs(low), abs(high)), np.finfo(np.float32).tiny)
+        narrowest = max(FLOAT_STEPS * max(abs(low), abs(high)), float(np.finfo(np.float32).tiny))
         values *= 255 / max(high - low, narrowest)
         np.rint(values, out=values)
         np.clip(values, 0, 255, out=out, casting="unsafe")
