@@ -46,10 +46,11 @@ def write_set(
     taxonomy: Taxonomy = BIODIVERSITY,
     origins: dict[str, tuple] | None = None,
     entries: dict[str, dict] | None = None,
+    images: dict[str, np.ndarray] | None = None,
     gsd: float = 0.5,
     **facts,
 ) -> TileSet:
-    """Write a tile set of these masks with noise for images.
+    """Write a tile set of these masks, with noise for ``images`` that are not given.
 
     origins: (left, top) of the tiles that have a place. entries: what the manifest says of a tile beside its files.
     facts: what it says of the set, ``stretch`` and so on.
@@ -57,7 +58,8 @@ def write_set(
     args = Namespace(command="python -m some.step", overwrite=False, mode="link")
     with new_tile_set(path, args, taxonomy=taxonomy, split=split, **facts) as out:
         for tile_id, mask in masks.items():
-            image, mask = noise_of(tile_id, *mask.shape), np.asarray(mask, np.uint8)
+            image = (images or {}).get(tile_id, noise_of(tile_id, *mask.shape))
+            mask = np.asarray(mask, np.uint8)
             paths = out.claim(tile_id)
             write_tif(paths[0], image, origin=(origins or {}).get(tile_id), gsd=gsd)
             write_mask(paths[1], mask)

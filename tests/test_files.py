@@ -6,7 +6,18 @@ import shutil
 import pytest
 
 from common.cli import UserError
-from common.files import FolderKind, check_out_dir, new_folder, new_folders, place
+from common.files import (
+    FolderKind,
+    check_out_dir,
+    digest_json,
+    new_folder,
+    new_folders,
+    place,
+    read_json,
+    sha256_file,
+    write_files,
+    write_json,
+)
 
 RENAMES = 4  # two folders: the old ones away, the new ones in
 
@@ -161,3 +172,43 @@ def test_each_kind_of_folder_says_what_may_be_in_it(tmp_path):
         spoil()
         with pytest.raises(UserError, match=r"run\.json"):
             check_out_dir(target, True, kind=kind)
+
+
+def test_several_files_take_their_places_together_or_not_at_all(tmp_path):
+    first, second, old = (tmp_path / name for name in ("deep/a.txt", "b.bin", "old.txt"))
+    old.write_text("old")
+    write_files({first: "ä", second: b"\x00\xff"}, remove=[old, tmp_path / "never there"])
+    assert first.read_bytes() == "ä".encode() and second.read_bytes() == b"\x00\xff" and not old.exists()
+    old.write_text("old")
+    blocked = tmp_path / "file/c.txt"  # whose folder is a file
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError):
+        write_files({first: "new", blocked: "c"}, remove=[old])
+    assert first.read_text() == "ä" and old.read_text() == "old"
+    assert not [path for path in tmp_path.rglob(".*")]
+
+
+def test_files_are_told_apart_by_content_and_json_values_by_what_they_say(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    # The example of FIPS 180-2, appendix B.1
+    assert sha256_file(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert (
+        digest_json({"a": 1, "b": [1, 2]}) == digest_json({"b": [1, 2], "a": 1}) != digest_json({"b": [2, 1], "a": 1})
+    )
+    write_json(tmp_path / "a.json", {"b": [1.5, None], "a": "ä"})
+    assert read_json(tmp_path / "a.json", "C") == {"b": [1.5, None], "a": "ä"}
+    (tmp_path / "a.json").write_text('{"b": ')
+    with pytest.raises(UserError, match="is not valid JSON .*Write it again: C"):
+        read_json(tmp_path / "a.json", "C")
+    with pytest.raises(UserError, match="does not exist. Write it first: C"):
+        read_json(tmp_path / "b.json", "C")
+
+
+def test_what_a_link_leads_to_is_taken_over_not_the_link(tmp_path):
+    (tmp_path / "raw.tif").write_text("raw")
+    (tmp_path / "link.tif").symlink_to("raw.tif")
+    for mode in ("link", "copy"):
+        place(tmp_path / "link.tif", tmp_path / f"by_{mode}.tif", mode)
+        target = tmp_path / f"by_{mode}.tif"
+        assert not target.is_symlink() and target.read_text() == "raw"
+        assert target.samefile(tmp_path / "raw.tif") == (mode == "link")

@@ -1,4 +1,7 @@
+import hashlib
+import json
 from argparse import Namespace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +10,25 @@ from rasterio.transform import Affine
 from common.cli import UserError
 from common.figures import color_mask
 from common.taxonomy import BIODIVERSITY
-from common.tiles import TileSet, describe_tile, georeference, new_tile_set, open_raster, write_image, write_mask
+from common.tiles import (
+    Tile,
+    TileSet,
+    class_pixels,
+    describe_tile,
+    georeference,
+    is_tile_id,
+    manifest_digest,
+    manifest_problem,
+    new_tile_set,
+    open_raster,
+    pixel_size,
+    read_image,
+    read_mask,
+    shares_line,
+    unknown_ids,
+    write_image,
+    write_mask,
+)
 from tests.helpers import THREE_CLASSES, write_tif
 
 NOWHERE = {"crs": None, "bounds": None, "gsd": None}
@@ -192,3 +213,205 @@ def test_ground_sampling_distance_is_in_metres_in_every_system(tmp_path, crs, gs
 def test_masks_are_drawn_in_the_colours_of_the_taxonomy():
     drawn = color_mask(np.array([[0, 3]], np.uint8), THREE_CLASSES)
     assert drawn.tolist() == [[[0, 0, 0], [255, 255, 255]]]
+
+
+def test_pixels_are_counted_by_id_and_ids_beyond_the_classes_are_told_in_order():
+    mask = np.array([[0, 1, 1], [2, 5, 5], [5, 6, 255]], np.uint8)
+    assert class_pixels(mask, 6).tolist() == [1, 2, 1, 0, 0, 3]
+    assert unknown_ids(mask, 6) == [6, 255] and unknown_ids(mask, 7) == [255]
+    assert unknown_ids(mask[:2], 6) == [] and unknown_ids(mask[:2], 5) == [5]
+
+
+def test_a_window_is_read_where_it_lies(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (3, 300, 200), np.uint8)
+    write_image(tmp_path / "a.tif", image)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), image)
+    for row, column, side in ((0, 0, 8), (130, 7, 64), (236, 136, 64), (120, 199, 1)):
+        window = read_image(tmp_path / "a.tif", (row, column, side))
+        np.testing.assert_array_equal(window, image[:, row : row + side, column : column + side])
+
+
+def test_an_entry_tells_digests_size_and_pixels_of_its_two_files(tmp_path):
+    rng = np.random.default_rng(0)
+    image, mask = rng.integers(0, 256, (3, 6, 9), np.uint8), rng.integers(0, 6, (6, 9), np.uint8)
+    paths = tmp_path / "a.tif", tmp_path / "a.png"
+    write_image(paths[0], image)
+    write_mask(paths[1], mask)
+    place = {"crs": "x", "bounds": [0, 0, 9, 6], "gsd": 1.0}
+    entry = describe_tile(image, mask, *paths, place, 6)
+    assert entry == {
+        "sha256": hashlib.sha256(paths[0].read_bytes()).hexdigest(),
+        "mask_sha256": hashlib.sha256(paths[1].read_bytes()).hexdigest(),
+        "content_sha256": hashlib.sha256(image.tobytes()).hexdigest(),
+        "height": 6,
+        "width": 9,
+        "pixels": np.bincount(mask.ravel(), minlength=6).tolist(),
+        "block": None,
+        **place,
+    }
+    turned = describe_tile(image[:, :, ::-1], mask, *paths, place, 6)  # whose memory runs the other way
+    assert turned["content_sha256"] == hashlib.sha256(image[:, :, ::-1].tobytes()).hexdigest()
+    np.testing.assert_array_equal(read_mask(paths[1]), mask)
+
+
+def test_the_digest_of_a_set_covers_split_classes_scaling_and_tiles_and_nothing_of_how_it_was_made(tmp_path):
+    manifest = make_set(tmp_path / "set").manifest
+    assert manifest_digest(manifest) == manifest["digest"]
+    for key in ("command", "made_from", "inputs", "tile_count", "pixels_per_class", "digest"):
+        assert manifest_digest({**manifest, key: "other"}) == manifest["digest"]
+    tiles = json.loads(json.dumps(manifest["tiles"]))
+    tiles["a"]["block"] = "r0_c0"
+    for key, value in (("split", "val"), ("taxonomy", {}), ("stretch", {"kind": "tile"}), ("tiles", tiles)):
+        assert manifest_digest({**manifest, key: value}) != manifest["digest"]
+    assert manifest_digest(dict(reversed(manifest.items()))) == manifest["digest"]
+
+
+def test_a_tile_knows_its_labelled_pixels_its_base_and_its_block():
+    entry = {"pixels": [3, 1, 2], "block": None}
+    tile = Tile("t", Path("x"), entry)
+    assert tile.labelled == 3 and tile.pixels.tolist() == [3, 1, 2] and tile.base == tile.block == "t"
+    replica = Tile("t__rep1", Path("x"), {**entry, "base": "t"})
+    assert replica.base == replica.block == "t" and replica.id == "t__rep1"
+    assert Tile("t", Path("x"), {**entry, "block": "r0_c0"}).block == "r0_c0"
+    assert (tile.image_path, tile.mask_path) == (Path("x/images/t.tif"), Path("x/masks/t.png"))
+
+
+def test_a_tile_of_another_size_or_type_than_its_manifest_says_is_not_read(tmp_path):
+    tile = make_set(tmp_path / "set")["a"]
+    assert tile.read_image((2, 3, 4)).shape == (3, 4, 4)
+    for change in ({"height": 9}, {"width": 7}):
+        other = Tile("a", tile.folder, {**tile.entry, **change})
+        for read in (other.read_image, other.read_mask):
+            with pytest.raises(UserError, match="is another (image|mask) than its manifest says"):
+                read()
+    with pytest.raises(UserError, match=r"a\.png: ids \[1\] are not classes"):
+        Tile("a", tile.folder, {**tile.entry, "pixels": [64]}).read_mask()
+    tile.image_path.unlink()
+    write_tif(tile.image_path, np.zeros((4, 8, 8), np.uint8))
+    with pytest.raises(UserError, match="is another image"):
+        tile.read_image()
+    tile.image_path.unlink()
+    write_tif(tile.image_path, np.zeros((3, 8, 8), np.uint16))
+    with pytest.raises(UserError, match="is another image"):
+        tile.read_image((0, 0, 4))
+
+
+def test_the_resolution_of_a_set_is_the_median_of_the_tiles_where_it_is_known():
+    def gsd(*values):
+        tiles = {f"t{n}": {"gsd": value} for n, value in enumerate(values)}
+        return TileSet(Path("x"), {"tiles": tiles}, BIODIVERSITY).gsd
+
+    assert gsd(0.5, None, 9.0, 0.4) == 0.5 and gsd(0.5, 0.3) == pytest.approx(0.4) and gsd(None, None) is None
+
+
+def test_tiles_are_found_by_id_in_the_order_of_their_ids(tmp_path):
+    tiles = make_set(tmp_path / "set", ids=("b", "a", "10", "9"))
+    assert tiles.ids == ["10", "9", "a", "b"] and [tile.id for tile in tiles] == tiles.ids and len(tiles) == 4
+    assert all(tiles[name].id == name for name in tiles.ids) and "a" in tiles and "c" not in tiles
+
+
+def test_a_set_that_was_replaced_since_it_was_opened_is_noticed(tmp_path):
+    tiles = make_set(tmp_path / "set")
+    tiles.require_unchanged("Start again.")
+    make_set(tmp_path / "set", ids=("c",), overwrite=True)
+    with pytest.raises(UserError, match="was replaced while it was in use. Start again."):
+        tiles.require_unchanged("Start again.")
+
+
+def test_shares_are_those_of_labelled_pixels_and_void_is_that_of_all():
+    line = shares_line(THREE_CLASSES, np.array([50, 10, 15, 25]))
+    assert line == "Wet 20.0%, Dry 30.0%, Bright 50.0%; Nothing 50.0% of all pixels"
+    assert shares_line(THREE_CLASSES, np.zeros(4, int)).endswith("; Nothing 0.0% of all pixels")
+
+
+def test_pixels_that_are_not_square_or_turned_are_measured_along_their_sides(tmp_path):
+    def size(grid, crs="EPSG:32633"):
+        write_image(tmp_path / "a.tif", np.zeros((3, 20, 10), np.uint8), crs=crs, transform=grid)
+        with open_raster(tmp_path / "a.tif") as src:
+            found = pixel_size(src), georeference(src)["gsd"]
+        (tmp_path / "a.tif").unlink()
+        return found
+
+    metres, gsd = size(Affine(0.25, 0, 500_000, 0, -2, 5_000_000))
+    assert metres == (0.25, 2) and gsd == 0.25
+    turned = Affine.translation(500_000, 5_000_000) @ Affine.rotation(30) @ Affine.scale(0.5, -1.5)
+    assert size(turned)[0] == pytest.approx((0.5, 1.5))
+    # 10 columns of 1e-5 degrees at 60 degrees north
+    metres, gsd = size(Affine(1e-5, 0, 15, 0, -1e-5, 60), "EPSG:4326")
+    assert metres == pytest.approx((0.5566, 1.1132), rel=1e-3) and gsd == pytest.approx(0.5566, abs=1e-4)
+    assert size(Affine(0.123456, 0, 500_000, 0, -0.1, 0))[1] == 0.1235
+    assert size(Affine(2, 0, 500, 0, -2, 500), None) == (None, None)
+
+
+@pytest.mark.parametrize("name", ["", ".a", "a/b", "a\\b", "a\tb", "a\nb", "a\u2028b", "a\x00", 3, None])
+def test_names_that_lead_elsewhere_or_break_a_table_are_no_ids(name):
+    assert not is_tile_id(name)
+    assert is_tile_id("tile 1_ä.b")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"pixels": [0, 63, 0, 0, 0, 0]}, "expected those of 6 classes that make up the tile"),
+        ({"pixels": [0, 64, 0, 0, 0]}, "expected those of 6 classes that make up the tile"),
+        ({"height": 0}, "its height"),
+        ({"gsd": 0}, "its gsd"),
+        ({"bounds": [0, 0, 1]}, "its bounds"),
+        ({"sha256": None}, "its sha256"),
+        ({"base": 3}, "its base"),
+        ({"block": 3}, "its block"),
+    ],
+)
+def test_an_entry_that_cannot_be_is_named(tmp_path, change, said):
+    manifest = make_set(tmp_path / "set", ids=("a",)).manifest
+    assert manifest_problem(manifest) is None
+    manifest["tiles"]["a"].update(change)
+    assert manifest_problem(manifest).startswith("tile 'a': ") and said in manifest_problem(manifest)
+
+
+def test_a_manifest_without_a_known_split_a_digest_or_tiles_is_none(tmp_path):
+    manifest = make_set(tmp_path / "set", ids=("a",)).manifest
+    for change in ({"split": "training"}, {"digest": None}, {"tiles": {}}, {"stretch": 3}, {"made_from": [{}]}):
+        assert manifest_problem({**manifest, **change})
+    (entry,) = manifest["tiles"].values()
+    assert "no name for a tile" in manifest_problem({**manifest, "tiles": {"../a": entry}})
+    for split in ("train", "val", "test", "pool"):
+        assert manifest_problem({**manifest, "split": split}) is None
+
+
+def test_links_among_the_files_of_a_set_are_refused(tmp_path):
+    make_set(tmp_path / "set")
+    path = tmp_path / "set/masks/a.png"
+    path.rename(tmp_path / "a.png")
+    path.symlink_to(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"masks holds 1 symbolic links \(first: a\.png"):
+        TileSet.open(tmp_path / "set", "x")
+
+
+def test_a_set_records_its_sources_and_counts_all_its_pixels(tmp_path):
+    source = make_set(tmp_path / "source")
+    facts = {"stretch": {"kind": "tile"}, "copies": 3}
+    with new_tile_set(
+        tmp_path / "out", flags(), taxonomy=BIODIVERSITY, split="train",
+        made_from=[source], inputs=[tmp_path / "raw"], **facts,
+    ) as out:  # fmt: skip
+        out.add(source["a"])
+        out.add(source["a"], tile_id="a2", base="a")
+        add_tile(out, "b", label=3)
+        assert out.pixels.tolist() == [0, 128, 0, 64, 0, 0] and "3 tiles; Forest 66.7%" in out.summary()
+    tiles = TileSet.open(tmp_path / "out", "x")
+    manifest = tiles.manifest
+    assert manifest["made_from"] == [{"path": str(source.path), "digest": source.digest}]
+    assert manifest["inputs"] == [str(tmp_path / "raw")] and manifest["copies"] == 3
+    assert tiles.stretch == {"kind": "tile"} and manifest["tile_count"] == 3
+    assert list(manifest["pixels_per_class"].values()) == [0, 128, 0, 64, 0, 0] == tiles.pixels.tolist()
+    assert tiles["a2"].entry == {**source["a"].entry, "base": "a"} and "base" not in tiles["a"].entry
+
+
+def test_an_empty_set_is_not_written(tmp_path):
+    with (
+        pytest.raises(UserError, match="out would be empty: no tile of .*raw is left for it"),
+        new_tile_set(tmp_path / "out", flags(), taxonomy=BIODIVERSITY, split="val", inputs=[tmp_path / "raw"]),
+    ):
+        pass
+    assert not (tmp_path / "out").exists()

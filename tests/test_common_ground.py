@@ -1,0 +1,347 @@
+"""What counts as shared between two sets, worked out on a few tiles: ids, images, ground, blocks, altered copies."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.crs import CRS
+from rasterio.warp import transform_bounds
+
+from common.cli import UserError
+from common.leakage import is_blank, is_openearthmap, require_apart, shared_ids, shared_images, split_by_block
+from common.taxonomy import OPENEARTHMAP
+from common.tiles import Tile
+from data_prep import check_leakage, near_duplicates
+from data_prep.check_leakage import (
+    ImageLook,
+    MaskLook,
+    Part,
+    is_elsewhere,
+    look_at_image,
+    look_at_mask,
+    pairs_apart,
+    shared_tiles,
+    shown,
+    untrue_entries,
+)
+from tests.helpers import write_png, write_tif
+from tests.small_sets import LEFT, TOP, noise_of, with_pixels, write_set
+
+UTM33, WORLD = (CRS.from_epsg(code).to_wkt() for code in (32633, 4326))
+quick = settings(deadline=None, max_examples=50, derandomize=True)
+
+
+# From manifests alone
+
+
+def named(tile_id, **entry):
+    return Tile(tile_id, Path("x"), {"block": None, **entry})
+
+
+def test_tiles_share_an_id_where_any_of_id_and_base_of_the_one_is_any_of_the_other():
+    val = [named("v"), named("w__rep1", base="w")]
+    train = [named("a"), named("v__rep1", base="v"), named("w"), named("v"), named("w__rep1"), named("b", base="a")]
+    assert shared_ids(train, val) == ["v__rep1", "w", "v", "w__rep1"]
+    assert shared_ids([named("a")], [named("b")]) == []
+
+
+def test_a_tile_is_openearthmaps_by_its_source_or_its_region():
+    assert is_openearthmap(named("a", source="openearthmap")) and is_openearthmap(named("a", region="hills"))
+    assert not is_openearthmap(named("oem_a", source="biodiversity")) and not is_openearthmap(named("a", region=""))
+
+
+def manifests(*strategies):
+    return [SimpleNamespace(manifest={} if said is None else {"split_strategy": said}) for said in strategies]
+
+
+@pytest.mark.parametrize(
+    ("strategies", "by_block"),
+    [
+        (("random", "random"), False),
+        ((None, "random"), False),  # train_rep does not say
+        (("blocks", "random"), True),
+        (("blocks", "blocks"), True),
+        ((None, None), True),  # the teacher
+    ],
+)
+def test_blocks_count_unless_all_that_is_said_is_that_tiles_were_drawn(strategies, by_block):
+    assert split_by_block(*manifests(*strategies)) == by_block
+
+
+def one_class(side=8):
+    return with_pixels(side, {1: side * side})
+
+
+def two_sets(tmp_path, train, val, **settings):
+    """Sets of single-class tiles; ``train`` and ``val`` say {id: changes of the entry}."""
+    return [
+        write_set(
+            tmp_path / name, {tile_id: one_class() for tile_id in entries}, split=name, entries=entries, **settings
+        )
+        for name, entries in (("train", train), ("val", val))
+    ]
+
+
+def test_an_image_is_shared_by_its_file_or_its_pixels_unless_it_has_one_colour(tmp_path):
+    train, val = two_sets(tmp_path, {"a": {}, "b": {}, "c": {}}, {"v": {}})
+    assert shared_images(train, val) == []
+    for key in ("sha256", "content_sha256"):
+        of_val = val["v"].entry[key]
+        spoilt, _ = two_sets(tmp_path / key, {"a": {}, "b": {key: of_val}, "c": {key: of_val}}, {"v": {}})
+        assert shared_images(spoilt, val) == ["b", "c"]
+        spoilt["b"].image_path.unlink()
+        write_tif(spoilt["b"].image_path, np.full((3, 8, 8), 7, np.uint8))
+        assert is_blank(spoilt["b"]) and not is_blank(spoilt["c"])
+        assert shared_images(spoilt, val) == ["c"]
+    spoilt["b"].image_path.unlink()
+    nearly = np.full((3, 8, 8), 7, np.uint8)
+    nearly[2, 7, 7] = 8
+    write_tif(spoilt["b"].image_path, nearly)
+    assert not is_blank(spoilt["b"])
+    colour = np.broadcast_to(np.array([1, 2, 3], np.uint8)[:, None, None], (3, 8, 8))
+    spoilt["c"].image_path.unlink()
+    write_tif(spoilt["c"].image_path, colour)
+    assert is_blank(spoilt["c"])  # of three different bands
+
+
+def test_openearthmap_may_bear_the_names_of_val_tiles_and_the_teacher_learns_from_it(tmp_path):
+    oem = {"source": "openearthmap", "region": "hills", "block": "hills/r0_c0"}
+    train = write_set(
+        tmp_path / "train", {"a": one_class(), "v": one_class()},
+        split="train", entries={"v": oem}, images={"v": noise_of("other", 8, 8)},
+    )  # fmt: skip
+    val = write_set(tmp_path / "val", {"v": one_class()}, split="val", entries={"v": {"block": "r0_c0"}})
+    require_apart(train, val, "C")
+    others = {**oem, "block": "hills/r1_c0"}
+    require_apart(*two_sets(tmp_path / "c", {"a": oem}, {"v": others}, taxonomy=OPENEARTHMAP), "C")
+    with pytest.raises(UserError, match="holds 1 OpenEarthMap tiles: w"):
+        require_apart(*two_sets(tmp_path / "d", {"a": {}}, {"v": {}, "w": others}), "C")
+    with pytest.raises(UserError, match="share 1 tiles of one spatial block .first: a"):
+        require_apart(*two_sets(tmp_path / "e", {"a": oem, "b": others}, {"v": oem}, taxonomy=OPENEARTHMAP), "C")
+
+
+# From the files
+
+
+def part(name, role, tiles):
+    looks = {tile.id: (look_at_image(tile.image_path), look_at_mask(tile.mask_path)) for tile in tiles}
+    return Part(name, role, tiles, "C", looks)
+
+
+def test_what_is_held_out_must_be_apart_from_all_else_and_val_from_test_once():
+    names = ["train", "val", "test", "train_rep", "combined", "OEM filtered", "OEM relabelled"]
+    wanted = {("val", name) for name in names} | {("test", name) for name in names}
+    wanted -= {("val", "val"), ("test", "test"), ("test", "val")}
+    assert set(pairs_apart(dict.fromkeys(names))) == wanted
+    teacher = ["OEM teacher train", "OEM teacher val"]
+    more = {(held, name) for held in ("val", "test") for name in teacher} | {("OEM teacher val", "OEM teacher train")}
+    found = pairs_apart(dict.fromkeys([*names, *teacher]))
+    assert set(found) == wanted | more and len(found) == len(set(found))
+
+
+def test_each_thing_that_two_sets_share_is_listed_with_the_tiles_that_share_it(tmp_path):
+    origins = {"a": (LEFT, TOP), "v": (LEFT + 100, TOP), "w": (LEFT + 2, TOP - 2)}
+    train, val = two_sets(tmp_path, {"a": {}, "v": {}}, {"v": {}, "w": {}}, origins=origins)
+    found = shared_tiles(part("val", "val", val), part("train", "train", train))
+    assert sorted(found) == [
+        ("ground", "v", "v"), ("ground", "w", "a"), ("image file", "v", "v"), ("tile id", "v", "v"),
+    ]  # fmt: skip
+    oem = shared_tiles(part("val", "val", val), part("OEM filtered", "openearthmap", train))
+    assert sorted(oem) == [("ground", "v", "v"), ("ground", "w", "a"), ("image file", "v", "v")]
+    both = shared_tiles(part("OEM teacher val", "openearthmap", val), part("OEM teacher train", "openearthmap", train))
+    assert ("tile id", "v", "v") in both
+
+
+def test_equal_pixels_in_another_file_are_content(tmp_path):
+    train, val = two_sets(tmp_path, {"a": {}}, {"v": {}})
+    pixels = val["v"].read_image()
+    train["a"].image_path.unlink()
+    write_tif(train["a"].image_path, pixels, compress="deflate")
+    assert shared_tiles(part("val", "val", val), part("train", "train", train)) == [("image content", "v", "a")]
+
+
+def test_a_file_is_looked_at_for_what_it_holds_and_not_for_what_is_said_of_it(tmp_path):
+    pixels = noise_of("a", 40, 50)
+    write_tif(tmp_path / "a.tif", pixels, origin=(LEFT, TOP))
+    image = look_at_image(tmp_path / "a.tif")
+    assert image.place == {
+        "crs": image.place["crs"], "bounds": [LEFT, TOP - 20, LEFT + 25, TOP], "gsd": 0.5, "height": 40, "width": 50,
+    }  # fmt: skip
+    assert not image.is_blank and len(image.anchors) > 4 and image.thumbnail.shape == (32, 32)
+    write_tif(tmp_path / "b.tif", np.full((3, 40, 50), 3, np.uint8))
+    blank = look_at_image(tmp_path / "b.tif")
+    assert blank.is_blank and blank.thumbnail is None and len(blank.anchors) == 0
+    mask = np.random.default_rng(0).integers(0, 8, (7, 9)).astype(np.uint8)
+    write_png(tmp_path / "a.png", mask)
+    look = look_at_mask(tmp_path / "a.png")
+    assert look.size == (7, 9) and look.counts == tuple(np.bincount(mask.ravel(), minlength=256))
+
+
+def test_an_entry_is_untrue_in_whatever_its_files_do_not_bear_out():
+    place = {"crs": UTM33, "bounds": [0, 0, 9, 6], "gsd": 1.0}
+    image = ImageLook(Path("a"), "f", "c", {**place, "height": 6, "width": 9}, anchors=np.zeros(0))
+    mask = MaskLook("m", (6, 9), (4, 50, *[0] * 254))
+    entry = {"content_sha256": "c", "height": 6, "width": 9, "pixels": [4, 50, 0], **place}
+    assert untrue_entries(entry, image, mask) == []
+    for change, said in (
+        ({"content_sha256": "d"}, ["content_sha256"]),
+        ({"height": 9, "width": 6}, ["size"]),
+        ({"pixels": [50, 4, 0]}, ["pixels"]),
+        ({"pixels": [4]}, ["pixels"]),  # the mask has ids beyond
+        ({"bounds": [1, 0, 10, 6]}, ["place"]),
+        ({"bounds": None, "crs": None}, ["place"]),
+    ):
+        assert untrue_entries({**entry, **change}, image, mask) == said
+    assert untrue_entries(entry, image, mask._replace(size=(9, 6))) == ["size"]
+    assert untrue_entries(entry, image._replace(anchors=None), mask) == ["no 8-bit RGB image"]
+    assert untrue_entries(entry, image, MaskLook("m")) == ["no 8-bit mask"]
+
+
+def test_two_records_of_a_place_may_differ_by_a_hundredth_of_a_pixel_or_a_pixel_between_systems():
+    place = {"crs": UTM33, "bounds": [500_000, 5_000_000, 500_100, 5_000_050], "gsd": 1.0, "height": 50, "width": 100}
+
+    def moved(by, **more):
+        left, bottom, right, top = place["bounds"]
+        return {**place, "bounds": [left, bottom + by, right, top + by], **more}
+
+    assert (
+        not is_elsewhere(place, place) and not is_elsewhere(place, moved(0.009)) and is_elsewhere(place, moved(0.011))
+    )
+    assert is_elsewhere(place, moved(-0.011)) and is_elsewhere(place, {**place, "height": 51})
+    assert is_elsewhere(place, {**place, "bounds": None}) and is_elsewhere({**place, "bounds": None}, place)
+    assert not is_elsewhere({**place, "bounds": None}, {**place, "bounds": None})
+    for by, elsewhere in ((0, False), (3, True)):
+        there = moved(by)
+        degrees = list(transform_bounds(UTM33, WORLD, *there["bounds"]))
+        assert is_elsewhere(place, {**there, "crs": WORLD, "bounds": degrees}) == elsewhere
+
+
+def test_ground_that_cannot_be_compared_is_not_shown_as_0():
+    assert shown({"ground": 0, "ground not comparable": 0, "tile id": 3}, "ground") == "0"
+    assert shown({"ground": 0, "ground not comparable": 4}, "ground") == "not comparable (4 pairs)"
+    assert shown({"ground": 2, "ground not comparable": 4}, "ground") == "2 (4 pairs not comparable)"
+    assert shown({"tile id": 3, "ground not comparable": 4}, "tile id") == "3"
+
+
+def test_the_tables_of_sets_name_what_each_was_made_from():
+    assert check_leakage.PARENTS == {
+        "train_rep": ["train"],
+        "OEM relabelled": ["OEM filtered"],
+        "OEM teacher train": ["OEM filtered"],
+        "OEM teacher val": ["OEM filtered"],
+        "combined": ["train", "OEM relabelled"],
+    }
+
+
+# From the pixels
+
+
+def turns(image):
+    """The eight flips and quarter turns of (3, H, W), by hand."""
+    for flipped in (image, image[:, :, ::-1]):
+        for quarter in range(4):
+            yield np.ascontiguousarray(np.rot90(flipped, quarter, axes=(1, 2)))
+
+
+def test_anchors_do_not_change_with_flips_and_turns_and_say_where_they_are():
+    image = noise_of("a", 60, 80)
+    hashes, rows, columns = near_duplicates.located_anchors(image)
+    assert len(hashes) > 20 and (np.diff(hashes.astype(object)) > 0).all()
+    assert rows.min() >= 2 and rows.max() <= 57 and columns.min() >= 2 and columns.max() <= 77
+    for turned in turns(image):
+        np.testing.assert_array_equal(near_duplicates.anchors(turned), hashes)
+    cut, cut_rows, cut_columns = near_duplicates.located_anchors(image[:, 10:, 20:])
+    at = {h: (r, c) for h, r, c in zip(hashes, rows, columns, strict=True)}
+    assert len(cut) > 10
+    assert all(at[h] == (r + 10, c + 20) for h, r, c in zip(cut, cut_rows, cut_columns, strict=True))
+    other = image.copy()
+    other[0] = image[1]
+    other[1] = image[0]
+    assert not set(near_duplicates.anchors(other).tolist()) & set(hashes.tolist())  # bands exchanged
+
+
+def test_flat_neighbourhoods_are_no_anchors():
+    ripple = (100 + np.random.default_rng(0).integers(0, 8, (3, 90, 90))).astype(np.uint8)
+    assert len(near_duplicates.anchors(ripple)) == 0  # a range of 7
+    assert len(near_duplicates.anchors((ripple - 100) * 2 + 100)) > 20
+
+
+@quick
+@given(st.integers(0, 7), st.integers(0, 30), st.integers(0, 30))
+def test_a_window_is_recognized_however_it_is_shifted_and_turned(way, down, right):
+    scene = noise_of("scene", 110, 110)
+    image, other = scene[:, :80, :80], scene[:, down : down + 80, right : right + 80]
+    assert near_duplicates.same_window(image, list(turns(other))[way])
+    assert near_duplicates.same_window(list(turns(image))[way], other)
+    assert not near_duplicates.same_window(image, list(turns(noise_of("elsewhere", 80, 80)))[way])
+
+
+def test_four_common_anchors_make_a_candidate_and_those_of_many_tiles_do_not_count():
+    def hashes(*values):
+        return np.array(values, np.uint64)
+
+    held = [hashes(1, 2, 3, 4, 5), hashes(4, 5, 6, 7), hashes(1, 2, 3, 9)]
+    others = [hashes(1, 2, 3, 4), hashes(4, 5, 6, 7, 8), hashes(1, 2, 3), hashes()]
+    assert list(near_duplicates.sharing(held, others)) == [[0], [1], [], []]
+    assert list(near_duplicates.sharing([], others)) == [[]] * 4
+    alike = [hashes(1, 2, 3, 4)] * 32
+    assert list(near_duplicates.sharing(alike, others[:1])) == [list(range(32))]
+    assert list(near_duplicates.sharing([*alike, hashes(1, 2, 3, 4)], others[:1])) == [[]]
+
+
+def smooth_scene(seed, side=96):
+    """(3, side, side) uint8 with detail at several scales."""
+    rng = np.random.default_rng(seed)
+    scene = sum(np.kron(rng.normal(0, 20, (3, side // n, side // n)), np.ones((n, n))) for n in (2, 4, 12))
+    return np.clip(128 + scene, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("way", range(8))
+def test_an_altered_copy_is_found_in_the_orientation_that_it_was_turned_to(way):
+    image = smooth_scene(1)
+    brighter = np.clip(1.2 * image + 5, 0, 255).astype(np.uint8)
+    other = list(turns(brighter))[way]
+    thumbnails = [near_duplicates.thumbnail(one) for one in (image, other, smooth_scene(2))]
+    assert [np.linalg.norm(one) for one in thumbnails] == pytest.approx([1, 1, 1])
+    ((i, j, orientation),) = near_duplicates.resembling(thumbnails[:1], thumbnails[1:])
+    assert (i, j) == (0, 0)
+    grey = list(near_duplicates.orientations(image[0]))[orientation]
+    np.testing.assert_array_equal(grey, list(turns(image))[way][0])
+    assert near_duplicates.same_picture(image, other, orientation)
+    assert not near_duplicates.same_picture(image, other, (orientation + 1) % 8)
+    assert not near_duplicates.same_picture(image, smooth_scene(2), orientation)
+
+
+def test_thumbnails_that_resemble_one_another_are_named_by_their_positions_among_many():
+    held = [near_duplicates.thumbnail(smooth_scene(seed)) for seed in range(40)]
+    others = [near_duplicates.thumbnail(smooth_scene(seed)) for seed in (90, 35, 3)]
+    assert list(near_duplicates.resembling(held, others)) == [(3, 2, 0), (35, 1, 0)]
+
+
+def test_blocks_that_have_detail_in_both_images_decide_by_their_median():
+    rng = np.random.default_rng(0)
+    image, other = rng.normal(0, 30, (2, 64, 64)).astype(np.float32)
+    correlation = near_duplicates.block_correlation
+    assert correlation(image, image) == pytest.approx(1) and correlation(image, -image) == pytest.approx(-1)
+    assert abs(correlation(image, other)) < 0.1
+    half = np.where(np.arange(64) < 24, image, other)  # three of eight columns of blocks
+    assert correlation(image, half) < 0.3
+    half = np.where(np.arange(64) < 40, image, other)
+    assert correlation(image, half) > 0.9
+    few = np.zeros((64, 64), np.float32)
+    few[:16, :] = image[:16]  # 16 blocks, and the edge of the next row
+    assert correlation(few * 1.0, np.where(np.arange(64)[:, None] < 12, few, 0)) == 0
+
+
+def test_a_pair_of_files_is_confirmed_as_what_it_was_proposed_for(tmp_path):
+    image = smooth_scene(1)
+    write_tif(tmp_path / "a.tif", image)
+    write_tif(tmp_path / "b.tif", np.clip(1.2 * image, 0, 255).astype(np.uint8))
+    write_tif(tmp_path / "c.tif", np.roll(image, 20, axis=2))
+    a, b, c = (tmp_path / f"{name}.tif" for name in "abc")
+    assert near_duplicates.confirm((a, c, True, None)) == "overlapping window"
+    assert near_duplicates.confirm((a, b, True, 0)) == "altered copy"
+    assert near_duplicates.confirm((a, c, False, None)) is near_duplicates.confirm((a, b, False, None)) is None
