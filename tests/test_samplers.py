@@ -93,10 +93,10 @@ def test_hard_tiles_are_drawn_in_proportion_to_their_weights(tmp_path):
 
 
 def test_a_tile_without_a_labelled_pixel_is_never_drawn_and_is_counted(tmp_path):
-    tiles = tile_set(tmp_path, {"a": 10, "void": 0, "z_void": 0, "b": 10})
+    tiles = tile_set(tmp_path, {"a": 10, "void": 0, "z_void": 0, "b": 10, "c": 1})
     draws = TileDraws(tiles, UniformTiles(), 0)
     assert draws.without_label == 2
-    assert {tiles.ids[draws(n)] for n in range(200)} == {"a", "b"}
+    assert {tiles.ids[draws(n)] for n in range(200)} == {"a", "b", "c"}
 
 
 def test_a_set_without_any_label_is_refused(tmp_path):
