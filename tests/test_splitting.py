@@ -327,6 +327,14 @@ def test_the_last_units_of_a_class_go_to_the_splits_that_have_none_of_it(holders
         assert np.bincount(drawn(present, [0.8, 0.1, 0.1], seed)[:holders], minlength=3).tolist() == wanted
 
 
+def test_which_units_and_which_of_equal_splits_come_first_is_left_to_the_seed():
+    draws = [drawn(np.ones((4, 1), bool), [1 / 3] * 3, seed) for seed in range(30)]
+    assert {int(np.bincount(chosen, minlength=3).argmax()) for chosen in draws} == {0, 1, 2}  # where the fourth goes
+    firsts = [drawn(np.ones((10, 1), bool), [0.8, 0.1, 0.1], seed) for seed in range(30)]
+    assert len({int(np.flatnonzero(chosen == 1)[0]) for chosen in firsts}) > 4
+    assert all((chosen == drawn(np.ones((4, 1), bool), [1 / 3] * 3, seed)).all() for seed, chosen in enumerate(draws))
+
+
 def test_units_of_unequal_size_fill_the_splits_by_tiles_not_by_units():
     sizes = [30] * 3 + [1] * 60
     for seed in range(10):
@@ -662,6 +670,28 @@ def test_an_excluded_bad_tile_stands_in_nobodys_way_and_others_are_all_told(few_
         split(tmp_path, "--exclude", tmp_path / "exclude.txt")
     (tmp_path / "exclude.txt").write_text("r00_c00\nr01_c01")
     assert sum(map(len, split(tmp_path, "--exclude", tmp_path / "exclude.txt")[0])) == 14
+
+
+def test_pairs_of_tiles_that_cannot_be_compared_are_counted_once(few_draws, tmp_path, capsys):
+    write_grid(tmp_path, 2, 3)
+    for n in range(4):
+        mask = np.tile(np.arange(8) % 5 + 1, (8, 1))
+        write_raw(tmp_path, f"local{n}", mask, origin=(4 * n, 0), crs='LOCAL_CS["grid",UNIT["metre",1]]')
+    split_biodiversity.main(["--root", str(tmp_path), "--block-size", "4"])
+    said = capsys.readouterr().err
+    assert (
+        "24 pairs of tiles are not comparable" in said and "tiles are in 2 coordinate systems, 6 in EPSG:32633" in said
+    )
+
+
+def test_images_and_masks_are_linked_or_copied_as_is_asked_for(few_draws, tmp_path):
+    write_grid(tmp_path, 4, 4)
+    raw = tmp_path / "data/biodiversity_raw"
+    for mode in ("link", "copy"):
+        tile = split(tmp_path, "--mode", mode)[0][0].tiles[0]
+        for path, folder in ((tile.image_path, "images"), (tile.mask_path, "masks")):
+            assert path.samefile(raw / folder / path.name) == (mode == "link")
+            assert path.read_bytes() == (raw / folder / path.name).read_bytes()
 
 
 def test_a_tile_of_void_alone_is_drawn_and_counts_for_no_class(few_draws, tmp_path):
