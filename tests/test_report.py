@@ -25,7 +25,7 @@ from common.taxonomy import BIODIVERSITY, Taxonomy
 from evaluation import aggregate_metrics, build_report, plot_predictions
 from evaluation.page import el, joined
 from evaluation.panels import errors_picture
-from tests.helpers import prepare_root, quiet
+from tests.helpers import quiet
 from tests.synthetic_results import VAL, checkpoint_digest, write_result, write_study
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -131,10 +131,9 @@ def report_of(root, *flags) -> Page:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(prepared, tmp_path_factory):
     """A root with everything that a report can show, but made up."""
-    root = tmp_path_factory.mktemp("whole") / "study"
-    prepare_root(root)
+    root = shutil.copytree(prepared, tmp_path_factory.mktemp("whole") / "study")
     digest = read_json(root / "data" / "biodiversity_split" / "val" / "manifest.json", "")["digest"]
     gains = GAINS | {control.name: 0.2 for control in CONTROLS}
     write_study(root, gains, (42, 43, 44), 12, split_digest=digest)
@@ -262,9 +261,9 @@ def test_errors_are_hatched_and_what_is_right_or_unlabelled_is_not():
 
 
 @pytest.fixture
-def drawable(tmp_path, monkeypatch):
+def drawable(prepared, tmp_path, monkeypatch):
     """A root with tiles and folders of checkpoints, whose networks find the first class everywhere."""
-    prepare_root(tmp_path)
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     arms = [STAGES[0], STAGES[2], CONTROLS[2]]
     for arm in arms:
         (tmp_path / "model_weights" / "biodiversity" / arm.name / "seed42").mkdir(parents=True)

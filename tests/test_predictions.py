@@ -1,0 +1,276 @@
+"""Pictures of predictions: which tiles, whose predictions, in which colours, under which names and scores."""
+
+import base64
+import io
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from common.files import read_json, write_json
+from common.stages import ARM_OF, STAGE_NAMES
+from common.taxonomy import BIODIVERSITY
+from common.tiles import TileSet
+from evaluation import plot_predictions
+from evaluation.panels import errors_picture, predictions, read_predictions, tile_panel
+from evaluation.plot_predictions import Predicted, caption, choose_tiles, dimmed, draw, score_tile, write_pictures
+from tests.helpers import quiet
+
+ONE, TWO, THREE = STAGE_NAMES[:3]
+CONTROL = "control_kd_uniform"
+COLORS = BIODIVERSITY.rgb()
+
+
+def tile(name, block, pixels):
+    return SimpleNamespace(id=name, block=block, pixels=np.array(pixels), labelled=sum(pixels[1:]))
+
+
+def test_tiles_with_most_of_the_minority_come_first_a_block_after_the_other():
+    tiles = [
+        tile("a", "north", [0, 9, 0, 0, 4, 0]),
+        tile("b", "north", [0, 0, 0, 0, 5, 3]),
+        tile("c", "south", [0, 99, 0, 9, 1, 0]),
+        tile("d", "north", [0, 0, 0, 0, 3, 3]),
+        tile("e", "east", [9, 9, 9, 0, 0, 0]),
+        tile("f", "west", [0, 19, 9, 0, 0, 0]),
+    ]
+    assert [t.id for t in choose_tiles(tiles, [4, 5], 9)] == ["b", "c", "f", "e", "d", "a"]
+    assert [t.id for t in choose_tiles(tiles, [4, 5], 2)] == ["b", "c"]
+    assert [t.id for t in choose_tiles(tiles, [3], 1)] == ["c"]
+    same = [tile("z", "x", [0, 5, 0, 0, 0, 0]), tile("y", "w", [0, 5, 0, 0, 0, 0])]
+    assert [t.id for t in choose_tiles(same, [4], 2)] == ["y", "z"]
+
+
+def test_predictions_stand_in_the_order_of_the_tiles(monkeypatch):
+    def predict_tiles(model, tiles, **_):
+        for places in ([2, 0], [1]):
+            logits = torch.zeros(len(places), 6, 1, 2)
+            for n, place in enumerate(places):
+                logits[n, place + 1, 0, 0] = logits[n, 5, 0, 1] = 1
+            yield torch.tensor(places), None, logits
+
+    monkeypatch.setattr(plot_predictions, "predict_tiles", predict_tiles)
+    found = plot_predictions.predict(torch.nn.Identity(), [0, 1, 2], device="cpu", workers=0, desc="x")
+    assert [ids.tolist() for ids in found] == [[[1, 5]], [[2, 5]], [[3, 5]]] and found[0].dtype == np.uint8
+
+
+MASK = np.array([[0, 1, 1, 2]], np.uint8)
+PREDS = np.array([[3, 1, 2, 2]], np.uint8)
+
+
+def test_the_scores_of_a_tile_are_over_its_own_labelled_pixels_and_classes():
+    # 1: one of two found; 2: one found, one too many
+    assert score_tile(PREDS, MASK, BIODIVERSITY) == pytest.approx({"mIoU": 0.5, "OA": 2 / 3})
+    more = np.array([[1, 3, 2, 2]], np.uint8)  # 3 does not occur in the truth
+    assert score_tile(more, MASK, BIODIVERSITY) == pytest.approx({"mIoU": 0.25, "OA": 1 / 3})
+    assert caption(PREDS, MASK, BIODIVERSITY) == "mIoU 50  OA 67"
+    nothing = np.zeros((1, 4), np.uint8)
+    assert score_tile(PREDS, nothing, BIODIVERSITY) == {"mIoU": None, "OA": None}
+    assert caption(PREDS, nothing, BIODIVERSITY) == ""
+
+
+def test_predictions_are_pale_where_the_truth_is_void_and_in_full_colour_elsewhere():
+    found = dimmed(PREDS, MASK, BIODIVERSITY)
+    np.testing.assert_array_equal(found[0, 1:], COLORS[[1, 2, 2]])
+    np.testing.assert_array_equal(found[0, 0], (0.25 * COLORS[3] + 0.75 * 255).astype(np.uint8))
+
+
+def drawn_tile(name, mask, block="north"):
+    mask = np.asarray(mask, np.uint8)
+    image = np.stack([mask * 40, mask * 0 + 7, mask * 20])
+    return SimpleNamespace(
+        id=name,
+        entry={"height": mask.shape[0], "width": mask.shape[1]},
+        block=block,
+        pixels=np.bincount(mask.ravel(), minlength=6),
+        read_mask=lambda: mask,
+        read_image=lambda: image,
+    )
+
+
+TILES = [drawn_tile("a", [[0, 1, 2, 3], [4, 5, 1, 1]]), drawn_tile("b", [[5, 5, 5], [1, 1, 1], [2, 2, 0]], "south")]
+OF_ARM = {name: [np.full(t.read_mask().shape, label, np.uint8) for t in TILES] for label, name in ((1, ONE), (5, TWO))}
+OF_ARM[CONTROL] = [np.maximum(t.read_mask(), 1) for t in TILES]
+FOUND = [Predicted(ARM_OF[name], f"digest of {name}", preds) for name, preds in OF_ARM.items()]
+
+
+def test_the_figure_shows_image_truth_and_each_stage_in_its_column():
+    columns = [(p.arm.title, p.preds) for p in FOUND if p.is_stage]
+    assert [title for title, _ in columns] == ["1  Baseline", "2  + Replication"]  # no control
+    figure = draw(TILES, columns, BIODIVERSITY, "note")
+    axes = np.array(figure.axes[:8]).reshape(2, 4)
+    assert [a.get_title() for a in axes[0]] == ["Image", "Truth", "1  Baseline", "2  + Replication"]
+    for row, one in zip(axes, TILES, strict=True):
+        np.testing.assert_array_equal(row[0].images[0].get_array(), np.moveaxis(one.read_image(), 0, -1))
+        np.testing.assert_array_equal(row[1].images[0].get_array(), COLORS[one.read_mask()])
+        assert row[0].get_xlabel() == one.id
+        labelled = one.read_mask() > 0
+        for a, label in ((row[2], 1), (row[3], 5)):
+            shown = a.images[0].get_array()
+            assert (shown[labelled] == COLORS[label]).all()
+            right = (one.read_mask()[labelled] == label).mean()
+            assert a.get_xlabel().endswith(f"OA {100 * right:.0f}")
+    assert figure.legends[0].get_title().get_text() == "note"
+
+
+def test_pictures_and_index_hold_each_arm_of_each_tile(tmp_path):
+    write_pictures(tmp_path, TILES, FOUND, BIODIVERSITY, {"seed": 42})
+    index = read_json(tmp_path / "predictions.json", "")
+    assert index["seed"] == 42 and index["taxonomy"] == BIODIVERSITY.to_json()
+    assert index["arms"] == [{"name": name, "checkpoint_digest": f"digest of {name}"} for name in OF_ARM]
+    for place, (one, known) in enumerate(zip(TILES, index["tiles"], strict=True)):
+        mask = one.read_mask()
+        assert (known["id"], known["block"], known["image"]) == (one.id, one.block, "image.png")
+        assert (known["height"], known["width"]) == mask.shape
+        assert known["pixels"] == {name: int((mask == i).sum()) for i, name in enumerate(BIODIVERSITY.classes)}
+        pictures = {"truth": mask, **{name: preds[place] for name, preds in OF_ARM.items()}}
+        for name, ids in pictures.items():
+            with Image.open(tmp_path / one.id / f"{name}.png") as picture:
+                np.testing.assert_array_equal(np.array(picture), ids)
+                np.testing.assert_array_equal(np.array(picture.convert("RGB")), COLORS[ids])
+        with Image.open(tmp_path / one.id / "image.png") as picture:
+            np.testing.assert_array_equal(np.moveaxis(np.array(picture), -1, 0), one.read_image())
+        for label, name in ((1, ONE), (5, TWO)):
+            wanted = (mask[mask > 0] == label).mean()
+            assert known["scores"][name]["OA"] == pytest.approx(wanted)
+        assert known["scores"][CONTROL] == {"mIoU": 1, "OA": 1}
+
+
+def test_predictions_are_those_of_last_of_the_seed_that_is_asked_for(prepared, tmp_path, monkeypatch):
+    asked = []
+
+    def open_to_score(path, arm, seed, tiles, command):
+        asked.append((path, arm, seed, tiles.split, command))
+        return SimpleNamespace(digest=f"digest of {arm}"), None
+
+    monkeypatch.setattr(plot_predictions, "open_to_score", open_to_score)
+    ones = [np.ones((64, 64), np.uint8)] * 3
+    monkeypatch.setattr(plot_predictions, "predict", lambda *_, **__: ones)
+    drawn = []
+    monkeypatch.setattr(plot_predictions, "draw", lambda tiles, columns, *_: drawn.append((tiles, columns)) or None)
+    monkeypatch.setattr(plot_predictions, "save_figure", lambda *_, **__: None)
+    weights, out = tmp_path / "weights", tmp_path / "out"
+    for arm, seed in ((ONE, 7), (THREE, 7), (CONTROL, 7), (TWO, 8)):
+        (weights / arm / f"seed{seed}").mkdir(parents=True)
+    flags = ("--weights-dir", weights, "--out", tmp_path / "p.png", "--out-dir", out, "--tiles", 3, "--seed", 7)
+    said = quiet(plot_predictions.main, "--root", prepared, *flags)
+    assert [(path, arm, seed, split) for path, arm, seed, split, _ in asked] == [
+        (weights / arm / "seed7" / "last.pt", arm, 7, "val") for arm in (ONE, THREE, CONTROL)
+    ]
+    assert all(f"training.train_{arm} " in command and "--seed 7" in command for _, arm, _, _, command in asked)
+    assert f"not run with seed 7: {TWO}, " in said and CONTROL not in said.split("not run")[1].splitlines()[0]
+    (tiles, columns), index = drawn[0], read_json(out / "predictions.json", "")
+    assert [title for title, _ in columns] == ["1\nBaseline", "3\n+ Difficulty sampling"]
+    known = read_json(prepared / "artifacts/class_distribution.json", "")["minority_classes"]
+    val = TileSet.open(prepared / "data/biodiversity_split/val", "")
+    minority = [BIODIVERSITY.index(name) for name in known]
+    most = max(int(one.pixels[minority].sum()) for one in val)
+    assert tiles[0].pixels[minority].sum() == most and index["minority_classes"] == known
+    assert [(index[key]) for key in ("split", "split_digest", "seed", "which")] == ["val", val.digest, 7, "last"]
+    assert [one["id"] for one in index["tiles"]] == [one.id for one in tiles]
+
+
+# Panels of the report
+
+
+def args_for(folder):
+    return SimpleNamespace(predictions_dir=folder, root=Path("."))
+
+
+def evidence_with(digests, ranked=(), minority=("Settlement",)):
+    """What panels need of the evidence: digests of scored checkpoints by arm for seed 42, and the stages by rank."""
+    scored = {
+        name: SimpleNamespace(last={42: SimpleNamespace(tiles=SimpleNamespace(checkpoint_digest=digest))})
+        for name, digest in digests.items()
+    }
+    return SimpleNamespace(
+        arms=scored,
+        taxonomy=BIODIVERSITY,
+        results=[SimpleNamespace(tiles=SimpleNamespace(split_digest="of val"))],
+        stages=[SimpleNamespace(arm=ARM_OF[name]) for name in ranked],
+        minority=list(minority),
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    facts = {"split": "val", "split_digest": "of val", "seed": 42, "minority_classes": ["Settlement"]}
+    write_pictures(tmp_path, TILES, FOUND, BIODIVERSITY, facts)
+    return tmp_path
+
+
+SCORED = {name: f"digest of {name}" for name in OF_ARM}
+
+
+def test_predictions_of_the_checkpoints_that_were_scored_need_no_word(folder):
+    for scored in (SCORED, {ONE: SCORED[ONE]}, {}):
+        index, said = read_predictions(args_for(folder), evidence_with(scored))
+        assert said == [] and [arm["name"] for arm in index["arms"]] == list(OF_ARM)
+    assert read_predictions(args_for(folder / "not there"), evidence_with(SCORED)) == (None, [])
+
+
+def test_predictions_of_other_checkpoints_tiles_or_classes_are_told(folder):
+    _, said = read_predictions(args_for(folder), evidence_with(SCORED | {TWO: "new", CONTROL: "new"}))
+    assert len(said) == 1
+    assert "of 2 + Replication, control: 6, uniform target are of other checkpoints than the scores" in said[0]
+    other_seed = evidence_with(SCORED | {TWO: "new"})
+    other_seed.arms[TWO].last = {43: other_seed.arms[TWO].last[42]}
+    assert read_predictions(args_for(folder), other_seed)[1] == []
+    path = folder / "predictions.json"
+    index = read_json(path, "")
+    write_json(path, index | {"split_digest": "of another"})
+    assert "of other val tiles or classes" in read_predictions(args_for(folder), evidence_with(SCORED))[1][0]
+    colors = BIODIVERSITY.to_json() | {"colors": ["#101010", *BIODIVERSITY.colors[1:]]}
+    write_json(path, index | {"taxonomy": colors})
+    assert "of other val tiles or classes" in read_predictions(args_for(folder), evidence_with(SCORED))[1][0]
+
+
+def test_a_panel_shows_each_arm_with_its_picture_errors_and_scores(folder):
+    index = read_json(folder / "predictions.json", "")
+    html = tile_panel(1, index["tiles"][0], index, args_for(folder), TWO)
+    views = html.split("<figure")[1:]
+    assert [view.partition('data-view="')[2].split('"')[0] for view in views] == ["image", "truth", *OF_ARM]
+    mask = TILES[0].read_mask()
+    for view, ids in zip(views[1:], [mask, *(preds[0] for preds in OF_ARM.values())], strict=True):
+        uri = view.partition("base64,")[2].split('"')[0]
+        np.testing.assert_array_equal(picture_in(uri), ids)
+    for view, preds in zip(views[2:], OF_ARM.values(), strict=True):
+        uri = view.split("base64,")[2].split('"')[0]
+        state = picture_in(uri)[1::125, 1::125]  # each pixel of the tile is 125 of the picture
+        assert ((state == 0) == (mask == 0)).all() and ((state == 1) == ((preds[0] == mask) & (mask > 0))).all()
+    assert "2 + Replication: mIoU 3, OA 14" in html and "6, uniform target: mIoU 100, OA 100" in html
+    assert "4 × 2 pixels, 88% labelled, block north" in html and "aspect-ratio:4 / 2" in html
+    chosen = [part for part in html.split("<input")[1:] if "checked" in part.split(">")[0]]
+    assert len(chosen) == 1 and f'value="{TWO}"' in chosen[0]
+
+
+def picture_in(uri: str) -> np.ndarray:
+    return np.array(Image.open(io.BytesIO(base64.b64decode(uri))))
+
+
+def test_errors_of_small_and_of_large_tiles_keep_their_place():
+    rng = np.random.default_rng(0)
+    for height, width, fine in ((3, 5, 100), (600, 400, 1)):
+        truth = rng.integers(0, 3, (height, width)).astype(np.uint8)
+        preds = rng.integers(1, 3, (height, width)).astype(np.uint8)
+        layers = np.array(Image.open(io.BytesIO(errors_picture(preds, truth))))
+        assert layers.shape == (height * fine, width * fine)
+        layers = layers[::fine, ::fine]
+        assert ((layers == 0) == (truth == 0)).all()
+        assert ((layers == 1) == ((truth == preds) & (truth > 0))).all()
+
+
+@pytest.mark.parametrize(("ranked", "start"), [([THREE, TWO, ONE], TWO), ([ONE, TWO], ONE), ([THREE], ONE), ([], ONE)])
+def test_the_large_view_begins_with_the_best_stage_that_was_drawn(folder, ranked, start):
+    index = read_json(folder / "predictions.json", "")
+    html = "".join(map(str, predictions(evidence_with(SCORED, ranked), index, args_for(folder))))
+    chosen = [part.split(">")[0] for part in html.split("<input")[1:] if "checked" in part.split(">")[0]]
+    assert len(chosen) == 3 and all(f'value="{start}"' in one for one in chosen)  # for all tiles, and for each
+    legend = [part.split('"')[0] for part in html.split('data-color="')[1:]]
+    names = [part.split('"')[0] for part in html.split('data-name="')[1:]]
+    assert legend == list(BIODIVERSITY.colors) and names == list(BIODIVERSITY.classes)
+    assert "Background (unlabelled)" in html and "Settlement *" in html
+    assert "2 val tiles with most pixels of Settlement" in html and "seed 42" in html
