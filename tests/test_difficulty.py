@@ -156,8 +156,12 @@ def test_a_replica_has_the_loss_and_weight_of_its_base_and_counts_in_the_percent
     replicas = {"a_rep1": "a", **{f"b_rep{number:02}": "b" for number in range(17)}}
     tiles = write_tiles(tmp_path / "data/biodiversity_split/train_rep", {"a": 10, "b": 17, "c": 40}, replicas)
     save_checkpoint(tmp_path, tiles)
-    score(tmp_path)
+    network = LossOfImage()
+    scored = []
+    network.register_forward_hook(lambda module, images, logits: scored.append(len(logits)))
+    score(tmp_path, network=lambda: network)
     rows = rows_of(tmp_path)
+    assert sum(scored) == 3  # the same pixels are not scored twice
     assert len(rows) == 21 and all(rows[replica] == rows[base] for replica, base in replicas.items())
     assert weights_of(tmp_path).items() >= {"a": 1.0, "b": 3.0, "c": 3.0}.items()
 
@@ -196,9 +200,10 @@ def test_the_loss_of_a_tile_is_that_of_the_stage_2_network_on_its_labelled_pixel
 def test_the_loss_of_a_tile_is_the_mean_of_its_labelled_pixels_and_not_smoothed():
     logits = torch.zeros(3, 6, 1, 3)
     logits[0, 1, 0, 0] = math.log(4)  # Forest has 1/2 here, and each of the others 1/8
+    logits[1, 5, 0, 1] = math.log(4)  # Seminatural likewise
     logits[:, 0] = 30.0
     mask = torch.tensor([[[1, 2, 0]], [[0, 5, 0]], [[0, 0, 0]]])
-    wanted = [(math.log(2) + math.log(5)) / 2, math.log(5), 0.0]
+    wanted = [(math.log(2) + math.log(5)) / 2, math.log(2), 0.0]
     assert score_difficulty.tile_losses(logits, mask).tolist() == pytest.approx(wanted)
     logits[0, 1, 0, 1] = math.log(4)
     assert score_difficulty.tile_losses(logits, mask)[0].item() == pytest.approx((math.log(2) + math.log(8)) / 2)
