@@ -379,9 +379,13 @@ def test_the_combined_set_keeps_what_is_known_of_each_tile(pool_root):
 def test_only_relabelled_tiles_are_combined(pool_root):
     """Neither those in OpenEarthMap's classes nor another training set."""
     flags = ("--root", pool_root, "--oem-dir")
+    quiet(relabel_oem.main, "--root", pool_root)
+    relabelled = pool_root / "data/openearthmap_relabelled"
     with pytest.raises(UserError, match="Two taxonomies"):
         quiet(combine_biodiversity_oem.main, *flags, pool_root / "data/openearthmap_filtered")
     val = pool_root / "data/biodiversity_split/val"
     write_set(val, {"v": with_pixels(8, {1: 64})}, split="val")
     with pytest.raises(UserError, match="--oem-dir .*its manifest says it is 'val', expected 'pool'"):
         quiet(combine_biodiversity_oem.main, *flags, val)
+    with pytest.raises(UserError, match="--train-dir .*its manifest says it is 'val', expected 'train'"):
+        quiet(combine_biodiversity_oem.main, *flags, relabelled, "--train-dir", val)

@@ -1,6 +1,7 @@
 """Spatial blocks, common ground and stratified draws; and the split that is made of them."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -343,6 +344,13 @@ def test_units_of_unequal_size_fill_the_splits_by_tiles_not_by_units():
         assert np.abs(filled - [0.6, 0.2, 0.2]).max() < 0.17  # a large unit of 30 comes on top at most
         same = drawn(np.ones((63, 1), bool), [0.6, 0.2, 0.2], seed, sizes)
         assert np.bincount(same, minlength=3).tolist() == [38, 13, 12] or sum(same == 0) == 38
+
+
+def test_of_two_splits_that_want_a_class_alike_the_one_with_more_room_gets_the_unit():
+    in_order = SimpleNamespace(permutation=np.arange, random=np.zeros)
+    halves, sizes = np.array([0.5, 0.5]), np.array([8, 1, 8, 1])
+    chosen = splitting._iterative_stratification(np.ones((4, 1), bool), sizes, halves, in_order)
+    assert chosen.tolist() == [0, 1, 1, 0]  # nine tiles each
 
 
 def test_unlabelled_units_fill_what_room_the_labelled_ones_leave():
