@@ -1,20 +1,24 @@
-"""Folders of results as evaluation.compute_metrics leaves them, without models or tiles."""
+"""Folders of results as evaluation.compute_metrics leaves them, and findings, without models or tiles."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
 from common.files import write_json
 from common.metrics import CALIBRATION_BINS, mean_iou_of, score
 from common.results import CONFUSIONS, METRICS, RUN_RECORD, TileConfusions, results_folder
-from common.stages import ARM_OF
+from common.stages import ARM_OF, DESCRIPTIVE, PLANNED
 from common.taxonomy import BIODIVERSITY, Taxonomy
+from evaluation.evidence import KEYS, ArmScores, Finding
+from evaluation.intervals import Estimate
 from evaluation.simulate_coverage import World
 
 VAL = Path("evaluation/evaluation_results/val")
 STEPS = 20
 SETTINGS = {"arch": "unet", "crop_size": 64, "batch_size": 8, "iterations": STEPS, "lr": 1e-3}
 MINORITY = list(BIODIVERSITY.foreground[3:])
+KNOWN = {(c.arm.name, c.other.name): c for c in (*PLANNED, *DESCRIPTIVE)}
 
 
 def checkpoint_digest(arm: str, seed: int, which: str = "last") -> str:
@@ -129,3 +133,18 @@ def write_study(root: Path, gains: dict[str, float], seeds, blocks: int, *, worl
         for seed, of_seed in zip(seeds, of_arm, strict=True):
             for which in ("last", "best"):
                 write_result(root, arm, seed, of_seed, which=which, **each)
+
+
+def finding_of(arm, other, value, half_width=0.012, p=0.001, p_holm=None, seeds=(1, 2, 3), **more) -> Finding:
+    """What came of a comparison, with the estimate of mIoU that is given."""
+    estimates = {"mIoU": Estimate(value, half_width, None if half_width is None else p, len(seeds), 12)}
+    return Finding(KNOWN[arm, other], list(seeds), estimates, p_holm=p_holm, **more)
+
+
+def arm_of(name, values, seeds=(1, 2, 3), blocks=12, metrics=KEYS, scores=()):
+    """An arm whose metrics have these values for its seeds, all alike on each block."""
+    values = {metric: np.array(of, dtype=float) for metric, of in zip(metrics, values, strict=True)}
+    without = {metric: of[:, None] + np.zeros(blocks) for metric, of in values.items()}
+    facts = {"cumulative_steps": 20, "split_facts": {"tiles": 30, "blocks": 12, "strategy": "blocks"}}
+    last = {seed: SimpleNamespace(facts=facts, scores=dict(scores), run={}) for seed in seeds}
+    return ArmScores(ARM_OF[name], last, {}, values, without, frozenset())

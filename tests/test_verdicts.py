@@ -5,14 +5,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from common.stages import ARM_OF, CONTROLS, DESCRIPTIVE, PLANNED, STAGE_NAMES
+from common.stages import CONTROLS, STAGE_NAMES
 from common.taxonomy import BIODIVERSITY
 from evaluation.comparability import LeftOut, read_results
 from evaluation.evidence import (
     BEYOND,
     KEYS,
     MINORITY,
-    ArmScores,
     Evidence,
     Finding,
     about_the_split,
@@ -26,49 +25,43 @@ from evaluation.evidence import (
     starred,
 )
 from evaluation.intervals import Estimate
-from tests.synthetic_results import VAL, recipe_of, write_result
+from tests.synthetic_results import KNOWN, VAL, arm_of, finding_of, recipe_of, write_result
 
 ONE, TWO, THREE, FOUR, FIVE_A, FIVE_B, SIX = STAGE_NAMES
-KNOWN = {(c.arm.name, c.other.name): c for c in (*PLANNED, *DESCRIPTIVE)}
-
-
-def found(arm, other, value, half_width=0.012, p=0.001, p_holm=None, seeds=(1, 2, 3), **more) -> Finding:
-    estimates = {"mIoU": Estimate(value, half_width, None if half_width is None else p, len(seeds), 12)}
-    return Finding(KNOWN[arm, other], list(seeds), estimates, p_holm=p_holm, **more)
 
 
 @pytest.mark.parametrize(
     ("finding", "verdict"),
     [
         (
-            found(SIX, FIVE_B, 0.031, p_holm=0.0312),
+            finding_of(SIX, FIVE_B, 0.031, p_holm=0.0312),
             "stage 6 gains 3.1 points of mIoU over stage 5B (95 % interval +1.9 to +4.3, p = 0.031 after correction)",
         ),
         (
-            found(SIX, FIVE_B, -0.031, p_holm=0.0001),
+            finding_of(SIX, FIVE_B, -0.031, p_holm=0.0001),
             "stage 6 loses 3.1 points of mIoU against stage 5B (95 % interval −4.3 to −1.9, "
             "p < 0.001 after correction)",
         ),
         (
-            found(TWO, ONE, 0.031, p_holm=0.06),
+            finding_of(TWO, ONE, 0.031, p_holm=0.06),
             "stage 2 cannot be told from stage 1 (+3.1 points of mIoU, 95 % interval +1.9 to +4.3, "
             "p = 0.060 after correction)",
         ),
         (
-            found(SIX, "control_kd_cycled", -0.031),
+            finding_of(SIX, "control_kd_cycled", -0.031),
             'stage 6 is 3.1 points of mIoU below the control "6, classes cycled" '
             "(95 % interval −4.3 to −1.9; described, not tested)",
         ),
         (
-            found(FIVE_A, ONE, 0.004),
+            finding_of(FIVE_A, ONE, 0.004),
             "stage 5A is 0.4 points of mIoU above stage 1 (95 % interval −0.8 to +1.6; described, not tested)",
         ),
         (
-            found(TWO, ONE, 0.05, None, seeds=(1, 2)),
+            finding_of(TWO, ONE, 0.05, None, seeds=(1, 2)),
             "stage 2 is 5.0 points of mIoU above stage 1 in 2 seeds, without an interval",
         ),
         (
-            found(TWO, ONE, -0.05, None, seeds=(1,)),
+            finding_of(TWO, ONE, -0.05, None, seeds=(1,)),
             "stage 2 is 5.0 points of mIoU below stage 1 in 1 seed, without an interval",
         ),
         (Finding(KNOWN[TWO, ONE], missing=f"{TWO} not run"), f"stage 2 and stage 1 are not compared: {TWO} not run"),
@@ -82,7 +75,7 @@ def test_a_finding_in_words(finding, verdict):
 @pytest.mark.parametrize(("p_holm", "told"), [(None, False), (0.0, True), (0.0499, True), (0.0501, False), (1, False)])
 def test_two_arms_are_told_apart_by_the_corrected_p_value_alone(p_holm, told):
     for p in (0.001, 0.9):
-        assert found(TWO, ONE, 0.05, p=p, p_holm=p_holm).told_apart == told
+        assert finding_of(TWO, ONE, 0.05, p=p, p_holm=p_holm).told_apart == told
 
 
 def test_numbers_are_told_as_points_and_percentages():
@@ -95,15 +88,6 @@ def test_numbers_are_told_as_points_and_percentages():
     assert (KEYS, BEYOND, MINORITY) == (("mIoU", "mF1", "OA"), ("boundary mIoU", "ECE"), "minority mIoU")
 
 
-def arm(name, values, seeds=(1, 2, 3), blocks=12, metrics=KEYS, scores=()):
-    """An arm whose metrics have these values for its seeds, all alike on each block."""
-    values = {metric: np.array(of, dtype=float) for metric, of in zip(metrics, values, strict=True)}
-    without = {metric: of[:, None] + np.zeros(blocks) for metric, of in values.items()}
-    facts = {"cumulative_steps": 20, "split_facts": {"tiles": 30, "blocks": 12, "strategy": "blocks"}}
-    last = {seed: SimpleNamespace(facts=facts, scores=dict(scores), run={}) for seed in seeds}
-    return ArmScores(ARM_OF[name], last, {}, values, without, frozenset())
-
-
 def evidence_of(*arms, planned=(), descriptive=(), minority=(), absent=(), left_out=()):
     results = [SimpleNamespace(facts=next(iter(arms[0].last.values())).facts, taxonomy=BIODIVERSITY)]
     by_name = {scores.arm.name: scores for scores in arms}
@@ -114,12 +98,12 @@ def evidence_of(*arms, planned=(), descriptive=(), minority=(), absent=(), left_
 
 def test_stages_rank_by_miou_then_mf1_then_oa_and_controls_do_not_rank():
     evidence = evidence_of(
-        arm(ONE, [[0.5, 0.5], [0.6, 0.6], [0.9, 0.9]], (1, 2)),
-        arm(TWO, [[0.4, 0.6], [0.7, 0.7], [0.1, 0.1]], (1, 2)),
-        arm(THREE, [[0.5, 0.5], [0.7, 0.7], [0.2, 0.2]], (1, 2)),
-        arm(FOUR, [[0.6, 0.5], [0.1, 0.1], [0.1, 0.1]], (1, 2)),
-        arm("control_kd_uniform", [[0.9, 0.9], [0.9, 0.9], [0.9, 0.9]], (1, 2)),
-        arm(FIVE_A, [[0.9, 0.0], [0.9, 0.9], [0.9, 0.9]], (1, 2)),
+        arm_of(ONE, [[0.5, 0.5], [0.6, 0.6], [0.9, 0.9]], (1, 2)),
+        arm_of(TWO, [[0.4, 0.6], [0.7, 0.7], [0.1, 0.1]], (1, 2)),
+        arm_of(THREE, [[0.5, 0.5], [0.7, 0.7], [0.2, 0.2]], (1, 2)),
+        arm_of(FOUR, [[0.6, 0.5], [0.1, 0.1], [0.1, 0.1]], (1, 2)),
+        arm_of("control_kd_uniform", [[0.9, 0.9], [0.9, 0.9], [0.9, 0.9]], (1, 2)),
+        arm_of(FIVE_A, [[0.9, 0.0], [0.9, 0.9], [0.9, 0.9]], (1, 2)),
     )
     assert [scores.arm.name for scores in evidence.stages] == [FOUR, THREE, TWO, ONE, FIVE_A]
     assert controls_run(evidence) == [CONTROLS[2]]
@@ -133,9 +117,9 @@ def test_a_control_answers_by_sign_and_only_where_the_two_can_be_told_apart(cont
     assert planned == (control.name != "control_kd_cycled")
 
     def answer(*numbers, **more):
-        finding = found(control.compared_with, control.name, *numbers, **more)
+        finding = finding_of(control.compared_with, control.name, *numbers, **more)
         of = {"planned": [finding]} if planned else {"descriptive": [finding]}
-        said = evidence_of(arm(ONE, [[0.5] * 3] * 3), **of).answer(control)
+        said = evidence_of(arm_of(ONE, [[0.5] * 3] * 3), **of).answer(control)
         assert said.startswith(f"{control.question} Stage ")
         return said.partition(" points of mIoU")[2]
 
@@ -151,7 +135,7 @@ def test_a_control_answers_by_sign_and_only_where_the_two_can_be_told_apart(cont
 def test_a_control_that_could_not_be_compared_gives_no_answer():
     control = CONTROLS[0]
     lacking = Finding(KNOWN[FIVE_B, control.name], missing=f"{FIVE_B} not run")
-    said = evidence_of(arm(ONE, [[0.5] * 3] * 3), planned=[lacking]).answer(control)
+    said = evidence_of(arm_of(ONE, [[0.5] * 3] * 3), planned=[lacking]).answer(control)
     assert said.endswith(f"are not compared: {FIVE_B} not run. That is no answer yet.")
 
 
@@ -181,14 +165,14 @@ def test_a_control_that_could_not_be_compared_gives_no_answer():
     ],
 )
 def test_what_lacks_for_intervals_is_told(seeds, blocks, paired, said):
-    of_arm = arm(ONE, [np.linspace(0.4, 0.6, len(seeds))] * 3, seeds, blocks)
-    evidence = evidence_of(of_arm, planned=[found(TWO, ONE, 0.1, seeds=paired)])
+    of_arm = arm_of(ONE, [np.linspace(0.4, 0.6, len(seeds))] * 3, seeds, blocks)
+    evidence = evidence_of(of_arm, planned=[finding_of(TWO, ONE, 0.1, seeds=paired)])
     assert evidence.without_intervals() == said
     assert evidence.has_intervals == (len(seeds) == 3 and blocks == 10)
 
 
 def test_scores_without_an_interval_are_means_over_seeds_and_best_is_told_by_its_gap():
-    scores = arm(ONE, [[0.5, 0.6]] * 3, (7, 8))
+    scores = arm_of(ONE, [[0.5, 0.6]] * 3, (7, 8))
     for seed, ece in ((7, 0.1), (8, 0.4)):
         scores.last[seed].scores = {"ECE": ece, "boundary mIoU": None if seed == 8 else 0.3, "mIoU": 0.5 + seed / 100}
     assert scores.mean_over_seeds("ECE") == pytest.approx(0.25) and scores.mean_over_seeds("boundary mIoU") is None
@@ -200,7 +184,7 @@ def test_scores_without_an_interval_are_means_over_seeds_and_best_is_told_by_its
 
 
 def test_seeds_are_paired_by_their_number_and_blocks_by_their_place():
-    mine, theirs = arm(TWO, [[0.5, 0.7, 0.9]] * 3, (1, 2, 3)), arm(ONE, [[0.8, 0.4, 0.65]] * 3, (3, 1, 2))
+    mine, theirs = arm_of(TWO, [[0.5, 0.7, 0.9]] * 3, (1, 2, 3)), arm_of(ONE, [[0.8, 0.4, 0.65]] * 3, (3, 1, 2))
     of_block = np.linspace(-0.2, 0.2, 12)
     mine.without_block["mIoU"][:] += of_block
     theirs.without_block["mIoU"][:] += of_block
@@ -214,7 +198,10 @@ def test_seeds_are_paired_by_their_number_and_blocks_by_their_place():
 def test_the_reader_is_told_the_split_the_classes_and_what_the_numbers_are():
     gone = BIODIVERSITY.foreground[1]
     evidence = evidence_of(
-        arm(ONE, [[0.5, 0.51, 0.52]] * 3), arm(TWO, [[0.5] * 2] * 3, (4, 5)), minority=["Settlement"], absent=[gone]
+        arm_of(ONE, [[0.5, 0.51, 0.52]] * 3),
+        arm_of(TWO, [[0.5] * 2] * 3, (4, 5)),
+        minority=["Settlement"],
+        absent=[gone],
     )
     rest = "Forest, Cropland, Settlement, Seminatural"
     assert evidence.classes == rest.split(", ") and evidence.seeds == [1, 2, 3, 4, 5]
@@ -227,7 +214,7 @@ def test_the_reader_is_told_the_split_the_classes_and_what_the_numbers_are():
     assert "corrected by Holm for the 6 planned comparisons, run or not" in said and "95 % intervals" in said
     assert "The arms have different seeds" in said and "One seed" not in said
     assert "* minority class of train; minority mIoU is the mean of these." in said
-    alone = " ".join(how_to_read(evidence_of(arm(ONE, [[0.5]] * 3, (1,)))))
+    alone = " ".join(how_to_read(evidence_of(arm_of(ONE, [[0.5]] * 3, (1,)))))
     assert "One seed" in alone and "different seeds" not in alone and "Holm" not in alone and "minority" not in alone
 
 
@@ -336,5 +323,5 @@ def test_differences_are_of_the_first_arm_over_the_second(tmp_path):
 
 
 def test_an_arm_that_is_not_there_was_not_run_or_left_out():
-    evidence = evidence_of(arm(ONE, [[0.5]] * 3, (1,)), left_out=[LeftOut(TWO, 1, "why")])
+    evidence = evidence_of(arm_of(ONE, [[0.5]] * 3, (1,)), left_out=[LeftOut(TWO, 1, "why")])
     assert (evidence.status(TWO), evidence.status(THREE)) == ("left out", "not run")

@@ -1,0 +1,393 @@
+"""Parts of the report, one by one: each number stands in its row and column, and a caution where one is due."""
+
+import json
+import re
+from html import unescape
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from common.files import write_json
+from common.stages import ARM_OF, CONTROLS, DESCRIPTIVE, PLANNED, STAGE_NAMES
+from common.taxonomy import BIODIVERSITY
+from evaluation import build_report as parts
+from evaluation.evidence import MINORITY, Evidence, Finding
+from evaluation.intervals import Estimate
+from tests.synthetic_results import arm_of, finding_of
+
+ONE, TWO, THREE, FOUR, FIVE_A, FIVE_B, SIX = STAGE_NAMES
+FOREGROUND = BIODIVERSITY.foreground
+METRICS = ("mIoU", "mF1", "OA", MINORITY, *(f"IoU {name}" for name in FOREGROUND))
+ARGS = SimpleNamespace(root=Path("."), split_dir=Path("split"), leakage=Path("leakage.json"), command="it")
+
+
+def plain(html) -> str:
+    text = unescape(re.sub("<[^>]*>", " ", str(html))).replace("\u00a0", " ")
+    return re.sub(" ([,;.])", r"\1", " ".join(text.split()))
+
+
+def rows(html) -> list[list[str]]:
+    """The cells of each row of a table, headings too."""
+    lines = re.findall(r"<tr[^>]*>(.*?)</tr>", str(html), re.S)
+    return [[plain(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line, re.S)] for line in lines]
+
+
+def scores_of(miou, iou=0.5, f1=0.6, pixels=10) -> dict:
+    classes = {
+        name: {"IoU": iou + n / 100, "F1": f1 + n / 100, "precision": 0.7 + n / 100, "recall": 0.8, "pixels": pixels}
+        for n, name in enumerate(FOREGROUND)
+    }
+    return {"mIoU": miou, "mF1": miou + 0.1, "OA": miou + 0.2, "boundary mIoU": 0.33, "ECE": 0.044, "classes": classes}
+
+
+def arm(name, mious, seeds=(1, 2, 3)):
+    """An arm whose seeds have these mIoU and other metrics below them in steps of a point."""
+    scores = arm_of(name, [[v - n / 100 for v in mious] for n in range(len(METRICS))], seeds, 12, METRICS)
+    recipe = {
+        "tiles": {"folder": "x"},
+        "sampler": {"kind": "weighted"},
+        "cropper": {"kind": "minority", "classes": [4]},
+    }
+    for place, (seed, miou) in enumerate(zip(seeds, mious, strict=True)):
+        run = {
+            "recipe": recipe,
+            "settings": {"iterations": 20, "lr": 0.001},
+            "crops": 160,
+            "train": {"tiles": 40},
+            "seconds": {"training": 60 * (place + 1)},
+            "drawn": {
+                "distinct_tiles": 30 + place,
+                "replica_share": 0.25,
+                "void_share": 0.125,
+                "pixel_share": {name: 0.1 * (place + 1) for name in FOREGROUND},
+                "crops_with_class": dict.fromkeys(FOREGROUND, 0.4),
+            },
+            "device": "CPU",
+            "git_commit": "c" * 40,
+        }
+        scores.last[seed] = SimpleNamespace(
+            arm=name,
+            seed=seed,
+            facts={"cumulative_steps": 20 * ARM_OF[name].trainings, "split_facts": FACTS, "step": 20},
+            scores=scores_of(miou, 0.5 + place / 10),
+            run=run,
+            tiles=SimpleNamespace(checkpoint_digest=f"{name} {seed}", split_digest="of val", confusions=None),
+        )
+    return scores
+
+
+FACTS = {"tiles": 30, "blocks": 12, "strategy": "blocks", "blocks_shared_with_train": 0}
+
+
+def evidence_of(*arms, planned=(), descriptive=(), minority=("Settlement", "Seminatural"), cautions=()):
+    result = SimpleNamespace(
+        facts={"split_facts": FACTS}, taxonomy=BIODIVERSITY, tiles=SimpleNamespace(split_digest="of val")
+    )
+    by_name = {scores.arm.name: scores for scores in arms}
+    return Evidence([result], by_name, list(planned), list(descriptive), list(minority), [], [], list(cautions))
+
+
+def test_words_for_digests_times_and_shares():
+    assert parts.short("0123456789abcdef") == "0123456789ab" and parts.short("0123456789abcdef-dirty").endswith(
+        "b-dirty"
+    )
+    assert [parts.duration(s) for s in (None, 90, 5999, 6000)] == [None, "1.5 min", "100.0 min", "1.7 h"]
+    assert [parts.hundredths(v) for v in (None, 0.4567, 0)] == ["-", "45.7", "0.0"]
+    assert parts.told({"kind": "minority", "p": 0.5, "of": [1, 2]}) == "minority, p 0.5, of 1 2"
+    assert parts.told("a" * 64) == "a" * 12 and parts.told(0.00012345) == "0.000123"
+    assert parts.told_part({"kind": "minority", "classes": [4, 5]}, BIODIVERSITY) == (
+        "minority, classes Settlement Seminatural"
+    )
+
+
+@pytest.mark.parametrize(
+    ("finding", "sign"),
+    [
+        (finding_of(TWO, ONE, 0.05, p_holm=0.01), "▲ gain"),
+        (finding_of(TWO, ONE, -0.05, p_holm=0.01), "▼ loss"),
+        (finding_of(TWO, ONE, 0.05, p=0.001, p_holm=0.2), "≈ not told apart"),
+        (finding_of(TWO, ONE, 0.05, None), "? no interval"),
+        (finding_of(FIVE_A, ONE, 0.05), "described"),
+        (Finding(PLANNED[0], missing="x"), "– not compared"),
+    ],
+)
+def test_a_finding_has_a_sign_that_follows_its_verdict(finding, sign):
+    assert plain(parts.mark(finding)) == sign
+
+
+ARMS = [arm(ONE, [0.3, 0.4, 0.5]), arm(THREE, [0.6, 0.7, 0.8]), arm(TWO, [0.1, 0.2, 0.3])]
+
+
+def test_the_ablation_table_ranks_and_sets_the_highest_of_each_column_bold():
+    html = parts.ablation_table(evidence_of(*ARMS))
+    header, *found_rows = rows(html)[1:]
+    names = [name + (" *" if name in ("Settlement", "Seminatural") else "") for name in FOREGROUND]
+    assert header == (
+        [
+            "stage",
+            "rank",
+            "seeds",
+            "mIoU",
+            MINORITY,
+            "mF1",
+            "OA",
+            "best − last",
+            "steps",
+            *names,
+            "boundary mIoU",
+            "ECE",
+        ]
+    )
+    assert [row[:3] for row in found_rows[:3]] == [
+        ["3 + Difficulty sampling", "1", "3"],
+        ["1 Baseline", "2", "3"],
+        ["2 + Replication", "3", "3"],
+    ]
+    for row, miou in zip(found_rows, (70, 40, 20), strict=False):
+        means = [float(row[3 + n].split(" ± ")[0]) for n in range(4)]
+        assert means == pytest.approx([miou, miou - 3, miou - 1, miou - 2])
+        classes = [float(cell.split(" ± ")[0]) for cell in row[9:14]]
+        assert classes == pytest.approx([miou - n for n in range(4, 9)])
+        assert row[7:9] == ["-", "20"] and row[14:] == ["33.0", "4.4"]
+    assert [row[:2] for row in found_rows[3:]] == [
+        [name, "not run"] for name in ("4 + Minority crop", "5A OEM pretraining", "5B Finetuned from 5A",
+                                       "6 + Distillation")
+    ]  # fmt: skip
+    bold = re.findall("<b>(.*?)</b>", html)
+    assert bold == ["70.0", "67.0", "69.0", "68.0", "66.0", "65.0", "64.0", "63.0", "62.0"]
+    assert "<b>" not in parts.ablation_table(evidence_of(ARMS[0]))
+
+
+def test_a_row_of_comparisons_holds_difference_and_both_p_values():
+    findings = [finding_of(TWO, ONE, 0.05, 0.02, p=0.004, p_holm=0.024), Finding(PLANNED[1], missing="x")]
+    findings[0].estimates[MINORITY] = Estimate(-0.01, 0.03, 0.5, 3, 12)
+    evidence = evidence_of(*ARMS)
+    header, *found_rows = rows(parts.comparison_table("x", findings, evidence, planned=True))
+    assert header == ["stage", "against", "seeds", "mIoU, points", f"{MINORITY}, points", "p", "p corrected", "finding"]
+    assert found_rows == [
+        ["2 + Replication", "1 Baseline", "3", "+5.0 [+3.0, +7.0]", "−1.0 [−4.0, +2.0]", "0.004", "0.024", "▲ gain"],
+        ["3 + Difficulty sampling", "2 + Replication", "-", "-", "-", "-", "-", "– not compared"],
+    ]
+    twice = next(c for c in DESCRIPTIVE if c.unequal)
+    estimates = {"mIoU": Estimate(0.05, 0.02, 0.004, 3, 12)}
+    (row,) = rows(parts.comparison_table("x", [Finding(twice, [1], estimates)], evidence, planned=False))[1:]
+    assert row[-2:] == ["twice the steps", "described"]
+    assert parts.comparison_table("x", [], evidence, planned=True) is None
+
+
+def test_each_seed_has_its_own_row_with_its_best_beside_it():
+    scores = arm(TWO, [0.3, 0.4], (7, 8))
+    scores.best[8] = SimpleNamespace(scores=scores_of(0.45), facts={"step": 1500})
+    header, first, second = rows(parts.seeds_table(scores))
+    assert header[:6] == ["seed", "mIoU", "mF1", "OA", "boundary mIoU", "ECE"]
+    assert header[6:] == ["best.pt at step", "mIoU of best.pt", "best − last", "training"]
+    assert first == ["7", "30.0", "40.0", "50.0", "33.0", "4.4", "-", "-", "-", "1.0 min"]
+    assert second == ["8", "40.0", "50.0", "60.0", "33.0", "4.4", "1,500", "45.0", "+5.0", "2.0 min"]
+
+
+def test_scores_by_class_are_means_over_seeds_beside_what_was_drawn():
+    shares = {name: 0.01 * n for n, name in enumerate(FOREGROUND, 1)}
+    html = parts.classes_table(arm(TWO, [0.3, 0.4], (7, 8)), evidence_of(*ARMS), shares)
+    header, *found_rows = rows(html)
+    assert header == (
+        ["class", "IoU", "F1", "precision", "recall", "share of train", "share of pixels drawn", "crops that hold it"]
+    )
+    assert found_rows[0] == ["Forest", "55.0", "60.0", "70.0", "80.0", "1.0", "15.0", "40.0"]
+    assert found_rows[4] == ["Seminatural *", "59.0", "64.0", "74.0", "80.0", "5.0", "15.0", "40.0"]
+
+
+def test_the_facts_of_a_run_name_its_one_change_and_means_over_seeds():
+    said = plain(parts.run_facts(arm(FOUR, [0.3, 0.4, 0.5]), BIODIVERSITY))
+    assert "compared with 3 + Difficulty sampling" in said
+    assert "cropper (its one change): minority, classes Settlement" in said and "sampler: weighted" in said
+    assert "distinct tiles drawn (mean of the seeds) 31 " in said and "(mean of the seeds) 25.0 %" in said
+    assert (
+        "unlabelled pixels drawn (mean of the seeds) 12.5 %" in said and "training (mean of the seeds) 2.0 min" in said
+    )
+    assert "crops drawn 160" in said and "training tiles 40" in said and "steps 20 " in said
+    twice = plain(parts.run_facts(arm(FIVE_B, [0.3], (1,)), BIODIVERSITY))
+    assert "20 of its own, 40 with those of the weights it starts from (5A OEM pretraining)" in twice
+    assert "mean of the seeds" not in twice
+
+
+def test_a_mean_over_runs_is_none_where_one_lacks_the_number():
+    runs = [SimpleNamespace(run={"a": {"b": value}}) for value in (1, 4)]
+    assert parts.mean_of(runs, "a", "b") == 2.5 and parts.mean_of([], "a") is None
+    assert parts.mean_of([*runs, SimpleNamespace(run={"a": {}})], "a", "b") is None
+
+
+def test_what_differs_between_runs_is_told_with_the_number_of_runs():
+    runs = [SimpleNamespace(run=run) for run in ({"d": "x"}, {"d": "y"}, {"d": "x"}, {})]
+    assert parts.shared_values(runs, "d") == "x (2 runs); y (1 runs)"
+    assert parts.shared_values(runs[:1], "d") == "x" and parts.shared_values(runs, "e") is None
+
+
+def test_a_confusion_in_words_names_what_most_of_the_wrong_pixels_are_taken_for():
+    confusion = np.zeros((6, 6), int)
+    confusion[0, 3] = 999
+    confusion[1, 1:] = [60, 10, 0, 30, 0]
+    confusion[3, 3] = 7
+    confusion[5, 1:] = [0, 3, 0, 0, 1]
+    assert parts.confusion_in_words(confusion, BIODIVERSITY) == (
+        "Forest 60% right, taken for Settlement in 30%; Cropland 100% right; "
+        "Seminatural 25% right, taken for Grassland in 75%"
+    )
+
+
+def manifest(*tiles, **more):
+    """Tiles are (pixels per class, block)."""
+    known = {f"t{n}": {"pixels": list(pixels), "block": block} for n, (pixels, block) in enumerate(tiles)}
+    classes = dict(zip(BIODIVERSITY.classes, np.sum([pixels for pixels, _ in tiles], axis=0).tolist(), strict=True))
+    return {"digest": "d" * 64, "command": "split it", "tiles": known, "pixels_per_class": classes, **more}
+
+
+MANIFESTS = {
+    "train": manifest(
+        ([5, 60, 0, 0, 0, 0], "a"),
+        ([0, 20, 15, 0, 0, 5], "a"),
+        ([9, 0, 0, 0, 0, 0], "b"),
+        split_strategy="blocks",
+        block_size=256.0,
+        fractions=[0.8, 0.1, 0.1],
+        seed=7,
+        excluded=["x", "y"],
+    ),
+    "val": manifest(([1, 0, 0, 0, 30, 10], None), ([0, 0, 0, 0, 10, 0], None)),
+}
+
+
+def test_the_split_table_counts_pixels_and_tiles_of_each_class():
+    header, *found_rows = rows(parts.split_table(MANIFESTS, ["Settlement"]))[1:]
+    assert header == ["class", *["%", "pixels", "tiles"] * 2]
+    assert found_rows == [
+        ["Forest", "80.0", "80", "2", "0.0", "0", "0"],
+        ["Grassland", "15.0", "15", "1", "0.0", "0", "0"],
+        ["Cropland", "0.0", "0", "0", "0.0", "0", "0"],
+        ["Settlement *", "0.0", "0", "0", "80.0", "40", "2"],
+        ["Seminatural", "5.0", "5", "1", "20.0", "10", "1"],
+        ["labelled", "100.0", "100", "2", "100.0", "50", "2"],
+        ["Background (unlabelled)", "-", "14", "2", "-", "1", "1"],
+    ]
+    said = plain(parts.split_facts(MANIFESTS))
+    assert "train 3 tiles in 2 blocks; val 2 tiles in 2 blocks" in said and "block side 256 m" in said
+    assert "80% / 10% / 10%" in said and "seed of the split 7" in said and "left out of the raw tiles 2" in said
+
+
+KINDS = ("tile id", "image file", "image content", "overlapping window", "altered copy", "ground")
+
+
+def leakage(passed=True, digest="of val", **more):
+    pair = {"sets": ["train", "val"], **{kind: n for n, kind in enumerate(KINDS)}, "ground not comparable": 8}
+    found = {"passed": passed, "findings": [] if passed else [{"text": "they share a tile"}], "compared": [pair]}
+    return found | {"sets": {"val": {"digest": digest}, "train": {"digest": "of val"}}, **more}
+
+
+def test_the_check_for_leakage_is_shown_with_what_it_counted():
+    html = parts.leakage_result(leakage(blocks_shared_with_train={"val": 3, "test": 0}), ARGS)
+    assert "Check for leakage passed" in plain(html) and "Blocks shared with train: val 3, test 0." in plain(html)
+    assert rows(html) == [["sets", *KINDS], ["train and val", "0", "1", "2", "3", "4", "5 (8 pairs not comparable)"]]
+    failed = plain(parts.leakage_result(leakage(False), ARGS))
+    assert "Check for leakage failed." in failed and "they share a tile" in failed and "not known" in failed
+    assert "The check for leakage was not made" in plain(parts.leakage_result(None, ARGS))
+
+
+@pytest.mark.parametrize(
+    ("manifests", "found", "cautions"),
+    [
+        ({}, None, []),
+        ({"val": {"digest": "of val"}, "train": {"digest": "x"}}, leakage(), []),
+        ({"val": {"digest": "of another"}}, leakage(), ["the scores are of another val split than split/val holds"]),
+        ({}, leakage(False), ["the check for leakage failed: they share a tile"]),
+        ({}, leakage(digest="of another"), ["the check for leakage was made of another val split than was scored"]),
+        ({}, leakage() | {"sets": {}}, ["the check for leakage was made of another val split than was scored"]),
+        (
+            {"val": {"digest": "x"}},
+            leakage(False, "x"),
+            ["the scores are of another val", "the check for leakage failed", "the check for leakage was made of"],
+        ),
+    ],
+)
+def test_data_that_are_not_those_of_the_scores_are_a_caution(manifests, found, cautions):
+    said = parts.data_cautions(evidence_of(*ARMS), manifests, found, ARGS)
+    assert len(said) == len(cautions)
+    assert all(one.startswith(start) for one, start in zip(said, cautions, strict=True))
+
+
+def test_what_the_study_shows_begins_with_cautions_and_the_first_of_the_ranking():
+    findings = [finding_of(TWO, ONE, 0.05, p_holm=0.01)]
+    html = "".join(map(str, filter(None, parts.verdict(evidence_of(*ARMS, planned=findings), ["beware"]))))
+    said = plain(html)
+    assert said.startswith("Before you read a number Beware. Stage 3 + Difficulty sampling ranks first of 3 stages")
+    assert "mean IoU 70.0 ± " in said and "over 3 seeds" in said
+    assert "▲ gain Stage 2 gains 5.0 points of mIoU over stage 1" in said
+    alone = plain("".join(map(str, filter(None, parts.verdict(evidence_of(*ARMS), [])))))
+    assert "Before you read" not in alone
+
+
+def test_a_control_is_shown_with_its_finding_and_answer_or_the_command_that_makes_it():
+    control = CONTROLS[0]
+    planned = [finding_of(FIVE_B, control.name, -0.05, p_holm=0.01)]
+    evidence = evidence_of(arm(control.name, [0.4] * 3), arm(ONE, [0.1] * 3, (5, 6, 7)), planned=planned)
+    said = plain("".join(map(str, parts.controls(evidence, ARGS))))
+    assert "result mIoU 40.0 ± 0.0, mF1 39.0 ± 0.0, OA 38.0 ± 0.0 over 3 seeds, 40 steps" in said
+    assert "finding ▼ loss" in said and f"correction). {control.answers.worse}" in said
+    assert said.count("Not run. To have it, run python -m training.train_control_kd_") == 2 and "--seed 1" in said
+
+
+def on_test(tmp_path, uses, checkpoint="best of 42"):
+    folder = tmp_path / SIX / "seed42"
+    folder.mkdir(parents=True)
+    scores = scores_of(0.5)
+    facts = {**scores, "checkpoint_digest": checkpoint, "minority_classes": ["Settlement"], "absent": ["Cropland"]}
+    write_json(folder / "metrics.json", facts | {"split_facts": FACTS | {"blocks_shared_with_train": 2}})
+    (tmp_path / "test_log.jsonl").write_text("".join(f"{json.dumps(use)}\n" for use in uses))
+    final = arm(SIX, [0.4] * 3, (42, 43, 44))
+    final.best[42] = SimpleNamespace(scores=scores_of(0.55), tiles=SimpleNamespace(checkpoint_digest="best of 42"))
+    final.best[43] = SimpleNamespace(scores=scores_of(0.99), tiles=SimpleNamespace(checkpoint_digest="best of 43"))
+    args = SimpleNamespace(test_dir=tmp_path, root=Path("."))
+    return "".join(map(str, parts.on_test(evidence_of(final), args)))
+
+
+def use(digest, reason=None):
+    metrics = {"mIoU": 0.5, "mF1": 0.6, "OA": 0.7}
+    known = {"time": "2030-01-02T03:04:05+00:00", "seed": 42, "checkpoint_digest": digest, "split_digest": "s"}
+    return known | {"metrics": metrics, "reason": reason, "command": "python"}
+
+
+def test_scores_on_test_stand_apart_beside_those_of_the_same_checkpoint_on_val(tmp_path):
+    html = on_test(tmp_path, [use("best of 42")])
+    said = plain(html)
+    assert "mIoU 50.0, mF1 60.0, OA 70.0 % for best.pt of stage 6 + Distillation, seed 42, on 30 tiles" in said
+    assert "on val it has mIoU 55.0, where it was chosen" in said and "The test split was used once." in said
+    assert (
+        "2 of 12 spatial blocks of test also have tiles in train" in said and "Not in test, so not scored: Crop" in said
+    )
+    table = rows(html)
+    assert table[0] == ["class", "IoU", "F1", "precision", "recall", "pixels"]
+    assert table[4] == ["Settlement *", "53.0", "63.0", "73.0", "80.0", "10"]
+    assert ["2030-01-02 03:04:05 UTC", "best of 42", "42", "50.0", "60.0", "70.0", "-", "python"] in table
+
+
+def test_another_look_at_test_is_told(tmp_path):
+    said = plain(on_test(tmp_path, [use("a"), use("b", "a defect"), use("b")], checkpoint="b"))
+    assert "The test split was used 3 times, with 2 checkpoints: its scores are no longer those of a first" in said
+    assert "best.pt on val is another checkpoint by now, with mIoU 55.0" in said and "a defect" in said
+
+
+def test_the_same_checkpoint_again_is_no_other_look(tmp_path):
+    said = plain(on_test(tmp_path, [use("best of 42"), use("best of 42")]))
+    assert "The test split was used 2 times." in said
+
+
+def test_a_manifest_of_other_classes_is_refused(tmp_path):
+    path = tmp_path / "manifest.json"
+    write_json(path, MANIFESTS["val"])
+    assert parts.read_manifest(path, BIODIVERSITY, "split") == MANIFESTS["val"]
+    assert parts.read_manifest(tmp_path / "none.json", BIODIVERSITY, "split") is None
+    turned = dict(reversed(MANIFESTS["val"]["pixels_per_class"].items()))
+    for wrong in ({"pixels_per_class": turned}, {"tiles": {"t": {"pixels": [1, 2], "block": None}}}):
+        write_json(path, MANIFESTS["val"] | wrong)
+        with pytest.raises(parts.UserError, match="does not count the pixels of Background, Forest"):
+            parts.read_manifest(path, BIODIVERSITY, "split")
