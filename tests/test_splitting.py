@@ -692,6 +692,12 @@ def test_pairs_of_tiles_that_cannot_be_compared_are_counted_once(few_draws, tmp_
     )
 
 
+def test_one_seed_makes_one_split_of_the_tiles_and_others_make_others(few_draws, tmp_path):
+    write_grid(tmp_path, 4, 4)
+    drawn_tiles = [[tiles.ids for tiles in split(tmp_path, "--seed", seed)[0]] for seed in (1, 2, 3, 1)]
+    assert drawn_tiles[0] == drawn_tiles[3] and drawn_tiles[1] != drawn_tiles[0] != drawn_tiles[2]
+
+
 def test_images_and_masks_are_linked_or_copied_as_is_asked_for(few_draws, tmp_path):
     write_grid(tmp_path, 4, 4)
     raw = tmp_path / "data/biodiversity_raw"
