@@ -253,7 +253,7 @@ def test_relabelling_follows_the_taxonomy_of_the_root(pool_root):
         20,
         600,
         300,
-    ]  # rangeland becomes the last class, by its largest share
+    ]  # rangeland is the last class
 
 
 def test_only_tiles_in_openearthmaps_own_classes_are_relabelled_and_taught(pool_root):
