@@ -148,13 +148,19 @@ def test_the_network_trains_in_training_mode_and_is_validated_in_eval_mode(tiles
     assert [len(part) for part in modes.split("e") if part] == [2, 2]
 
 
-def test_each_step_draws_its_dropout_anew_and_alike_in_every_run(tiles, flags):
+def test_each_step_draws_its_dropout_anew_alike_in_every_run_of_a_seed(tiles, flags):
     train, _, val = tiles
-    starts = [Start(), Start()]
-    for start, name in zip(starts, "ab", strict=True):
-        run_fit(recipe_of(train, start), val, flags("--overwrite", "--out-dir", f"{flags().out_dir}{name}"))
-    first, second = (start.built[0].draws for start in starts)
-    assert first == second and len(set(first)) == 6
+    starts = [Start(), Start(), Start()]
+    for n, (start, seed) in enumerate(zip(starts, (1, 1, 2), strict=True)):
+        run_fit(recipe_of(train, start), val, flags("--seed", seed, "--out-dir", f"{flags().out_dir}{n}"))
+    first, second, other = (start.built[0].draws for start in starts)
+    assert first == second and len({*first, *other}) == 12
+
+
+def test_processes_of_one_run_draw_their_dropout_apart():
+    assert (
+        len({engine._step_seed(seed, step, rank) for seed in range(3) for step in range(5) for rank in range(4)}) == 60
+    )
 
 
 @pytest.mark.parametrize(
