@@ -129,8 +129,9 @@ def test_seeds_and_blocks_add_to_the_error_each_with_its_own_degrees_of_freedom(
 def test_p_is_1_of_no_difference_and_0_of_one_without_any_noise():
     nothing = estimate(np.zeros(3), np.zeros((3, 10)))
     assert (nothing.half_width, nothing.p) == (0, 1) and not nothing.excludes_zero
-    certain = estimate(np.full(3, 0.5), np.full((3, 10), 0.5))
-    assert (certain.half_width, certain.p) == (0, 0) and certain.excludes_zero
+    for value in (0.5, -0.5):
+        certain = estimate(np.full(3, value), np.full((3, 10), value))
+        assert (certain.half_width, certain.p) == (0, 0) and certain.excludes_zero
     around_zero = estimate(*crossed(np.array([-0.01, 0.0, 0.01]), np.zeros(10)))
     assert around_zero.p == pytest.approx(1) and around_zero.half_width > 0
     far = estimate(*crossed(1e6 + np.array([-1e-6, 0.0, 1e-6]), 1e-6 * np.arange(10.0)))
