@@ -90,5 +90,5 @@ audit: $(STAMP)  ## known vulnerabilities of the versions in constraints.txt; ne
 	.venv/audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
 
 clean:  ## remove demo/ and caches; .venv stays
-	rm -rf demo .pytest_cache .ruff_cache
+	rm -rf demo .pytest_cache .ruff_cache .hypothesis
 	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -49,6 +49,20 @@ def test_no_two_streams_of_neighbouring_seeds_and_positions_are_alike():
     assert len({stream(seed, position, which).random() for seed, position, which in keys}) == len(keys)
 
 
+@pytest.mark.parametrize(
+    ("seed", "position", "which", "first"),
+    [
+        (42, 0, TILE_STREAM, 15129985323320379406),
+        (42, 0, WINDOW_STREAM, 8185685891515899014),
+        (42, 0, AUGMENTATION_STREAM, 7875269822477881160),
+        (42, 1, TILE_STREAM, 3809309834464079265),
+        (7, 123456, AUGMENTATION_STREAM, 17014510611852992904),
+    ],
+)
+def test_the_streams_of_a_seed_are_those_of_the_published_runs(seed, position, which, first):
+    assert stream(seed, position, which).bit_generator.random_raw() == first
+
+
 def test_tile_window_and_augmentation_have_three_streams():
     assert len({TILE_STREAM, WINDOW_STREAM, AUGMENTATION_STREAM}) == 3
 
