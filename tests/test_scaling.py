@@ -29,7 +29,7 @@ from common.raw import (
     to_8bit,
 )
 from common.taxonomy import BIODIVERSITY
-from data_prep import split_biodiversity
+from data_prep import check_biodiversity, split_biodiversity
 from tests.helpers import write_png, write_tif
 from tests.small_sets import noise_of, write_raw
 
@@ -124,7 +124,7 @@ def test_pixels_without_data_are_0_and_move_no_range():
 def test_the_range_of_a_band_runs_from_its_2nd_to_its_98th_percentile():
     samples = np.stack([np.arange(101), 10 * np.arange(101)[::-1], np.full(101, 3)])
     assert percentile_ranges(samples) == [[2, 98], [20, 980], [3, 3]]
-    assert raw_module.PERCENTILES == (2, 98)
+    assert (raw_module.PERCENTILES, raw_module.SAMPLE_PER_TILE, raw_module.SAMPLE_IN_ALL) == ((2, 98), 4096, 4_000_000)
 
 
 def test_a_sample_is_a_regular_grid_of_no_more_pixels_than_asked_for():
@@ -384,3 +384,18 @@ def test_pairs_are_made_by_name_and_what_does_not_pair_is_told(tmp_path):
     assert {(p.tile_id, p.kind, p.fatal) for p in problems} == {
         ("a", "other file", False), ("readme", "other file", False), ("c", "no image", True), ("d", "no mask", True),
     }  # fmt: skip
+
+
+def test_the_audits_shares_are_of_labelled_pixels_and_its_presence_of_all_tiles():
+    pixels = np.array([[90, 10, 0, 0, 0, 0], [70, 20, 10, 0, 0, 0], [0, 60, 0, 0, 0, 0], [100, 0, 0, 0, 0, 0]])
+    shares = check_biodiversity.class_shares(pixels, BIODIVERSITY)
+    assert list(shares) == ["Forest", "Grassland", "Cropland", "Settlement", "Seminatural"]
+    assert shares["Forest"] == {"pixels": 90, "share": 0.9, "tiles": 3, "tile_presence": 0.75}
+    assert shares["Grassland"] == {"pixels": 10, "share": 0.1, "tiles": 1, "tile_presence": 0.25}
+    assert shares["Seminatural"] == {"pixels": 0, "share": 0.0, "tiles": 0, "tile_presence": 0.0}
+
+
+def test_a_mask_is_moved_on_the_audits_sheet_the_way_that_is_said():
+    mask = np.arange(1, 13, dtype=np.uint8).reshape(3, 4)
+    assert check_biodiversity.shifted(mask, 1, 0).tolist() == [[0, 0, 0, 0], [1, 2, 3, 4], [5, 6, 7, 8]]
+    assert check_biodiversity.shifted(mask, 0, -1).tolist() == [[2, 3, 4, 0], [6, 7, 8, 0], [10, 11, 12, 0]]
