@@ -79,34 +79,6 @@ def test_the_bias_of_few_blocks_widens_the_interval():
     assert biased.half_width == pytest.approx(stats.t.ppf(0.975, 11) * np.sqrt(variance + 0.11**2))
 
 
-@pytest.mark.parametrize(("seeds", "blocks"), [(3, 10), (5, 30)])
-def test_intervals_cover_a_known_truth(seeds, blocks):
-    rng, world = np.random.default_rng(3), World()
-    truth = world.truth(rng, (0, 0.25), repeats=40)
-    found = simulate(world, rng, truth, seeds, blocks, trials=200)
-    assert 0.91 <= found["mIoU"] <= 0.99 and 0.91 <= found["difference"] <= 0.99  # of 500 trials: 0.92 to 0.98
-    assert found["family"] <= 0.07
-
-
-@pytest.mark.parametrize(
-    ("world", "without"),
-    [(World(of_seed=0.05, of_arm_on_block=0.6), "blocks"), (World(of_seed=0.5, of_arm_on_block=0.05), "seeds")],
-)
-def test_an_interval_that_forgets_seeds_or_blocks_does_not_cover(world, without, monkeypatch):
-    def forgetful(by_seed, without_block):
-        mean = by_seed.mean()
-        if without == "seeds":
-            return estimate(np.full_like(by_seed, mean), np.tile(without_block.mean(axis=0), (len(by_seed), 1)))
-        return estimate(by_seed, np.tile(by_seed[:, None], (1, without_block.shape[1])))
-
-    rng = np.random.default_rng(5)
-    truth = world.truth(rng, (0, 0.25), repeats=40)
-    found = simulate(world, rng, truth, 5, 12, trials=100)
-    monkeypatch.setattr(simulate_coverage, "estimate", forgetful)
-    wrong = simulate(world, rng, truth, 5, 12, trials=100)
-    assert found["difference"] >= 0.9 and wrong["difference"] < 0.85
-
-
 def crossed(of_seed, of_block):
     """(S,) means and (S, B) means without a block, of values that are a part of the seed and a part of the block."""
     values = np.add.outer(of_seed, of_block)
@@ -318,3 +290,31 @@ def test_each_line_of_the_simulation_is_a_world_a_number_of_seeds_and_of_blocks(
     assert "usual 3 30 94.0% 95.0% 2.0%".split() in rows and "uneven 5 30 94.0% 95.0% 8.0%".split() in rows
     defaults = simulate_coverage.parse_args([])
     assert (defaults.trials, defaults.seeds, defaults.blocks, defaults.seed) == (500, [3, 5], [10, 30], 42)
+
+
+@pytest.mark.parametrize(("seeds", "blocks"), [(3, 10), (5, 30)])
+def test_intervals_cover_a_known_truth(seeds, blocks):
+    rng, world = np.random.default_rng(3), World()
+    truth = world.truth(rng, (0, 0.25), repeats=40)
+    found = simulate(world, rng, truth, seeds, blocks, trials=200)
+    assert 0.91 <= found["mIoU"] <= 0.99 and 0.91 <= found["difference"] <= 0.99  # of 500 trials: 0.92 to 0.98
+    assert found["family"] <= 0.07
+
+
+@pytest.mark.parametrize(
+    ("world", "without"),
+    [(World(of_seed=0.05, of_arm_on_block=0.6), "blocks"), (World(of_seed=0.5, of_arm_on_block=0.05), "seeds")],
+)
+def test_an_interval_that_forgets_seeds_or_blocks_does_not_cover(world, without, monkeypatch):
+    def forgetful(by_seed, without_block):
+        mean = by_seed.mean()
+        if without == "seeds":
+            return estimate(np.full_like(by_seed, mean), np.tile(without_block.mean(axis=0), (len(by_seed), 1)))
+        return estimate(by_seed, np.tile(by_seed[:, None], (1, without_block.shape[1])))
+
+    rng = np.random.default_rng(5)
+    truth = world.truth(rng, (0, 0.25), repeats=40)
+    found = simulate(world, rng, truth, 5, 12, trials=100)
+    monkeypatch.setattr(simulate_coverage, "estimate", forgetful)
+    wrong = simulate(world, rng, truth, 5, 12, trials=100)
+    assert found["difference"] >= 0.9 and wrong["difference"] < 0.85

@@ -1,6 +1,7 @@
 """Parts of the report, one by one: each number stands in its row and column, and a caution where one is due."""
 
 import json
+import os
 import re
 from html import unescape
 from pathlib import Path
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from common.files import write_json
 from common.stages import ARM_OF, CONTROLS, DESCRIPTIVE, PLANNED, STAGE_NAMES
@@ -391,3 +393,62 @@ def test_a_manifest_of_other_classes_is_refused(tmp_path):
         write_json(path, MANIFESTS["val"] | wrong)
         with pytest.raises(parts.UserError, match="does not count the pixels of Background, Forest"):
             parts.read_manifest(path, BIODIVERSITY, "split")
+
+
+def test_figures_that_are_not_drawn_or_older_than_the_scores_are_named(tmp_path):
+    evidence = evidence_of(*ARMS, planned=[finding_of(TWO, ONE, 0.05, 0.02, p_holm=0.01)])
+    folder = tmp_path / "results"
+    write_json(folder / "metrics.json", {})
+    evidence.results[0].folder = folder
+    for name, seconds in (("ablation.png", -10), ("comparisons.png", 10), ("draws.png", 10)):
+        Image.new("RGB", (20, 10)).save(tmp_path / name)
+        time = (folder / "metrics.json").stat().st_mtime + seconds
+        os.utime(tmp_path / name, (time, time))
+    args = SimpleNamespace(in_dir=tmp_path, root=Path("."))
+    note, *made = parts.figures(evidence, args)
+    assert "Not drawn: class_gains.png" in plain(note) and "python -m evaluation.aggregate_metrics" in plain(note)
+    assert "Drawn before the newest of the results was written: ablation.png. Draw again" in plain(note)
+    assert [found is None for found in made] == [False, False, True, False]
+    alts = [unescape(re.search('alt="(.*?)"', str(found))[1]) for found in (made[0], made[1])]
+    assert "1 Baseline 40.0 ± " in alts[0] and "3 + Difficulty sampling 70.0 ± " in alts[0]
+    assert "2 + Replication against 1 Baseline +5.0 [+3.0, +7.0]" in alts[1]
+
+
+def test_each_run_is_named_with_its_checkpoint_and_what_trained_it(tmp_path):
+    scores = arm(TWO, [0.3, 0.4], (7, 8))
+    for seed, result in scores.last.items():
+        result.folder = tmp_path / str(seed)
+        write_json(result.folder / "metrics.json", {})
+        os.utime(result.folder / "metrics.json", (1893553445 + seed, 1893553445 + seed))
+        result.run["command"] = f"train {seed}"
+        result.facts = result.facts | {"command": "score it"}
+    html = "".join(map(str, parts.provenance(evidence_of(scores), ARGS)))
+    settings, runs = rows(html)[:3], rows(html)[3:]
+    assert settings == [["setting", "value"], ["iterations", "20"], ["lr", "0.001"]]
+    when = "2030-01-02 03:04"
+    assert runs[1:] == [
+        ["2 + Replication", str(seed), f"{TWO} {seed}"[:12], "c" * 12, "20", when, f"train {seed}"] for seed in (7, 8)
+    ]
+    assert "val tiles of val" in plain(html) and "scored by score it" in plain(html) and "seeds 7, 8" in plain(html)
+
+
+def test_classes_and_replication_of_train_are_told(tmp_path):
+    classes = {name: {"share": share} for name, share in zip(FOREGROUND, (0.5, 0.3, 0.1, 0.06, 0.04), strict=True)}
+    distribution = {"classes": classes, "minority_classes": ["Settlement", "Seminatural"], "minority_share": 0.1}
+    distribution |= {"tile_share": 0.05, "tiles_to_replicate": {"a": 1, "b": 2}}
+    args = SimpleNamespace(**vars(ARGS), distribution=tmp_path / "distribution.json")
+    said = plain("".join(map(str, filter(None, parts.data(evidence_of(*ARMS), distribution, MANIFESTS, None, args)))))
+    assert "under 10% of its labelled pixels: Settlement, Seminatural. Replicated: 2 tiles, in which" in said
+    assert "covers at least 5%" in said and "No manifest of test" in said and "30 tiles in 12 spatial blocks" in said
+
+
+def test_each_arm_is_folded_with_its_rank_and_the_shares_of_train(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        parts, "stage_fold", lambda scores, _, rank, shares, __: seen.append((scores.arm.name, rank, shares))
+    )
+    evidence = evidence_of(*ARMS, arm("control_kd_uniform", [0.9] * 3))
+    shares = {name: n / 10 for n, name in enumerate(FOREGROUND)}
+    (*_, absent) = parts.stages(evidence, {"classes": {name: {"share": of} for name, of in shares.items()}}, ARGS)
+    assert seen == [(ONE, 2, shares), (THREE, 1, shares), (TWO, 3, shares), ("control_kd_uniform", None, shares)]
+    assert "4 + Minority crop was not run: python -m training.train_stage4_minority_crop --seed 1" in plain(absent)
