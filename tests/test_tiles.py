@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import json
 from argparse import Namespace
@@ -5,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from rasterio.transform import Affine
 
 from common.cli import UserError
-from common.figures import color_mask
+from common.figures import class_legend, color_mask, new_figure
 from common.taxonomy import BIODIVERSITY
 from common.tiles import (
     Tile,
@@ -173,8 +175,17 @@ def test_a_set_of_another_split_or_other_classes_is_refused(tmp_path):
     tiles = make_set(tmp_path / "set", split="val")
     with pytest.raises(UserError, match="'val', expected 'train'"):
         tiles.require_split("train", "--train-dir")
-    with pytest.raises(UserError, match="Two taxonomies"):
-        tiles.require_taxonomy(THREE_CLASSES)
+    colors = BIODIVERSITY.colors[::-1]
+    shares = {**BIODIVERSITY.from_openearthmap, "Water": {"Forest": 1.0}}
+    for other in (
+        THREE_CLASSES,
+        dataclasses.replace(BIODIVERSITY, classes=("Background", *BIODIVERSITY.classes[:0:-1])),
+        dataclasses.replace(BIODIVERSITY, colors=colors),
+        dataclasses.replace(BIODIVERSITY, from_openearthmap=shares),
+    ):
+        with pytest.raises(UserError, match="Two taxonomies"):
+            tiles.require_taxonomy(other)
+    assert tiles.require_taxonomy(BIODIVERSITY) is tiles is tiles.require_split("val", "--train-dir")
 
 
 def test_tiles_taken_over_share_their_disk_space_unless_copied(tmp_path):
@@ -396,7 +407,7 @@ def test_a_set_records_its_sources_and_counts_all_its_pixels(tmp_path):
         made_from=[source], inputs=[tmp_path / "raw"], **facts,
     ) as out:  # fmt: skip
         out.add(source["a"])
-        out.add(source["a"], tile_id="a2", base="a")
+        out.add(source["a"], tile_id="a2", base="a", block="r0_c0")
         add_tile(out, "b", label=3)
         assert out.pixels.tolist() == [0, 128, 0, 64, 0, 0] and "3 tiles; Forest 66.7%" in out.summary()
     tiles = TileSet.open(tmp_path / "out", "x")
@@ -405,7 +416,7 @@ def test_a_set_records_its_sources_and_counts_all_its_pixels(tmp_path):
     assert manifest["inputs"] == [str(tmp_path / "raw")] and manifest["copies"] == 3
     assert tiles.stretch == {"kind": "tile"} and manifest["tile_count"] == 3
     assert list(manifest["pixels_per_class"].values()) == [0, 128, 0, 64, 0, 0] == tiles.pixels.tolist()
-    assert tiles["a2"].entry == {**source["a"].entry, "base": "a"} and "base" not in tiles["a"].entry
+    assert tiles["a2"].entry == {**source["a"].entry, "base": "a", "block": "r0_c0"} and "base" not in tiles["a"].entry
 
 
 def test_an_empty_set_is_not_written(tmp_path):
@@ -415,3 +426,15 @@ def test_an_empty_set_is_not_written(tmp_path):
     ):
         pass
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("void", [True, False])
+def test_a_legend_gives_each_class_the_colour_it_is_drawn_in(void):
+    legend = class_legend(new_figure(3, 2), BIODIVERSITY, void=void)
+    shown = {
+        text.get_text(): to_hex(patch.get_facecolor())
+        for text, patch in zip(legend.texts, legend.get_patches(), strict=True)
+    }
+    wanted = {"Forest": "#1b7837", "Grassland": "#a6d96a", "Cropland": "#f2b134", "Settlement": "#d7301f"}
+    wanted |= {"Seminatural": "#7b5aa6"}
+    assert shown == ({"Background": "#000000"} if void else {}) | wanted
