@@ -11,11 +11,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from common import device, engine
+from common import engine
 from common.cli import UserError
 from common.croppers import RandomCrop
 from common.datasets import CropDataset, network_input
-from common.device import Processes, autocast, resolve_device
+from common.device import Processes
 from common.engine import Drawn, Recipe, fit, make_optimizer, open_train_and_val
 from common.history import history_figure, history_row
 from common.losses import HardLoss, LossTerm
@@ -588,41 +588,3 @@ def test_curves_show_each_class_in_its_colour_and_each_loss():
         "Seminatural": ("#7b5aa6", 0.5),
     }
     assert all(list(line.get_xdata()) == [10, 20] for axes in (loss, overall, classes) for line in axes.lines)
-
-
-# Devices and processes
-
-
-def test_the_device_is_the_one_asked_for_or_an_error(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert resolve_device("auto") == resolve_device("cpu") == CPU
-    with pytest.raises(UserError, match="--device cpu"):
-        resolve_device("cuda")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setenv("LOCAL_RANK", "3")
-    assert resolve_device("auto") == resolve_device("cuda") == torch.device("cuda", 3)
-    assert resolve_device("cpu") == CPU
-
-
-def test_the_cpu_computes_in_full_precision_and_cuda_in_bfloat16(monkeypatch):
-    with autocast(CPU):
-        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
-    asked = {}
-    monkeypatch.setattr(torch, "autocast", lambda kind, **how: asked.update(how, kind=kind))
-    autocast(torch.device("cuda"))
-    assert asked == {"kind": "cuda", "dtype": torch.bfloat16, "enabled": True}
-
-
-def test_several_processes_share_one_network_and_one_sum(monkeypatch):
-    model, reduced = SmallNetwork(), []
-    assert Processes(CPU).share(model, CPU) is model and Processes(CPU).main
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(device.dist, "init_process_group", lambda backend: reduced.append(backend))
-    monkeypatch.setattr(device.dist, "all_reduce", lambda tensor: tensor.mul_(2))
-    monkeypatch.setattr(device, "DistributedDataParallel", lambda network, **_: ("shared", network))
-    processes = Processes(CPU)
-    assert reduced == ["gloo"] and not processes.main and (processes.rank, processes.world) == (1, 2)
-    assert processes.share(model, CPU) == ("shared", model)
-    assert processes.sum(torch.tensor(3.0)) == 6.0
-    assert processes.agree(True, CPU) and not processes.agree(False, CPU)
