@@ -2,6 +2,7 @@
 
 import csv
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -267,6 +268,14 @@ def test_comparisons_are_drawn_with_their_sign_the_planned_ones_first(evidence):
     assert "5B Finetuned from 5A  to  4 + Minority crop (twice the steps)" in labels(axes)
     dashed = [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == "--"]
     assert dashed == [5.5] and "above the dashed line the planned" in axes.get_title(loc="left")
+
+
+def test_a_difference_is_bold_only_where_it_holds_after_correction(evidence):
+    for p_holm, bold in ((0.2, 0), (0.01, 6)):
+        planned = [replace(finding, p_holm=p_holm) for finding in evidence.planned]
+        assert any(finding.mIoU.excludes_zero for finding in planned)
+        (axes,) = comparisons_figure(replace(evidence, planned=planned)).axes
+        assert sum(text.get_weight() == "bold" for text in axes.texts) == bold
 
 
 def test_gains_of_each_class_are_over_stage_1_in_its_colour(evidence):

@@ -177,6 +177,17 @@ def test_a_run_of_another_ancestor_is_left_out_and_one_whose_ancestor_was_not_sc
     assert reasons(tmp_path) == [f"{FIVE_B} seed 2 starts from another {FIVE_A} than the one that is scored here"]
 
 
+def test_a_run_is_left_out_with_the_run_that_it_starts_from(tmp_path):
+    write_arms(tmp_path, ONE, TWO, THREE, FIVE_A, FIVE_B, SIX)
+    write_result(tmp_path, FIVE_A, 2, ROWS, settings=SETTINGS | {"lr": 1})
+    left_out = {(out.arm, out.seed): out.reason for out in read_results(tmp_path / VAL, "")[1]}
+    assert left_out == {
+        (FIVE_A, 2): f"{FIVE_A} seed 2 was trained with lr 1 (most: 0.001)",
+        (FIVE_B, 2): f"{FIVE_B} seed 2 starts from {FIVE_A} seed 2, which is left out",
+        (SIX, 2): f"{SIX} seed 2 starts from {FIVE_A} seed 2, which is left out",
+    }
+
+
 def test_best_is_left_out_with_the_last_of_its_run(tmp_path):
     write_arms(tmp_path, ONE, TWO)
     for seed in (1, 2):

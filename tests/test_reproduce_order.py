@@ -263,6 +263,80 @@ def test_a_record_keeps_rows_of_known_steps_alone(tmp_path):
     assert Record(tmp_path / "not there.tsv", STEPS).rows == {}
 
 
+# Running them
+
+
+class MadeUpJob:
+    """Ends after so many looks at it with the status that is wanted; ``ongoing`` says what runs at each beginning."""
+
+    statuses, ongoing, threads, alive = {}, [], [], []
+
+    def __init__(self, run, logs, threads):
+        self.run, self.looks, self.seconds, self.memory, self.lines, self.log_path = run, 3, 1.0, 9, ["said"], logs
+        self.alive.append(self)
+        self.ongoing.append([job.run.label for job in self.alive])
+        self.threads.append(threads)
+
+    def has_ended(self):
+        self.looks -= 1
+        return self.looks <= 0
+
+    def close(self, interrupted):
+        self.status = self.statuses.get(self.run.label, 0)
+        self.alive.remove(self)
+
+    def kill(self):
+        raise AssertionError("nothing is to be killed here")
+
+    def output(self):
+        return ""
+
+    last_line = output
+
+
+def run_all(tmp_path, monkeypatch, jobs, **statuses):
+    """Run everything with seeds 1 and 2: exit status, what ran at each beginning, and the record."""
+    for name in ("ongoing", "threads", "alive"):
+        monkeypatch.setattr(MadeUpJob, name, [])
+    monkeypatch.setattr(MadeUpJob, "statuses", {name.replace("_", " "): of for name, of in statuses.items()})
+    monkeypatch.setattr(reproduce, "Job", MadeUpJob)
+    monkeypatch.setattr(reproduce.time, "sleep", lambda _: None)
+    monkeypatch.setattr(reproduce, "cpu_count", lambda: 8)
+    runs = plan(STEPS, ["1", "2"])
+    record = Record(tmp_path / "logs" / "summary.tsv", STEPS)
+    record.path.parent.mkdir()
+    for one in runs:
+        one.argv = list(one.step.argv)
+    status = reproduce.run_all(runs, 4, SimpleNamespace(jobs=jobs, given=[], root=tmp_path), record)
+    return status, MadeUpJob.ongoing, {(row.step, row.seed): row.exit_status for row in record.rows.values()}
+
+
+def test_with_one_job_the_steps_run_one_by_one_and_are_recorded(tmp_path, monkeypatch, capsys):
+    status, ongoing, recorded = run_all(tmp_path, monkeypatch, 1)
+    assert status == 0 and ongoing == [[run.label] for run in plan(STEPS, ["1", "2"])]
+    assert set(recorded.values()) == {"0"} and len(recorded) == 13 and set(MadeUpJob.threads) == {None}
+    out = capsys.readouterr().out
+    assert "[ 5/17] split " in out and "[17/17] score " in out and "13 steps in 0:00" in out  # 4 were skipped
+
+
+def test_with_two_jobs_two_trainings_at_most_run_side_by_side_and_share_the_cores(tmp_path, monkeypatch):
+    status, ongoing, recorded = run_all(tmp_path, monkeypatch, 2)
+    assert status == 0 and len(recorded) == 13
+    assert max(map(len, ongoing)) == 2 and ongoing[:2] == [["split"], ["count"]] and ongoing[-1] == ["score"]
+    assert MadeUpJob.threads == [None, None, *[4] * 10, None]
+
+
+@pytest.mark.parametrize(("status", "whole"), [(1, 1), (2, 2), (-9, 1), (-15, 1)])
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_nothing_begins_after_a_step_that_failed_or_was_killed(tmp_path, monkeypatch, jobs, status, whole):
+    found, ongoing, recorded = run_all(tmp_path, monkeypatch, jobs, first_seed_1=status)
+    assert found == whole and recorded["first", "1"] == str(status)
+    begun = {labels[-1] for labels in ongoing}
+    beside = {"teacher seed 1"} if jobs == 1 else {"first seed 2"}
+    assert begun == {"split", "count", "first seed 1"} | beside
+    assert all(recorded[one.step.name, one.seed] == "0" for one in plan(STEPS, ["1", "2"]) if one.label in beside)
+
+
 # How it ends
 
 
