@@ -1,5 +1,7 @@
 """What of a raw image is data, and the 8 bits that become of it."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -30,8 +32,8 @@ from common.raw import (
 )
 from common.taxonomy import BIODIVERSITY
 from data_prep import check_biodiversity, split_biodiversity
-from tests.helpers import write_png, write_tif
-from tests.small_sets import noise_of, write_raw
+from tests.helpers import quiet, write_png, write_tif
+from tests.small_sets import noise_of, with_pixels, write_grid, write_raw
 
 RGB = (1, 2, 3)
 NOWHERE = {"crs": None, "bounds": None, "gsd": None}
@@ -393,6 +395,20 @@ def test_the_audits_shares_are_of_labelled_pixels_and_its_presence_of_all_tiles(
     assert shares["Forest"] == {"pixels": 90, "share": 0.9, "tiles": 3, "tile_presence": 0.75}
     assert shares["Grassland"] == {"pixels": 10, "share": 0.1, "tiles": 1, "tile_presence": 0.25}
     assert shares["Seminatural"] == {"pixels": 0, "share": 0.0, "tiles": 0, "tile_presence": 0.0}
+
+
+def test_the_audit_counts_void_tiles_sizes_types_and_places(tmp_path, monkeypatch):
+    monkeypatch.setattr(check_biodiversity, "draw", lambda *_: None)
+    monkeypatch.setattr(check_biodiversity, "png_bytes", lambda *_, **__: b"figure")
+    write_grid(tmp_path, 1, 3, mask_of=lambda _, column: with_pixels(8, {1: 16, 4: 16} if column else {}))
+    write_raw(tmp_path, "z", with_pixels(10, {1: 36}), image=noise_of("z", 10, 10, np.float32))
+    quiet(check_biodiversity.main, "--root", tmp_path, "--skip-suspicious")
+    audit = json.loads((tmp_path / "artifacts/audit/audit.json").read_text())
+    assert audit["void_share"] == pytest.approx((64 + 32 + 32 + 64) / 292)
+    assert (audit["tiles"], audit["usable"], audit["tiles_without_label"], audit["georeferenced"]) == (4, 4, 1, 3)
+    assert audit["sizes"] == {"8 x 8": 3, "10 x 10": 1} and audit["types"] == {"uint8 x 3": 3, "float32 x 3": 1}
+    assert audit["classes"]["Forest"] == {"pixels": 68, "share": 0.68, "tiles": 3, "tile_presence": 0.75}
+    assert audit["gsd"] == 0.5 and audit["bands"] == [1, 2, 3] and not audit["stretch_tile_needed"]
 
 
 def test_a_mask_is_moved_on_the_audits_sheet_the_way_that_is_said():
