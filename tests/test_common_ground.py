@@ -220,6 +220,34 @@ def test_two_records_of_a_place_may_differ_by_a_hundredth_of_a_pixel_or_a_pixel_
         assert is_elsewhere(place, {**there, "crs": WORLD, "bounds": degrees}) == elsewhere
 
 
+def test_openearthmap_tiles_in_what_is_held_out_and_strangers_in_what_is_made_of_train_are_findings(tmp_path):
+    oem = {"source": "openearthmap", "region": "hills"}
+
+    def parts_of(folder, **entries):
+        parts = {}
+        for name, of_tiles in entries.items():
+            masks = {tile_id: one_class() for tile_id in of_tiles}
+            split = "train" if name in ("train_rep", "combined") else name
+            tiles = write_set(tmp_path / folder / name, masks, split=split, entries=of_tiles)
+            parts[name] = part(name, split, tiles)
+        return parts
+
+    def found(parts):
+        findings = check_leakage.origins(parts, tmp_path / "no raw tiles", 0)
+        return sorted((f["kind"], *f["sets"], f["count"], f["text"].rpartition(": ")[2]) for f in findings)
+
+    good = {"train": {"a": {}, "b": {}}, "val": {"v": {}}, "test": {"t": {}}}
+    assert found(parts_of("good", **good, combined={"a": {}, "b": {}, "oem_x": oem})) == []
+    for name in ("val", "test"):
+        spoilt = {**good, name: {**good[name], "x": oem, "y": {"region": "hills"}}}
+        assert found(parts_of(f"stranger in {name}", **spoilt)) == [("OpenEarthMap tile", name, 2, "x, y")]
+    for name in ("train_rep", "combined"):
+        orphans = found(parts_of(f"orphan in {name}", **good, **{name: {"a": {}, "c": {}}}))
+        assert orphans == [("base", name, 1, "c"), ("base", name, 1, "c")]  # no base, and pixels of its own
+        other = found(parts_of(f"changed in {name}", **good, **{name: {"a": {}, "c": {"base": "b"}}}))
+        assert other == [("base", name, 1, "c"), ("base", name, 1, "c")]
+
+
 def test_ground_that_cannot_be_compared_is_not_shown_as_0():
     assert shown({"ground": 0, "ground not comparable": 0, "tile id": 3}, "ground") == "0"
     assert shown({"ground": 0, "ground not comparable": 4}, "ground") == "not comparable (4 pairs)"

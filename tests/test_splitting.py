@@ -508,11 +508,18 @@ def side_of(sets):
     return {tile.id: s for s, tiles in enumerate(sets) for tile in tiles}
 
 
-def test_99_blocks_are_few_and_a_fifth_goes_to_val_and_test_each(few_draws, tmp_path):
-    write_grid(tmp_path, 9, 11)
-    sets, _ = split(tmp_path, "--block-size", "4")  # the side of a tile
-    assert sets[0].manifest["fractions"] == [0.6, 0.2, 0.2]
-    assert abs(len(sets[1]) - 20) <= 1 and abs(len(sets[2]) - 20) <= 1
+def test_tenths_are_held_out_from_100_blocks_on_however_many_tiles_there_are(few_draws, tmp_path):
+    write_grid(tmp_path, 10, 10)
+    (tmp_path / "exclude.txt").write_text("r04_c04\n")
+    fifths, tenths = [0.6, 0.2, 0.2], [0.8, 0.1, 0.1]
+    for flags, fractions, held_out in (
+        (("--block-size", 4), tenths, 10),  # the side of a tile
+        (("--block-size", 4, "--exclude", tmp_path / "exclude.txt"), fifths, 20),
+        (("--block-size", 8), fifths, 20),
+    ):
+        sets, _ = split(tmp_path, *flags)
+        assert sets[0].manifest["fractions"] == fractions
+        assert all(abs(len(tiles) - held_out) <= 1 for tiles in sets[1:])
 
 
 def test_val_needs_tiles_of_ten_blocks_for_an_interval(few_draws, tmp_path, capsys):
