@@ -329,13 +329,13 @@ def test_what_was_drawn_is_counted_by_class_and_by_tile(tmp_path):
     tiles = TileSet(tmp_path, {"tiles": entries}, BIODIVERSITY)
     drawn = Drawn(3, 6, CPU)
     drawn.add({"tile": torch.tensor([0, 1]), "pixels": torch.tensor([[1, 3, 0, 0, 0, 0], [4, 0, 0, 0, 0, 0]])})
-    drawn.add({"tile": torch.tensor([1, 1]), "pixels": torch.tensor([[0, 1, 3, 0, 0, 0], [3, 0, 1, 0, 0, 0]])})
+    drawn.add({"tile": torch.tensor([1, 2]), "pixels": torch.tensor([[0, 1, 3, 0, 0, 0], [3, 0, 1, 0, 0, 0]])})
     found = drawn.summary(Processes(CPU), tiles)
     assert list(found["pixel_share"].values()) == pytest.approx([4 / 8, 4 / 8, 0, 0, 0])
     assert list(found["crops_with_class"].values()) == pytest.approx([2 / 4, 2 / 4, 0, 0, 0])
     assert list(found["pixel_share"]) == ["Forest", "Grassland", "Cropland", "Settlement", "Seminatural"]
     assert found["void_share"] == pytest.approx(8 / 16)
-    assert found["distinct_tiles"] == 2 and found["replica_share"] == pytest.approx(3 / 4)
+    assert found["distinct_tiles"] == 3 and found["replica_share"] == pytest.approx(2 / 4)
 
 
 def test_run_json_holds_what_was_trained_on_what(tiles, flags):
@@ -424,6 +424,24 @@ def test_a_run_is_resumed_with_its_settings_alone(tiles, stopped, name):
     setattr(args, name, other.get(name, before * 2 if name not in other else None))
     with pytest.raises(UserError, match=f"settings.{name}: {before} there"):
         run_fit(recipe_of(train), val, args)
+
+
+def test_another_device_or_version_is_told_when_a_run_is_resumed(tiles, stopped, monkeypatch, capsys):
+    train, _, val = tiles
+    monkeypatch.setattr(torch, "__version__", "9.9")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    fit(recipe_of(train), val, stopped("--resume"))
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert len(told) == 2 and "device: CPU, " in told[0] and "CPU, 64 threads here" in told[0]
+    assert "versions.torch: " in told[1] and "9.9 here" in told[1]
+
+
+def test_the_commit_of_the_code_is_recorded_where_git_knows_one(monkeypatch):
+    def git(said):
+        monkeypatch.setattr(engine.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=said))
+        return engine._git_commit()
+
+    assert git("0123abc-dirty\n") == "0123abc-dirty" and git("") is None
 
 
 def test_sizes_that_do_not_fit_are_refused_before_training(tiles, flags):
