@@ -248,6 +248,30 @@ def test_openearthmap_tiles_in_what_is_held_out_and_strangers_in_what_is_made_of
         assert other == [("base", name, 1, "c"), ("base", name, 1, "c")]
 
 
+@pytest.mark.parametrize(("one", "other"), [("val", "train"), ("test", "train"), ("test", "val")])
+def test_a_block_in_two_sets_of_a_block_split_is_a_finding_and_of_a_random_split_a_count(tmp_path, one, other):
+    cells = {"train": [(0, 0)], "val": [(0, 4)], "test": [(4, 0)]}  # (row, column) in tiles; a block is two by two
+    row, column = cells[other][0]
+    cells[one] = [*cells[one], (row, column + 1)]
+    for strategy in ("blocks", "random"):
+        parts = {}
+        for name, of_set in cells.items():
+            ids = [f"{name}{n}" for n in range(len(of_set))]
+            parts[name] = part(name, name, write_set(
+                tmp_path / strategy / name, dict.fromkeys(ids, one_class()), split=name,
+                origins={i: (LEFT + 4 * c, TOP - 4 * r) for i, (r, c) in zip(ids, of_set, strict=True)},
+                entries={i: {"block": f"r{r // 2}_c{c // 2}"} for i, (r, c) in zip(ids, of_set, strict=True)},
+                split_strategy=strategy, block_size=None,
+            ))  # fmt: skip
+            parts[name].tiles.manifest["command"] = f"split --strategy {strategy}"
+        findings, crossing = check_leakage.blocks(parts)
+        wanted = [("block", [one, other], 1)] if strategy == "blocks" else []
+        assert [(f["kind"], f["sets"], f["count"]) for f in findings] == wanted
+        assert crossing == {name: int(other == "train" and name == one) for name in ("val", "test")}
+        parts[one].tiles.manifest["blocks_shared_with_train"] = 5
+        assert any("its manifest says 5" in f["text"] for f in check_leakage.blocks(parts)[0])
+
+
 def test_ground_that_cannot_be_compared_is_not_shown_as_0():
     assert shown({"ground": 0, "ground not comparable": 0, "tile id": 3}, "ground") == "0"
     assert shown({"ground": 0, "ground not comparable": 4}, "ground") == "not comparable (4 pairs)"
