@@ -254,6 +254,18 @@ def test_each_score_is_that_of_its_own_classes(tmp_path):
     )
 
 
+def test_every_tile_of_a_block_counts_and_a_block_without_a_label_does_not(tmp_path):
+    of_blocks = counts(blocks=12)
+    of_blocks[[3, 7]] = 0
+    of_blocks[3, 0, 2] = 900  # predicted where nothing is labelled
+    write_result(tmp_path, ONE, 1, of_blocks, tiles_a_block=3)
+    evidence = evidence_in(tmp_path)
+    assert evidence.blocks == 10
+    whole, without = (getattr(evidence.arms[ONE], of)["IoU Cropland"] for of in ("by_seed", "without_block"))
+    assert whole == pytest.approx([0.25]) and without == pytest.approx(np.full((1, 10), 0.25))
+    assert evidence.arms[ONE].last[1].tiles.confusions.shape[0] == 36
+
+
 @pytest.mark.parametrize(
     ("named", "without", "wanted"),
     [
