@@ -1,4 +1,3 @@
-import csv
 import shutil
 from pathlib import Path
 
@@ -88,9 +87,3 @@ def script():
     """Runs a script to its end, as ``python -m`` would: script(module, *flags) → Ended."""
     with scripts("--plain-curves") as found:
         yield found
-
-
-@pytest.fixture
-def difficulty_rows(trained) -> list[dict]:
-    with open(trained / "artifacts/seed42/tile_difficulty.tsv", newline="") as file:
-        return list(csv.DictReader(file, delimiter="\t"))

@@ -7,14 +7,12 @@ import numpy as np
 import pytest
 
 from common.cli import UserError
-from common.taxonomy import BIODIVERSITY, OPENEARTHMAP, load_taxonomy
+from common.taxonomy import OPENEARTHMAP, load_taxonomy
 from common.tiles import TileSet, open_raster, read_mask
 from data_prep import (
     analyze_class_distribution,
     check_biodiversity,
-    combine_biodiversity_oem,
     filter_oem_rural,
-    prepare_oem_teacher,
     relabel_oem,
     replicate_minority,
     split_biodiversity,
@@ -77,13 +75,6 @@ def test_one_seed_gives_one_split_and_another_seed_another(root):
     assert [part.digest for part in splits(root)] != before
 
 
-def test_a_random_split_counts_the_blocks_on_both_sides(root):
-    quiet(split_biodiversity.main, "--root", root, "--overwrite", "--strategy", "random")
-    train, val, _ = splits(root)
-    shared = {tile.block for tile in train} & {tile.block for tile in val}
-    assert val.manifest["blocks_shared_with_train"] == len(shared) > 0
-
-
 def test_tiles_without_a_place_are_split_one_by_one(tmp_path):
     make_biodiversity(tmp_path, rows=4, columns=4, size=32)
     for path in (tmp_path / "data" / "biodiversity_raw" / "images").iterdir():
@@ -136,36 +127,12 @@ def test_blocks_that_hang_together_are_counted_as_one(tmp_path, capsys):
     assert f"val has tiles of {drawn[1]} spatial blocks; under 10" in said.err
 
 
-def test_the_side_of_a_block_is_given_in_metres(tmp_path):
-    make_biodiversity(tmp_path, size=32)  # tiles of 16 m
-    quiet(split_biodiversity.main, "--root", tmp_path, "--block-size", "16")
-    parts = splits(tmp_path)
-    assert sum(len({tile.block for tile in part}) for part in parts) == 64
-    assert parts[0].manifest["block_size"] == 16
-
-
-def test_from_100_blocks_on_val_and_test_get_a_tenth_each(tmp_path):
-    make_biodiversity(tmp_path, rows=10, columns=10, size=32)
-    quiet(split_biodiversity.main, "--root", tmp_path, "--block-size", "16")
-    assert splits(tmp_path)[1].manifest["fractions"] == [0.8, 0.1, 0.1] and len(splits(tmp_path)[1]) == 10
-    quiet(split_biodiversity.main, "--root", tmp_path, "--block-size", "32", "--overwrite")
-    assert splits(tmp_path)[1].manifest["fractions"] == [0.6, 0.2, 0.2]
-
-
 def test_a_random_split_warns_of_tiles_not_of_blocks(tmp_path, capsys):
     make_biodiversity(tmp_path, rows=4, columns=4, size=32)
     rewrite(tmp_path, lambda *_: None)
     split_biodiversity.main(["--root", str(tmp_path)])
     said = capsys.readouterr().err
     assert "val has 3 tiles; under 10" in said and "block" not in said
-
-
-def test_copied_tiles_share_no_file_with_the_raw_ones(tmp_path):
-    make_biodiversity(tmp_path, rows=4, columns=4, size=32)
-    quiet(split_biodiversity.main, "--root", tmp_path, "--mode", "copy")
-    tile = splits(tmp_path)[0].tiles[0]
-    source = tmp_path / "data" / "biodiversity_raw" / "images" / tile.image_path.name
-    assert not tile.image_path.samefile(source) and tile.image_path.read_bytes() == source.read_bytes()
 
 
 @pytest.mark.parametrize("split_that_fails", SPLITS)
@@ -238,18 +205,6 @@ def test_replication_raises_the_share_of_every_minority_class_and_copies_only_li
         assert tile.image_path.samefile(train[tile.base].image_path) and tile.block == train[tile.base].block
 
 
-def test_a_distribution_of_another_train_is_refused(root):
-    quiet(split_biodiversity.main, "--root", root, "--overwrite", "--seed", 1)
-    with pytest.raises(UserError, match="analyze_class_distribution"):
-        quiet(replicate_minority.main, "--root", root, "--overwrite")
-
-
-def test_without_a_minority_class_replication_says_what_to_raise(root):
-    quiet(analyze_class_distribution.main, "--root", root, "--minority-share", "0")
-    with pytest.raises(UserError, match="higher --minority-share"):
-        quiet(replicate_minority.main, "--root", root, "--overwrite")
-
-
 def test_no_step_reads_val_or_test_to_find_minority_classes(root):
     before = (root / "artifacts" / "class_distribution.json").read_text()
     shutil.rmtree(root / "data" / "biodiversity_split" / "val")
@@ -264,26 +219,6 @@ def test_no_step_reads_val_or_test_to_find_minority_classes(root):
 
 
 # OpenEarthMap
-
-
-def test_an_id_that_openearthmap_does_not_have_is_refused(root):
-    path = root / OEM_RAW / "hills" / "labels" / "hills_1.tif"
-    path.unlink()
-    write_tif(path, np.full((1, 96, 96), 9, np.uint8))
-    with pytest.raises(UserError, match=r"hills_1\.tif: ids \[9\] are not OpenEarthMap classes"):
-        quiet(filter_oem_rural.main, "--root", root, "--overwrite")
-
-
-def test_the_rural_filter_drops_the_built_up_region_and_counts_what_has_no_pair(prepared, tmp_path):
-    printed = quiet(filter_oem_rural.main, "--root", prepared, "--out-dir", tmp_path / "out")
-    rows = {line.split()[0]: line.split()[1:5] for line in printed.splitlines()[1:5]}
-    assert rows["fields"] == ["6", "0", "0", "0"] and rows["hills"] == ["5", "0", "0", "1"]
-    assert rows["town"] == ["0", "5", "1", "0"]
-    kept = TileSet.open(tmp_path / "out", command="x")
-    assert {tile.entry["region"] for tile in kept} == {"fields", "hills"}
-    assert kept.taxonomy == OPENEARTHMAP and kept.split == "pool"
-    with open_raster(prepared / OEM_RAW / "fields" / "labels" / "fields_0.tif") as src:
-        np.testing.assert_array_equal(kept["fields_0"].read_mask(), src.read(1))
 
 
 def test_files_of_one_region_do_not_take_the_ids_of_another(root):
@@ -333,53 +268,6 @@ def test_a_region_with_labels_alone_is_counted_and_an_empty_one_is_named(root):
     shutil.rmtree(root / OEM_RAW / "town" / "labels")
     with pytest.raises(UserError, match="town has neither an images nor a labels folder"):
         quiet(filter_oem_rural.main, "--root", root, "--overwrite")
-
-
-def test_the_teacher_keeps_openearthmap_classes_and_its_val_has_blocks_of_its_own(prepared):
-    train, val = tiles(prepared, "openearthmap_teacher", "train"), tiles(prepared, "openearthmap_teacher", "val")
-    assert (train.split, val.split) == ("train", "val") and train.taxonomy == val.taxonomy == OPENEARTHMAP
-    assert len(train) + len(val) == 11 and len(val) >= 1
-    assert not {tile.block for tile in train} & {tile.block for tile in val}
-
-
-def test_relabelled_tiles_keep_image_place_and_every_pixel_of_their_labels(prepared):
-    native, relabelled = tiles(prepared, "openearthmap_filtered"), tiles(prepared, "openearthmap_relabelled")
-    lookup = BIODIVERSITY.hard_lookup()
-    assert native.ids == relabelled.ids and relabelled.taxonomy == BIODIVERSITY
-    for tile in relabelled:
-        assert tile.image_path.samefile(native[tile.id].image_path)
-        assert tile.entry["bounds"] == native[tile.id].entry["bounds"]
-        np.testing.assert_array_equal(tile.read_mask(), lookup[native[tile.id].read_mask()])
-        assert tile.pixels.tolist() == np.bincount(tile.read_mask().ravel(), minlength=6).tolist()
-
-
-def test_resampling_keeps_the_ground_and_makes_up_no_class(root):
-    before = tiles(root, "openearthmap_relabelled")
-    quiet(relabel_oem.main, "--root", root, "--overwrite", "--gsd", "1.0")
-    quiet(prepare_oem_teacher.main, "--root", root, "--overwrite", "--gsd", "1.0")
-    after = tiles(root, "openearthmap_relabelled")
-    for tile in after:
-        assert tile.read_mask().shape == tile.read_image().shape[1:] == (48, 48)
-        assert tile.entry["bounds"] == before[tile.id].entry["bounds"] and tile.entry["gsd"] == 1.0
-        assert tile.block == before[tile.id].block and tile.entry["region"] == before[tile.id].entry["region"]
-        with open_raster(tile.image_path) as src:
-            assert src.transform.a == pytest.approx(1.0) and list(src.bounds) == tile.entry["bounds"]
-    assert tiles(root, "openearthmap_teacher", "train").gsd == 1.0
-
-
-def test_the_combined_set_is_train_and_openearthmap_under_names_of_their_own(prepared):
-    combined = tiles(prepared, "biodiversity_oem_combined", "train")
-    train, oem = tiles(prepared, "biodiversity_split", "train"), tiles(prepared, "openearthmap_relabelled")
-    assert set(combined.ids) == set(train.ids) | {f"oem_{tile_id}" for tile_id in oem.ids}
-    assert combined.split == "train" and combined.stretch == train.stretch
-    np.testing.assert_array_equal(combined.pixels, train.pixels + oem.pixels)
-    assert combined[train.ids[0]].image_path.samefile(train.tiles[0].image_path)
-
-
-def test_a_held_out_split_cannot_be_combined(prepared, tmp_path):
-    val = prepared / "data" / "biodiversity_split" / "val"
-    with pytest.raises(UserError, match="'val', expected 'train'"):
-        quiet(combine_biodiversity_oem.main, "--root", prepared, "--train-dir", val, "--out-dir", tmp_path / "out")
 
 
 # The whole chain
