@@ -43,7 +43,7 @@ SURVIVED, KILLED, KILLED_BY_TIME = "survived", "killed", "killed, not finished i
 class Mutant:
     """One error: ``there`` is replaced by ``put`` in ``module``; ``why`` says what is wrong then.
 
-    ``equivalent`` says why no test can notice it, where that is so.
+    ``equivalent`` says why no test can notice it, if none can.
     """
 
     module: str
@@ -157,13 +157,22 @@ class Runs:
                 if process.exitcode is None and seconds < limit:
                     continue
                 status = process.exitcode
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.join()
-                del self.running[process]
+                self.end(process)
                 if mutant is not None:
                     shutil.copy2(REPOSITORY / mutant.file, tree / mutant.file)
                 return process, mutant, status, seconds, self.log_of[tree].read_text(errors="replace")
+
+    def end(self, process) -> None:
+        """Kill a run with whatever it has started."""
+        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+        del self.running[process]
+
+    def close(self) -> None:
+        for process in list(self.running):
+            self.end(process)
 
     @property
     def full(self) -> bool:
@@ -192,8 +201,7 @@ def try_all(lists: list[MutantList], jobs: int) -> list[Result]:
     for library in LIBRARIES:
         importlib.import_module(library)
     results = []
-    with tempfile.TemporaryDirectory() as folder:
-        runs = Runs(Path(folder), jobs)
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(Runs(Path(folder), jobs)) as runs:
         usual = seconds_without_error(lists, runs)
         waiting = [(mutant, lst.tests) for lst in lists for mutant in lst.mutants]
         with tqdm(total=len(waiting), desc="Mutants", unit="mutant") as bar:
