@@ -7,16 +7,15 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from scipy import stats
 
 from common.cli import UserError
 from common.metrics import mean_iou_of, score
-from common.stages import ARM_OF, CONTROLS, DESCRIPTIVE, PLANNED, STAGE_NAMES, STAGES
+from common.stages import ARM_OF, CONTROLS, DESCRIPTIVE, PLANNED, STAGE_NAMES
 from common.taxonomy import BIODIVERSITY, Taxonomy
 from evaluation import aggregate_metrics
 from evaluation.comparability import read_results
-from evaluation.evidence import MINORITY, ArmScores, by_block, crossed_scores, gather
-from evaluation.intervals import Estimate, holm
+from evaluation.evidence import MINORITY, by_block, crossed_scores, gather
+from evaluation.intervals import holm
 from evaluation.simulate_coverage import World
 from tests.synthetic_results import SETTINGS, STEPS, VAL, recipe_of, write_result, write_study
 
@@ -63,20 +62,6 @@ def test_scores_are_those_of_the_pooled_matrix():
             expected = {key: scores[key] for key in ("mIoU", "mF1", "OA")} | {MINORITY: mean_iou_of(scores, names)}
             expected |= {f"IoU {name}": scores["classes"][name]["IoU"] for name in scores["classes"]}
             assert {key: value[seed] for key, value in found.items()} == pytest.approx(expected)
-
-
-def test_differences_are_paired_by_the_seeds_that_both_have():
-    def arm(seeds, values):
-        values = np.array(values)
-        last = dict.fromkeys(seeds)
-        without = values[:, None] + 0.01 * np.arange(12)
-        return ArmScores(ARM_OF[ONE], last, {}, {"mIoU": values}, {"mIoU": without}, frozenset())
-
-    mine, theirs = arm([1, 2, 3, 4], [0.1, 0.2, 0.3, 0.4]), arm([5, 4, 3, 2], [0.9, 0.37, 0.28, 0.19])
-    assert mine.paired(theirs, "mIoU", [2, 3, 4]) == pytest.approx([0.01, 0.02, 0.03])
-    found = mine.difference(theirs, "mIoU", [2, 3, 4])
-    assert found.value == pytest.approx(0.02) and found.seeds == 3
-    assert found.half_width == pytest.approx(stats.t.ppf(0.975, 2) * 0.01 / np.sqrt(3))  # the blocks cancel
 
 
 def test_blocks_pair_up_whatever_the_order_of_tiles_and_empty_ones_do_not_count(tmp_path):
@@ -344,19 +329,6 @@ def test_what_a_reader_must_know_is_a_warning(tmp_path, without_figures):
     assert any("3 of 12 spatial blocks of val also have tiles" in caution for caution in evidence_of(tmp_path).cautions)
 
 
-def test_a_class_in_few_blocks_has_no_interval(tmp_path, without_figures):
-    counts = World().draw(np.random.default_rng(0), [0.0, 0.3], 3, 12)
-    counts[:, :, 2:, 5] = 0
-    for arm, of_arm in zip((ONE, TWO), counts, strict=True):
-        for seed, of_seed in zip(SEEDS, of_arm, strict=True):
-            write_result(tmp_path, arm, seed, of_seed)
-    evidence = evidence_of(tmp_path)
-    rare, frequent = (f"IoU {BIODIVERSITY.classes[i]}" for i in (5, 1))
-    for found in (evidence.arms[ONE].estimate, evidence.finding(TWO, ONE).estimates.get):
-        assert found(rare).half_width is None and isinstance(found(frequent), Estimate)
-        assert found(frequent).half_width > 0 and found("mIoU").half_width > 0
-
-
 def test_verdicts_are_words_about_intervals(tmp_path):
     write_study(tmp_path, GAINS, SEEDS, 12, world=World(of_seed=0.05))
     evidence = evidence_of(tmp_path)
@@ -374,11 +346,3 @@ def test_verdicts_are_words_about_intervals(tmp_path):
 def test_the_summary_needs_no_torch():
     code = "import sys, evaluation.aggregate_metrics; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def test_stages_and_comparisons_are_those_of_the_design():
-    assert [stage.trainings for stage in STAGES] == [1, 1, 1, 1, 1, 2, 2]
-    assert all(control.trainings == 2 and control.question for control in CONTROLS)
-    assert {c.unequal for c in PLANNED} == {None}
-    to_first = {c.arm.name for c in (*PLANNED, *DESCRIPTIVE) if c.other.name == ONE}
-    assert to_first == set(STAGE_NAMES[1:])

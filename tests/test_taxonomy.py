@@ -15,19 +15,6 @@ from common.taxonomy import (
 )
 from tests.helpers import THREE_CLASSES, write_taxonomy
 
-BECOMES = {
-    "Unknown": "Background",
-    "Bareland": "Background",
-    "Rangeland": "Grassland",
-    "Developed space": "Settlement",
-    "Road": "Settlement",
-    "Tree": "Forest",
-    "Water": "Background",
-    "Agriculture land": "Cropland",
-    "Building": "Settlement",
-}
-
-
 # Written out once more: the position of a name is its pixel value.
 CLASSES = ("Background", "Forest", "Grassland", "Cropland", "Settlement", "Seminatural")
 OEM_CLASSES = (
@@ -97,19 +84,6 @@ def test_a_record_that_is_nearly_that_of_openearthmap_is_refused():
     recorded = {**OPENEARTHMAP.to_json(), "colors": ["#000000"] * 9}
     with pytest.raises(UserError, match=r"manifest\.json: 'from_openearthmap' must give a row"):
         taxonomy_from_json(recorded, "manifest.json")
-
-
-def test_each_openearthmap_class_becomes_the_class_of_the_method_by_name():
-    lookup = BIODIVERSITY.hard_lookup()
-    assert {name: BIODIVERSITY.classes[lookup[OPENEARTHMAP.index(name)]] for name in OPENEARTHMAP.classes} == BECOMES
-
-
-def test_rows_of_the_class_matrix_sum_to_one_and_rangeland_is_shared():
-    matrix = BIODIVERSITY.class_matrix()
-    np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-6)
-    rangeland = matrix[OPENEARTHMAP.index("Rangeland")]
-    assert rangeland[BIODIVERSITY.index("Grassland")] == pytest.approx(0.7)
-    assert rangeland[BIODIVERSITY.index("Seminatural")] == pytest.approx(0.3)
 
 
 def test_without_a_file_the_built_in_classes_hold(tmp_path):
