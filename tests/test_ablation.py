@@ -317,7 +317,7 @@ def test_what_was_drawn_is_the_mean_over_the_seeds_of_each_arm(evidence):
     assert [label.get_text() for label in right.get_xticklabels()] == STARRED
 
 
-def test_an_arm_that_does_not_say_what_it_drew_is_not_drawn(root, tmp_path):
+def test_an_arm_that_does_not_say_what_it_drew_is_not_drawn(tmp_path):
     write_study(tmp_path, {ONE: 0.0, TWO: 0.1}, (1, 2), 3)
     path = tmp_path / VAL / TWO / "seed2" / "run.json"
     run = read_json(path, "")

@@ -191,7 +191,7 @@ def test_results_of_something_else_are_replaced_only_when_asked(scorer, changed)
     assert said_of(scorer) == ("unchanged", 0)
 
 
-def test_minority_classes_that_are_not_known_have_no_mean(scorer, capsys):
+def test_minority_classes_that_are_not_known_have_no_mean(scorer):
     (scorer.root / "artifacts/class_distribution.json").unlink()
     scorer.add(ONE, 42)
     score(scorer)

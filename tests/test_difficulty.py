@@ -17,12 +17,12 @@ from common.models import Checkpoint, build_model
 from common.samplers import TileDraws, read_difficulty
 from common.taxonomy import BIODIVERSITY
 from common.tiles import MANIFEST, TileSet, describe_tile, manifest_digest, write_image, write_mask
+from tests.conftest import ARCH, ENCODER
 from tests.helpers import THREE_CLASSES, quiet, write_taxonomy
 from training import score_difficulty
 
 SIDE = 32
 LABELLED = 40  # pixels of a tile that count, all Forest
-ARCH, ENCODER = "pspnet", "tu-test_resnet"
 
 
 class LossOfImage(torch.nn.Module):

@@ -168,7 +168,7 @@ def test_processes_of_one_run_draw_their_dropout_apart():
     # Two steps of warm-up, then half a cosine over eight: cos 0, π/8, π/4, …, 7π/8.
     [(1, 0.5), (2, 1.0), (3, 1.0), (4, 0.96194), (5, 0.853553), (7, 0.5), (9, 0.146447), (10, 0.03806)],
 )
-def test_the_learning_rate_rises_then_falls_by_half_a_cosine_to_zero(tiles, flags, learning_rates, step, factor):
+def test_the_learning_rate_rises_then_falls_by_half_a_cosine_to_zero(learning_rates, step, factor):
     assert learning_rates[step - 1] == pytest.approx((0.2 * factor, 0.1 * factor), abs=1e-6)
 
 

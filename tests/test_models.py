@@ -26,9 +26,8 @@ from common.models import (
     rerun_command,
 )
 from common.taxonomy import BIODIVERSITY, IGNORE_INDEX, OPENEARTHMAP
+from tests.conftest import ARCH, ENCODER
 from tests.helpers import THREE_CLASSES
-
-ARCH, ENCODER = "pspnet", "tu-test_resnet"  # the smallest network at hand
 
 
 @pytest.fixture(scope="module")
@@ -323,7 +322,7 @@ def test_a_checkpoint_of_an_unfinished_run_is_refused_with_the_command_that_fini
 
 
 @pytest.mark.parametrize("key", [*known()])
-def test_a_checkpoint_that_does_not_say_what_is_asked_of_every_run_is_refused(small, tmp_path, key):
+def test_a_checkpoint_that_does_not_say_what_is_asked_of_every_run_is_refused(tmp_path, key):
     assert METADATA.keys() == known().keys()
     metadata = {name: value for name, value in known().items() if name != key}
     Checkpoint(tmp_path / "last.pt", {"a": torch.zeros(1)}, metadata).save()

@@ -212,7 +212,7 @@ def test_tiles_to_replicate_must_be_tiles_of_this_train(train_root):
         tiles_to_replicate({**found, "tiles_to_replicate": {}}, train, "F", "C")
 
 
-def test_only_train_is_analyzed_and_repeated(train_root, tmp_path):
+def test_only_train_is_analyzed_and_repeated(train_root):
     analyze(train_root)
     val = train_root / "data/biodiversity_split/val"
     write_set(val, {"v": with_pixels(8, {1: 50, 4: 14})}, split="val")

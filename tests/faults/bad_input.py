@@ -215,19 +215,6 @@ def cut(path: Path, share: float = 0.5) -> None:
     path.write_bytes(whole[: int(len(whole) * share)])
 
 
-def edit_json(path: Path, *keys, value) -> None:
-    """Set one value of a JSON file; ``keys`` lead to it. An Ellipsis as value removes it."""
-    content = json.loads(path.read_text())
-    place = content
-    for key in keys[:-1]:
-        place = place[key]
-    if value is ...:
-        del place[keys[-1]]
-    else:
-        place[keys[-1]] = value
-    path.write_text(json.dumps(content))
-
-
 def add_raw(root: Path, name: str, pixels: np.ndarray, column: int = 20, **profile) -> None:
     """Another raw tile, labelled Forest, in a column of its own."""
     write_tif(image(root, name), pixels, origin=(500_000 + column * SIDE * GSD, 5_000_000), **profile)
@@ -1172,32 +1159,6 @@ DIFFICULTY_CASES = [
 ]
 
 
-def json_case(name, path: Path, *keys, value, module, said=(), flags=(), base="trained", **more) -> Case:
-    """A value of a JSON artefact replaced by hand; the message names the file and what writes it again."""
-    return Case(
-        f"{path.name}: {name}",
-        base,
-        lambda root: edit_json(root / path, *keys, value=value),
-        module,
-        (path.name, *said),
-        flags,
-        **more,
-    )
-
-
-def json_text_case(name, path: Path, text: str, module, *said, flags=(), base="trained", **more) -> Case:
-    return Case(
-        f"{path.name}: {name}",
-        base,
-        lambda root: (root / path).write_text(text),
-        module,
-        (path.name, *said),
-        flags,
-        **more,
-    )
-
-
-AGAIN_BY = "Write it again: python -m"
 NONSENSE = [
     ("cut off", '{"a": [1, '),
     ("empty", ""),
