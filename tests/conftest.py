@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from matplotlib.figure import Figure
 
 from common import engine
@@ -30,6 +31,10 @@ TRAIN_FLAGS = (
     *("--preset", "demo", "--arch", ARCH, "--encoder", ENCODER, "--crop-size", "32", "--batch-size", "4"),
     *("--iterations", "2", "--val-every", "1", "--warmup", "1", "--workers", "0", "--device", "cpu"),
 )
+
+# The same examples in every run, each in whatever time a busy machine takes.
+settings.register_profile("repeatable", deadline=None, max_examples=50, derandomize=True)
+settings.load_profile("repeatable")
 
 
 def train(step, root: Path, *flags, curves: bool = False) -> str:

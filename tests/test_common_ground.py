@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
@@ -31,7 +31,6 @@ from tests.helpers import write_png, write_tif
 from tests.small_sets import LEFT, TOP, noise_of, with_pixels, write_set
 
 UTM33, WORLD = (CRS.from_epsg(code).to_wkt() for code in (32633, 4326))
-quick = settings(deadline=None, max_examples=50, derandomize=True)
 
 
 # From manifests alone
@@ -322,7 +321,6 @@ def test_flat_neighbourhoods_are_no_anchors():
     assert len(near_duplicates.anchors((ripple - 100) * 2 + 100)) > 20
 
 
-@quick
 @given(st.integers(0, 7), st.integers(0, 30), st.integers(0, 30))
 def test_a_window_is_recognized_however_it_is_shifted_and_turned(way, down, right):
     scene = noise_of("scene", 110, 110)

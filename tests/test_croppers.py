@@ -3,7 +3,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from common.cli import UserError
@@ -164,7 +164,6 @@ def test_what_is_enlarged_by_a_scale_is_cut_smaller_by_it():
     assert sides == {0.5: 90, 0.8: 80, 1.0: 64, 1.25: 51, 2.0: 32}  # 128 would not fit
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
 @given(data=st.data())
 def test_windows_stay_inside_tiles_of_any_shape_at_any_scale_and_hold_what_is_sought(data):
     height, width = data.draw(st.integers(1, 80), "height"), data.draw(st.integers(1, 80), "width")

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -133,7 +133,6 @@ def test_intervals_of_a_normal_model_cover_its_mean(of_seed, of_block):
 P_VALUES = st.lists(st.none() | st.sampled_from([0.0, 0.004, 0.01, 0.02, 0.05, 0.4, 1.0]) | st.floats(0, 1), max_size=6)
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
 @given(P_VALUES)
 def test_holm_is_the_closed_test_of_all_subsets_by_bonferroni(p_values):
     """For each member the largest p of Bonferroni over the subsets that hold it; one not tested is as one with p 1."""

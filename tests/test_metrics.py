@@ -83,7 +83,7 @@ def test_scores_agree_with_scikit_learn_on_the_same_pixels(absent):
 MATRICES = hnp.arrays(np.int64, (6, 6), elements=st.integers(0, 9) | st.just(0))
 
 
-@settings(deadline=None, max_examples=20, derandomize=True)
+@settings(max_examples=20)
 @given(counts=MATRICES, absent=st.sets(st.integers(1, 5)), never_predicted=st.sets(st.integers(1, 5), max_size=4))
 def test_every_score_of_any_matrix_is_that_of_scikit_learn_on_its_labelled_pixels(counts, absent, never_predicted):
     counts[list(absent)] = 0

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from common import raw as raw_module
@@ -37,7 +37,6 @@ from tests.small_sets import noise_of, with_pixels, write_grid, write_raw
 
 RGB = (1, 2, 3)
 NOWHERE = {"crs": None, "bounds": None, "gsd": None}
-quick = settings(deadline=None, max_examples=50, derandomize=True)
 
 
 def image_of(pixels, valid=None) -> RawImage:
@@ -54,7 +53,6 @@ def flat(values, dtype=np.float32):
 # Scaling
 
 
-@quick
 @given(st.sampled_from([np.float32, np.float64, np.uint16, np.int16]), st.integers(-3000, 3000))
 def test_a_constant_image_stays_constant_whatever_its_unit(dtype, value):
     value = abs(value) if dtype == np.uint16 else value
@@ -67,7 +65,6 @@ def test_a_constant_image_stays_constant_whatever_its_unit(dtype, value):
     assert np.ptp(to_8bit(image_of(rounding), percentile_ranges(sample(image_of(rounding), 4096)))) <= 1
 
 
-@quick
 @given(st.floats(-1000, 1000), st.floats(1, 5000), st.sampled_from([np.float32, np.float64]))
 def test_a_ramp_becomes_a_ramp_from_0_to_255(low, length, dtype):
     ramp = np.linspace(low, low + length, 511)
@@ -77,7 +74,6 @@ def test_a_ramp_becomes_a_ramp_from_0_to_255(low, length, dtype):
     assert (np.diff(image.astype(int), axis=2) >= 0).all() and (image[1:] == image[0]).all()
 
 
-@quick
 @given(st.floats(-100, 100), st.floats(0.1, 100))
 def test_a_checkerboard_becomes_black_and_white(low, difference):
     board = (np.indices((8, 8)).sum(axis=0) % 2).astype(bool)
@@ -359,7 +355,7 @@ def test_a_tile_has_at_most_8192_times_8192_pixels_and_200_bytes_of_name(tmp_pat
     assert printable("a\tb\u2028c é") == "a\\tb\\u2028c é"
 
 
-def test_three_bands_or_one_are_chosen_and_must_be_there(tmp_path):
+def test_three_bands_or_one_are_chosen_and_must_be_there():
     def bands(*flags):
         return chosen_bands(split_biodiversity.parse_args(flags))
 

@@ -31,7 +31,6 @@ WORLD = CRS.from_epsg(4326).to_wkt()
 UTM33 = CRS.from_epsg(32633).to_wkt()
 LOCAL = 'LOCAL_CS["grid",UNIT["metre",1]]'
 NOWHERE = {"crs": None, "bounds": None, "gsd": None, "height": 10, "width": 10}
-quick = settings(deadline=None, max_examples=50, derandomize=True)
 
 
 def tile_at(left, bottom, right, top, *, crs="a", gsd=None, size=(10, 10), **more):
@@ -161,7 +160,6 @@ def test_a_centre_on_the_edge_of_two_blocks_lies_in_the_later_one_whatever_the_r
         assert spatial_blocks(places)[16] == f"r{row}_c0"
 
 
-@quick
 @given(
     shift=st.tuples(*[st.floats(-1e6, 1e6)] * 2),
     scale=st.floats(0.01, 1000),
@@ -285,7 +283,6 @@ def test_pairs_of_two_systems_are_named_by_their_positions_among_all_tiles():
     assert sorted(both) == [(0, 0), (0, 1)]
 
 
-@quick
 @given(
     st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=12),
     st.lists(st.integers(0, 4), min_size=8, max_size=8),
@@ -413,7 +410,7 @@ def best_possible(units, pixels, splits):
     return fewest
 
 
-@settings(deadline=None, max_examples=30, derandomize=True)
+@settings(max_examples=30)
 @given(
     splits=st.sampled_from([2, 3]),
     of_unit=st.lists(st.integers(0, 5), min_size=6, max_size=14),
