@@ -36,7 +36,8 @@ OF_A_MUTANT = {"there", "put", "why", "equivalent"}
 # Imported once and inherited by each process that runs tests; nothing of the tree itself is.
 LIBRARIES = ("torch", "torchvision", "segmentation_models_pytorch", "rasterio", "sklearn.metrics", "matplotlib.figure")
 LONGEST = 900  # seconds that the tests of a file may take
-SURVIVED, KILLED, KILLED_BY_TIME = "survived", "killed", "killed, not finished in time"
+# What became of an error; those that broke the tests, as one does that cannot be imported, prove nothing.
+SURVIVED, KILLED, KILLED_BY_TIME, BROKE = "survived", "killed", "killed, not finished in time", "broke the tests"
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,11 @@ class Runs:
     """Test runs side by side, each in a copy of the tree of its own."""
 
     def __init__(self, folder: Path, jobs: int):
+        self.as_it_is = folder / "tree"
+        copy_tree(self.as_it_is)
         self.log_of = {folder / f"tree{i}": folder / f"log{i}.txt" for i in range(jobs)}
         for tree in self.log_of:
-            copy_tree(tree)
+            shutil.copytree(self.as_it_is, tree)
         self.fork = multiprocessing.get_context("fork")
         self.running: dict = {}
 
@@ -159,7 +162,7 @@ class Runs:
                 status = process.exitcode
                 self.end(process)
                 if mutant is not None:
-                    shutil.copy2(REPOSITORY / mutant.file, tree / mutant.file)
+                    shutil.copy2(self.as_it_is / mutant.file, tree / mutant.file)
                 return process, mutant, status, seconds, self.log_of[tree].read_text(errors="replace")
 
     def end(self, process) -> None:
@@ -210,27 +213,25 @@ def try_all(lists: list[MutantList], jobs: int) -> list[Result]:
                     mutant, tests = waiting.pop(0)
                     runs.start(tests, mutant, limit=60 + 5 * usual[mutant.module])
                 _, mutant, status, seconds, output = runs.wait_for_one()
-                outcome = SURVIVED if status == 0 else KILLED_BY_TIME if status is None else KILLED
-                if status in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
-                    sys.exit(f"error: no tests ran:\n{output}")
+                outcome = {0: SURVIVED, 1: KILLED, None: KILLED_BY_TIME}.get(status, BROKE)
                 results.append(Result(mutant, outcome, round(seconds, 1)))
-                if outcome == SURVIVED:
-                    bar.write(describe(mutant))
+                if outcome in (SURVIVED, BROKE):
+                    source = (runs.as_it_is / mutant.file).read_text(encoding="utf-8")
+                    bar.write(describe(mutant, source, outcome) + (f"\n{output[-2000:]}" if outcome == BROKE else ""))
                 bar.update()
     return results
 
 
-def describe(mutant: Mutant) -> str:
-    """A mutant as a change of a line, for the terminal."""
-    line = mutant.line((REPOSITORY / mutant.file).read_text(encoding="utf-8"))
+def describe(mutant: Mutant, source: str, outcome: str) -> str:
+    """What became of a mutant of the module whose text is ``source``, and its change, for the terminal."""
     changes = [f"    - {text.strip()}" for text in mutant.there.splitlines()]
     changes += [f"    + {text.strip()}" for text in mutant.put.splitlines()]
     known = f" (equivalent: {mutant.equivalent})" if mutant.equivalent else ""
-    return "\n".join([f"{mutant.file}:{line}: survived: {mutant.why}{known}", *changes])
+    return "\n".join([f"{mutant.file}:{mutant.line(source)}: {outcome}: {mutant.why}{known}", *changes])
 
 
 def summary(results: list[Result]) -> str:
-    """Tried, killed, equivalent and survived by module, as a table."""
+    """How many errors of each module were tried, and what became of them, as a table."""
     rows = []
     for module in [*sorted({result.mutant.module for result in results}), None]:
         of_module = [result for result in results if module in (None, result.mutant.module)]
@@ -239,8 +240,9 @@ def summary(results: list[Result]) -> str:
             for result in of_module
         )
         killed = outcomes[KILLED] + outcomes[KILLED_BY_TIME]
-        rows.append([module or "all", len(of_module), killed, outcomes["equivalent"], outcomes[SURVIVED]])
-    return table(["module", "tried", "killed", "equivalent", "survived"], rows)
+        others = [outcomes[name] for name in ("equivalent", SURVIVED, BROKE)]
+        rows.append([module or "all", len(of_module), killed, *others])
+    return table(["module", "tried", "killed", "equivalent", SURVIVED, BROKE], rows)
 
 
 def parse_args(argv=None):
@@ -266,7 +268,8 @@ def main(argv=None) -> int:
     print(f"{len(results)} errors tried in {time.monotonic() - begin:.0f} s")
     if args.json:
         args.json.write_text(json.dumps([asdict(result) for result in results], indent=1) + "\n")
-    return int(any(result.outcome == SURVIVED and not result.mutant.equivalent for result in results))
+    unnoticed = [result for result in results if result.outcome == SURVIVED and not result.mutant.equivalent]
+    return int(bool(unnoticed) or any(result.outcome == BROKE for result in results))
 
 
 if __name__ == "__main__":

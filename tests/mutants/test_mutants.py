@@ -1,6 +1,8 @@
 """The lists of errors fit the code as it is, and the script that tries them tells a noticed one from a survivor."""
 
 import ast
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,30 +44,59 @@ def test_every_module_that_computes_something_has_a_list():
     assert modules - listed == nothing_computed
 
 
-def test_an_error_that_a_test_notices_is_killed_and_another_survives(tmp_path):
+OF_SUMS = """
+tests = ['tests/test_sums.py']
+[[mutant]]
+there = 'a + b'
+put = 'a - b'
+why = 'sign'
+[[mutant]]
+there = '2 * a'
+put = '3 * a'
+why = 'nobody doubles'
+[[mutant]]
+there = 'a * 2'
+put = '2 * a'
+why = 'order'
+equivalent = 'a product is the same either way'
+[[mutant]]
+there = 'def add'
+put = 'def plus'
+why = 'the tests cannot even import it'
+"""
+
+
+def test_errors_are_killed_survive_or_break_the_tests_and_are_told_apart(tmp_path):
+    sums = (
+        "def add(a, b):\n    return a + b\n\n\ndef double(a):\n    return 2 * a\n\n\ndef twice(a):\n    return a * 2\n"
+    )
     for name, text in {
         "common/__init__.py": "",
-        "common/sums.py": "def add(a, b):\n    return a + b\n\n\ndef double(a):\n    return 2 * a\n",
+        "common/sums.py": sums,
         "common/text.py": (REPOSITORY / "common/text.py").read_text(),
         "tests/__init__.py": "",
         "tests/test_sums.py": "from common.sums import add\n\n\ndef test_sum():\n    assert add(2, 3) == 5\n",
         "tests/mutants/__init__.py": "",
-        "tests/mutants/run.py": Path(run.__file__).read_text(),
-        "tests/mutants/common.sums.toml": "tests = ['tests/test_sums.py']\n"
-        "[[mutant]]\nthere = 'a + b'\nput = 'a - b'\nwhy = 'sign'\n"
-        "[[mutant]]\nthere = '2 * a'\nput = '3 * a'\nwhy = 'nobody doubles'\n",
+        "tests/mutants/run.py": re.sub(r"LIBRARIES = \(.*\)", "LIBRARIES = ()", Path(run.__file__).read_text()),
+        "tests/mutants/common.sums.toml": OF_SUMS,
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.mutants.run", "--jobs", "1"],
-        cwd=tmp_path,
-        env=ONE_THREAD,
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "-m", "tests.mutants.run", "--jobs", "2", "--json", "results.json"]
+    done = subprocess.run(command, cwd=tmp_path, env=ONE_THREAD, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     rows = [line.split() for line in done.stdout.splitlines()]
-    assert ["common.sums", "2", "1", "0", "1"] in rows, done.stdout
+    assert ["common.sums", "4", "1", "1", "1", "1"] in rows, done.stdout
     assert "common/sums.py:6: survived: nobody doubles" in done.stdout
+    assert "common/sums.py:1: broke the tests: the tests cannot even import it" in done.stdout
+    results = json.loads((tmp_path / "results.json").read_text())
+    outcomes = {result["mutant"]["why"]: result["outcome"] for result in results}
+    assert outcomes["sign"] == "killed" and outcomes["order"] == "survived" and len(outcomes) == 4
+    assert (tmp_path / "common/sums.py").read_text() == sums
+
+
+def test_a_module_without_a_list_is_wrong_use(capsys):
+    with pytest.raises(SystemExit):
+        run.main(["common.sums"])
+    assert "no list for common.sums; there are common.cli, " in capsys.readouterr().err
