@@ -261,10 +261,6 @@ def test_every_arm_has_the_same_settings_in_each_preset(preset):
     assert all(found == settings[0] for found in settings) and len(settings) == 1 + len(ARM_OF)
 
 
-def test_distillation_changes_what_is_learned(trained):
-    assert checkpoint(trained, "stage6_distill").digest != checkpoint(trained, "stage5b_finetune").digest
-
-
 def test_a_run_that_cannot_start_leaves_the_one_it_would_replace(root):
     before = checkpoint(root, "stage1_baseline").digest
     with pytest.raises(UserError, match="unett"):
