@@ -108,6 +108,11 @@ def test_each_comparison_has_its_difference_in_points_and_a_planned_one_both_p_v
     assert any(row[5] != row[6] for row in rows)
 
 
+def test_a_comparison_keeps_its_row_where_some_pairs_of_it_are_refused(evidence):
+    refused = [replace(finding, refused=["one pair mixes changes"]) for finding in evidence.planned]
+    assert tables.comparisons(replace(evidence, planned=refused), True) == tables.comparisons(evidence, True)
+
+
 def test_described_comparisons_have_a_remark_and_no_p(evidence):
     header, rows = tables.comparisons(evidence, planned=False)
     assert header == ["difference", "to", "seeds", "mIoU", MINORITY, "remark"]

@@ -273,6 +273,17 @@ def test_another_checkpoint_needs_a_reason_each_time_and_each_use_is_recorded(sc
         score(scorer, "--split", "test", "--seed", "43")
 
 
+def test_no_score_on_test_can_be_read_that_is_not_recorded(scorer, monkeypatch):
+    def full(path, entry):
+        raise OSError("no space left")
+
+    scorer.add(SIX, 42)
+    monkeypatch.setattr(compute_metrics, "append_log", full)
+    with pytest.raises(OSError, match="no space left"):
+        score(scorer, "--split", "test")
+    assert not list((scorer.root / RESULTS).rglob("metrics.json")) and log(scorer) == []
+
+
 def test_a_damaged_log_stops_the_use_of_the_test_split(scorer):
     scorer.add(SIX, 42)
     path = scorer.root / RESULTS / "test" / "test_log.jsonl"

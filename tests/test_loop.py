@@ -24,7 +24,7 @@ from common.presets import LARGEST, PRESETS, SETTINGS, train_parser
 from common.samplers import TileDraws, UniformTiles, WeightedTiles
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet, manifest_digest
-from tests.helpers import quiet
+from tests.helpers import THREE_CLASSES, quiet
 from tests.small_sets import write_set
 
 CPU = torch.device("cpu")
@@ -191,6 +191,14 @@ def learning_rates(tiles, tmp_path_factory):
         patch.setattr(engine, "make_optimizer", watched)
         run_fit(recipe_of(train), val, args)
     return rates
+
+
+def test_the_history_tells_the_learning_rate_of_decoder_and_head_at_the_step_it_names(tiles, flags):
+    train, _, val = tiles
+    args = flags("--lr", 0.1, "--encoder-lr", 0.01)
+    run_fit(recipe_of(train), val, args)
+    # Two steps of warm-up, half a cosine over four: at step 3 cos 0, at step 6 cos 3π/4.
+    assert [float(row["lr"]) for row in history(args)] == pytest.approx([0.1, 0.0146447], rel=1e-3)
 
 
 def test_the_optimizer_is_adamw_with_a_rate_of_its_own_for_the_encoder():
@@ -426,6 +434,32 @@ def test_a_run_is_resumed_with_its_settings_alone(tiles, stopped, name):
         run_fit(recipe_of(train), val, args)
 
 
+def test_best_of_a_run_that_was_killed_before_last_was_written_is_what_it_says(tiles, flags, stopped, monkeypatch):
+    """best.pt is of step 3 and last.pt of step 2; on another machine step 3 may come out worse."""
+    train, _, val = tiles
+    folder = stopped().out_dir
+    last = (folder / "last.pt").read_bytes()
+    scripted(monkeypatch, (0.9, 0.9), (0.3, 0.3))
+    run_fit(recipe_of(train), val, stopped("--resume"))
+    best = (folder / "best.pt").read_bytes()
+    (folder / "last.pt").write_bytes(last)
+    scripted(monkeypatch, (0.5, 0.5), (0.6, 0.6))
+    run = run_fit(recipe_of(train), val, stopped("--resume"))
+    assert (run["best"]["step"], run["best"]["mIoU"], run["last"]["mIoU"]) == (3, 0.9, 0.6)
+    assert (folder / "best.pt").read_bytes() == best
+
+
+def test_nothing_of_a_run_that_is_replaced_lies_beside_the_new_one(tiles, flags, monkeypatch):
+    """Its best.pt least of all: a resume would take it for that of the new run."""
+    train, _, val = tiles
+    run_fit(recipe_of(train), val, flags())
+    assert (flags().out_dir / "best.pt").is_file()
+    stop_after(monkeypatch, 2)  # before the first validation
+    with pytest.raises(SystemExit):
+        run_fit(recipe_of(train), val, flags("--overwrite"))
+    assert {path.name for path in flags().out_dir.iterdir()} & set(engine.RUN_FILES) == {"last.pt", "run.json"}
+
+
 def test_another_device_or_version_is_told_when_a_run_is_resumed(tiles, stopped, monkeypatch, capsys):
     train, _, val = tiles
     monkeypatch.setattr(torch, "__version__", "9.9")
@@ -519,6 +553,13 @@ def test_each_flag_takes_the_split_it_is_for(prepared):
     ):
         with pytest.raises(UserError, match=said):
             open_train_and_val(parsed(prepared, flag, folder / split), "data_prep.split_biodiversity")
+
+
+def test_train_and_val_have_the_classes_of_the_root(prepared, tmp_path):
+    for split in ("train", "val"):
+        other = write_set(tmp_path / split, {"x": np.ones((64, 64))}, split=split, taxonomy=THREE_CLASSES).path
+        with pytest.raises(UserError, match=f"{split} was written for the classes Nothing, Wet, Dry, Bright, but the"):
+            open_train_and_val(parsed(prepared, f"--{split}-dir", other), "data_prep.split_biodiversity")
 
 
 def test_a_training_does_not_start_on_a_val_that_shares_tiles_with_train(prepared, tmp_path):

@@ -132,6 +132,15 @@ def test_a_training_is_refused_what_check_leakage_found(root):
             checked(root)
 
 
+def test_a_report_passes_only_where_it_says_so_and_has_no_finding(root):
+    report = root / "artifacts/leakage.json"
+    content = json.loads(report.read_text())
+    for passed, findings in ((False, []), ("true", []), (True, [{"text": "val and train share ground"}])):
+        write_json(report, {**content, "passed": passed, "findings": findings})
+        with pytest.raises(UserError, match=f"has {len(findings)} findings"):
+            checked(root)
+
+
 def test_a_training_on_sets_that_nobody_checked_is_warned_of(root, capsys):
     edit_entry(root, "train", tiles_of(root, "train").ids[0], gsd=0.6)
     checked(root)
