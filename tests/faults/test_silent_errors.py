@@ -1,7 +1,5 @@
 """What would be wrong without a sound: evaluation that reads otherwise than training, results that never repeat."""
 
-import shutil
-
 import numpy as np
 import pytest
 import torch
@@ -16,14 +14,19 @@ from common.datasets import (
     network_input,
     tile_loader,
 )
+from common.models import Checkpoint
 from common.samplers import AUGMENTATION_STREAM, TileDraws, UniformTiles, stream
-from common.stages import ARMS
 from common.tiles import Tile, TileSet
-from evaluation import compute_metrics
-from tests.conftest import train_all
+from tests.conftest import train
 from tests.helpers import prepare_root, quiet
+from training import (
+    score_difficulty,
+    train_stage2_replication,
+    train_stage5a_pretrain,
+    train_stage6_distill,
+    train_teacher,
+)
 
-RESULTS = "evaluation/evaluation_results/val"
 CPU = torch.device("cpu")
 
 
@@ -73,17 +76,18 @@ def test_a_drift_between_training_and_evaluation_would_be_seen(prepared, monkeyp
     assert not (torch.equal(image, other) and torch.equal(mask, truth))
 
 
-def test_everything_run_twice_gives_the_same_counts_of_all_arms(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(compute_metrics, "draw_figures", lambda *_: None)
-    monkeypatch.setattr(compute_metrics, "FIGURES", ())
-    first = shutil.copytree(trained, tmp_path / "first")
+def test_the_last_stage_and_all_it_builds_on_give_the_same_weights_when_run_twice(trained, tmp_path):
+    """Data steps, teacher, replication, difficulty, minority crop, pretraining, distillation; all arms are compared by
+    tests.faults.demo_twice.
+    """
     second = prepare_root(tmp_path / "second")
-    train_all(second)
-    for root in (first, second):
-        quiet(compute_metrics.main, "--root", root, "--device", "cpu")
-    found = [
-        {path.relative_to(root).as_posix(): path.read_bytes() for path in (root / RESULTS).rglob("*.npz")}
-        for root in (first, second)
-    ]
-    assert len(found[0]) == 2 * len(ARMS)
-    assert [name for name in found[0] if found[0][name] != found[1].get(name)] == []
+    for step in (train_teacher, train_stage2_replication, train_stage5a_pretrain):
+        train(step, second)
+    quiet(score_difficulty.main, "--root", second, "--device", "cpu")
+    train(train_stage6_distill, second)
+    checkpoints = [path.relative_to(second) for path in (second / "model_weights").rglob("*.pt")]
+    assert len(checkpoints) == 4 * 2
+    for path in checkpoints:
+        assert Checkpoint.load(second / path, "").digest == Checkpoint.load(trained / path, "").digest, path
+    table = "artifacts/seed42/tile_difficulty.tsv"
+    assert (second / table).read_bytes() == (trained / table).read_bytes()
