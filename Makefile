@@ -82,8 +82,9 @@ evidence: $(STAMP)  ## three seeds and the controls on the demo data, with inter
 lint: $(STAMP)  ## ruff
 	$(VENV_PYTHON) -m ruff check .
 
+# One thread a test: those that run side by side would only wait for each other's.
 test: lint  ## ruff, then all tests
-	$(VENV_PYTHON) -m pytest -q -n $(TEST_JOBS) --dist worksteal
+	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -q -n $(TEST_JOBS) --dist worksteal
 
 audit: $(STAMP)  ## known vulnerabilities of the versions in constraints.txt; needs a connection
 	@test -x .venv/audit/bin/pip-audit || { $(VENV_PYTHON) -m venv .venv/audit && .venv/audit/bin/pip install -q pip-audit; }
