@@ -146,7 +146,7 @@ class Runs:
         if mutant is not None:
             source = (tree / mutant.file).read_text(encoding="utf-8")
             (tree / mutant.file).write_text(mutant.applied(source), encoding="utf-8")
-            os.utime(tree / mutant.file, (0, 0))  # never that of the compiled file, which is told apart by size and second
+            os.utime(tree / mutant.file, (0, 0))  # compiled files are told apart by size and second
         process = self.fork.Process(target=become_tests, args=(tree, tests, self.log_of[tree]))
         process.start()
         self.running[process] = (tree, mutant, time.monotonic(), limit)
