@@ -24,16 +24,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
 from common.cli import UserError
-from common.files import (
-    MANIFEST,
-    digest_json,
-    new_folder,
-    place,
-    read_json,
-    replaced_folder,
-    sha256_file,
-    write_json,
-)
+from common.files import MANIFEST, digest_json, new_folder, place, read_json, replaced_folder, sha256_file, write_json
 from common.forms import is_count, is_number, is_object, is_text, list_of, misfit, optional, shown
 from common.taxonomy import IGNORE_INDEX, Taxonomy, taxonomy_from_json
 

@@ -42,19 +42,7 @@ from evaluation.evidence import (
     starred,
 )
 from evaluation.intervals import Estimate
-from evaluation.page import (
-    Html,
-    el,
-    facts_list,
-    figure,
-    flat,
-    fold,
-    html_table,
-    joined,
-    listed,
-    missing,
-    nowrap,
-)
+from evaluation.page import Html, el, facts_list, figure, flat, fold, html_table, joined, listed, missing, nowrap
 from evaluation.panels import predictions, read_predictions
 
 TEMPLATE = Path(__file__).with_name("report_template.html")

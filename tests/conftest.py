@@ -6,7 +6,6 @@ import torch
 from hypothesis import settings
 from matplotlib.figure import Figure
 
-from common import engine
 from tests.faults.harness import scripts
 from tests.helpers import prepare_root, quiet
 from training import (
@@ -23,6 +22,7 @@ from training import (
     train_stage6_distill,
     train_teacher,
 )
+from training.engine import loop as engine
 
 # The smallest network at hand. Its decoder drops channels at random while it trains, as larger encoders drop layers, so
 # that these runs also show whether such draws are reproducible.

@@ -10,14 +10,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common import engine
 from common.cli import run
 from common.croppers import MinorityCrop
-from common.engine import Drawn, Recipe, fit, open_train_and_val
 from common.losses import HardLoss
 from common.models import SilenceVoid
-from common.presets import train_parser
 from common.samplers import WeightedTiles
+from training.engine import loop as engine
+from training.engine.flags import train_parser
+from training.engine.loop import fit
+from training.engine.meters import Drawn
+from training.engine.preflight import open_train_and_val
+from training.engine.recipe import Recipe
 
 
 class SmallNetwork:

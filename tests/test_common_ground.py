@@ -11,7 +11,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 
 from common.cli import UserError
-from common.leakage import is_blank, is_openearthmap, require_apart, shared_ids, shared_images, split_by_block
+from common.leakage import is_blank, is_openearthmap, shared_ids
 from common.taxonomy import OPENEARTHMAP
 from common.tiles import Tile
 from data_prep import check_leakage, near_duplicates
@@ -29,6 +29,7 @@ from data_prep.check_leakage import (
 )
 from tests.helpers import write_png, write_tif
 from tests.small_sets import LEFT, TOP, noise_of, with_pixels, write_set
+from training.engine.preflight import require_apart, shared_images, split_by_block
 
 UTM33, WORLD = (CRS.from_epsg(code).to_wkt() for code in (32633, 4326))
 

@@ -10,15 +10,7 @@ from scipy.stats import kstest, pearsonr
 
 from common import datasets
 from common.croppers import RandomCrop
-from common.datasets import (
-    Augmentation,
-    CropDataset,
-    StepSampler,
-    crop_loader,
-    network_input,
-    resize,
-    tile_loader,
-)
+from common.datasets import Augmentation, CropDataset, StepSampler, crop_loader, network_input, resize, tile_loader
 from common.samplers import AUGMENTATION_STREAM, WINDOW_STREAM, TileDraws, UniformTiles, stream
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet

@@ -11,21 +11,25 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from common import engine
 from common.cli import UserError
 from common.croppers import RandomCrop
 from common.datasets import CropDataset, network_input
 from common.device import Processes
-from common.engine import Drawn, Recipe, fit, make_optimizer, open_train_and_val
-from common.history import history_figure, history_row
 from common.losses import HardLoss, LossTerm
 from common.models import Checkpoint, SilenceVoid, digest_tensors
-from common.presets import LARGEST, PRESETS, SETTINGS, train_parser
 from common.samplers import TileDraws, UniformTiles, WeightedTiles
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet, manifest_digest
 from tests.helpers import THREE_CLASSES, quiet
 from tests.small_sets import write_set
+from training.engine import loop as engine
+from training.engine import meters, run_folder
+from training.engine.flags import LARGEST, PRESETS, SETTINGS, train_parser
+from training.engine.history import history_figure, history_row
+from training.engine.loop import fit, make_optimizer
+from training.engine.meters import Drawn
+from training.engine.preflight import open_train_and_val
+from training.engine.recipe import Recipe
 
 CPU = torch.device("cpu")
 NAME = "small"
@@ -457,7 +461,7 @@ def test_nothing_of_a_run_that_is_replaced_lies_beside_the_new_one(tiles, flags,
     stop_after(monkeypatch, 2)  # before the first validation
     with pytest.raises(SystemExit):
         run_fit(recipe_of(train), val, flags("--overwrite"))
-    assert {path.name for path in flags().out_dir.iterdir()} & set(engine.RUN_FILES) == {"last.pt", "run.json"}
+    assert {path.name for path in flags().out_dir.iterdir()} & set(run_folder.RUN_FILES) == {"last.pt", "run.json"}
 
 
 def test_another_device_or_version_is_told_when_a_run_is_resumed(tiles, stopped, monkeypatch, capsys):
@@ -473,7 +477,7 @@ def test_another_device_or_version_is_told_when_a_run_is_resumed(tiles, stopped,
 def test_the_commit_of_the_code_is_recorded_where_git_knows_one(monkeypatch):
     def git(said):
         monkeypatch.setattr(engine.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=said))
-        return engine._git_commit()
+        return run_folder._git_commit()
 
     assert git("0123abc-dirty\n") == "0123abc-dirty" and git("") is None
 
@@ -505,9 +509,9 @@ def test_the_gradient_of_several_processes_is_that_of_the_whole_batch():
         yield LossTerm("hard", weights[0] * 6, torch.tensor(3.0), 0.7)
         yield LossTerm("kd", weights[1] * 8, torch.tensor(2.0), 0.3)
 
-    alone = engine._LossMeter(Processes(CPU), CPU).add(list(terms()))
+    alone = meters._LossMeter(Processes(CPU), CPU).add(list(terms()))
     assert alone.item() == pytest.approx(0.7 * 2 * 6 / 3 + 0.3 * 5 * 8 / 2)
-    meter = engine._LossMeter(TwoAlike, CPU)
+    meter = meters._LossMeter(TwoAlike, CPU)
     shared = meter.add(list(terms()))
     assert shared.item() == pytest.approx(alone.item())  # half of the whole, times two: DDP takes the mean
     meter.add_gradient(torch.tensor(1.0))
@@ -516,7 +520,7 @@ def test_the_gradient_of_several_processes_is_that_of_the_whole_batch():
 
 
 def test_a_term_that_counts_nothing_is_zero_and_not_nan():
-    meter = engine._LossMeter(Processes(CPU), CPU)
+    meter = meters._LossMeter(Processes(CPU), CPU)
     assert meter.add([LossTerm("hard", torch.tensor(0.0), torch.tensor(0.0), 1.0)]).item() == 0
 
 
@@ -525,7 +529,7 @@ def test_a_term_that_counts_nothing_is_zero_and_not_nan():
     [(1.0, math.nan, "the loss became nan at step 3"), (math.inf, 1.0, "norm of the gradient became inf at step 3")],
 )
 def test_the_first_step_that_is_not_finite_is_named(norm, loss, said):
-    meter = engine._LossMeter(Processes(CPU), CPU)
+    meter = meters._LossMeter(Processes(CPU), CPU)
     for value, gradient in ((1.0, 1.0), (loss, norm), (math.nan, math.nan)):
         meter.add([LossTerm("hard", torch.tensor(value), torch.tensor(1.0), 1.0)])
         meter.add_gradient(torch.tensor(gradient))

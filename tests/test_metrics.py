@@ -10,14 +10,7 @@ from sklearn.metrics import accuracy_score, f1_score, jaccard_score, precision_s
 
 from common import inference
 from common.inference import boundary_counts, calibration_counts, confusion_by_tile
-from common.metrics import (
-    CALIBRATION_BINS,
-    boundary_reach,
-    boundary_score,
-    calibration_score,
-    mean_iou_of,
-    score,
-)
+from common.metrics import CALIBRATION_BINS, boundary_reach, boundary_score, calibration_score, mean_iou_of, score
 from common.taxonomy import BIODIVERSITY, IGNORE_INDEX, Taxonomy
 
 THREE = Taxonomy(classes=("void", "a", "b", "c"), colors=("#000000", "#ff0000", "#00ff00", "#0000ff"))

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from common import engine
 from common.device import Processes
-from common.engine import RUN_FILES
 from common.models import Checkpoint, build_model
 from common.tiles import TileSet
 from tests.conftest import TRAIN_FLAGS
 from tests.faults.harness import Ended
 from tests.helpers import ONE_THREAD
+from training.engine import loop as engine
+from training.engine.run_folder import RUN_FILES
 
 CPU = torch.device("cpu")
 STEPS = 6

@@ -14,15 +14,7 @@ from scipy.sparse.csgraph import connected_components
 
 from common import splitting
 from common.cli import UserError
-from common.splitting import (
-    block_side,
-    joined,
-    not_comparable,
-    overlapping,
-    spatial_blocks,
-    stratify,
-    world_bounds,
-)
+from common.splitting import block_side, joined, not_comparable, overlapping, spatial_blocks, stratify, world_bounds
 from data_prep import split_biodiversity
 from tests.helpers import quiet, write_png
 from tests.small_sets import LEFT, TOP, noise_of, split_sets, with_pixels, write_grid, write_raw

@@ -11,14 +11,12 @@ import time
 import pytest
 import torch
 
-from common import engine, losses
+from common import losses
 from common.cli import UserError
 from common.croppers import RandomCrop, minority_crop
 from common.datasets import CropDataset
 from common.device import Processes
-from common.engine import RUN_FILES, Drawn
 from common.models import Checkpoint, EncoderWeights, digest_tensors
-from common.presets import PRESETS, SETTINGS
 from common.samplers import TileDraws, UniformTiles
 from common.stages import ARM_OF
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP
@@ -36,6 +34,10 @@ from training import (
     train_stage5b_finetune,
     train_stage6_distill,
 )
+from training.engine import loop as engine
+from training.engine.flags import PRESETS, SETTINGS
+from training.engine.meters import Drawn
+from training.engine.run_folder import RUN_FILES
 
 WEIGHTS = "model_weights/biodiversity"
 # The one entry in which an arm may differ from the arm it is compared with, as the method says.

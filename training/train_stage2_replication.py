@@ -7,11 +7,13 @@ The only change from stage 1 is the set of training tiles: data_prep.replicate_m
 
 from common.cli import run
 from common.croppers import RandomCrop
-from common.engine import Recipe, fit, open_train_and_val
 from common.losses import HardLoss
 from common.models import EncoderWeights
-from common.presets import train_parser
 from common.samplers import UniformTiles
+from training.engine.flags import train_parser
+from training.engine.loop import fit
+from training.engine.preflight import open_train_and_val
+from training.engine.recipe import Recipe
 
 STAGE = "stage2_replication"
 

@@ -8,11 +8,13 @@ training.score_difficulty wrote from the stage 2 checkpoint of the same seed.
 
 from common.cli import command_for, run
 from common.croppers import RandomCrop
-from common.engine import Recipe, fit, open_train_and_val
 from common.losses import HardLoss
 from common.models import EncoderWeights
-from common.presets import train_parser
 from common.samplers import read_difficulty
+from training.engine.flags import train_parser
+from training.engine.loop import fit
+from training.engine.preflight import open_train_and_val
+from training.engine.recipe import Recipe
 
 STAGE = "stage3_difficulty"
 

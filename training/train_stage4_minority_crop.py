@@ -8,11 +8,13 @@ minority class, where its tile has one. data_prep.analyze_class_distribution say
 
 from common.cli import command_for, run
 from common.croppers import minority_crop
-from common.engine import Recipe, fit, open_train_and_val
 from common.losses import HardLoss
 from common.models import EncoderWeights
-from common.presets import train_parser
 from common.samplers import read_difficulty
+from training.engine.flags import train_parser
+from training.engine.loop import fit
+from training.engine.preflight import open_train_and_val
+from training.engine.recipe import Recipe
 
 STAGE = "stage4_minority_crop"
 

@@ -8,11 +8,13 @@ the same seed. Together with stage 5A this arm has seen twice the steps of stage
 
 from common.cli import command_for, run
 from common.croppers import minority_crop
-from common.engine import Recipe, fit, open_train_and_val
 from common.losses import HardLoss
 from common.models import StageWeights
-from common.presets import train_parser
 from common.samplers import read_difficulty
+from training.engine.flags import train_parser
+from training.engine.loop import fit
+from training.engine.preflight import open_train_and_val
+from training.engine.recipe import Recipe
 
 STAGE = "stage5b_finetune"
 START = "stage5a_pretrain"

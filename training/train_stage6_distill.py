@@ -10,11 +10,13 @@ import torch
 
 from common.cli import command_for, fraction, positive_float, run
 from common.croppers import minority_crop
-from common.engine import Recipe, fit, open_train_and_val
 from common.losses import KD_ALPHA, KD_TEMPERATURE, HardAndKDLoss
 from common.models import StageWeights, load_teacher
-from common.presets import train_parser
 from common.samplers import read_difficulty
+from training.engine.flags import train_parser
+from training.engine.loop import fit
+from training.engine.preflight import open_train_and_val
+from training.engine.recipe import Recipe
 
 STAGE = "stage6_distill"
 

@@ -7,12 +7,14 @@ The same loop, budget and augmentation as the stages; only stage 6 uses it, and 
 
 from common.cli import run
 from common.croppers import RandomCrop
-from common.engine import Recipe, fit, open_train_and_val
 from common.losses import HardLoss
 from common.models import EncoderWeights
-from common.presets import train_parser
 from common.samplers import UniformTiles
 from common.taxonomy import OPENEARTHMAP
+from training.engine.flags import train_parser
+from training.engine.loop import fit
+from training.engine.preflight import open_train_and_val
+from training.engine.recipe import Recipe
 
 STAGE = "teacher"
 

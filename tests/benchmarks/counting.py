@@ -13,10 +13,10 @@ from common.datasets import network_input
 from common.device import resolve_device
 from common.inference import confusion_by_tile, tile_counts
 from common.models import build_model
-from common.presets import PRESETS
 from common.tiles import TileSet
 from tests.benchmarks.generated import SIDE, write_tile_set
 from tests.benchmarks.measuring import Figure, alternate, at_least
+from training.engine.flags import PRESETS
 
 TILES, SCORED = 16, 48
 

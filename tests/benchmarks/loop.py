@@ -16,15 +16,16 @@ import torch
 from common.croppers import MinorityCrop, RandomCrop
 from common.datasets import CropDataset, network_input
 from common.device import autocast, resolve_device
-from common.engine import Recipe, fit, make_optimizer
 from common.inference import tile_confusions
 from common.losses import HardLoss
 from common.models import EncoderWeights
-from common.presets import PRESETS, train_parser
 from common.samplers import TileDraws, UniformTiles, WeightedTiles
 from common.tiles import TileSet
 from tests.benchmarks.generated import SIDE, write_tile_set
 from tests.benchmarks.measuring import Figure, at_least, at_most
+from training.engine.flags import PRESETS, train_parser
+from training.engine.loop import fit, make_optimizer
+from training.engine.recipe import Recipe
 
 GPU_RUNS = 3
 WARM = 2  # steps that are not counted: the loader's workers and the libraries' buffers begin

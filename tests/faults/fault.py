@@ -29,7 +29,8 @@ from pathlib import Path
 
 import torch
 
-from common import engine
+from training.engine import loop as engine
+from training.engine import meters
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CREATING = ("open", "os.mkdir", "os.link", "os.symlink")
@@ -144,11 +145,11 @@ def install(spec: str, counted: list[int]) -> None:
     elif kind == "unprivileged":
         give_up_rights()
     elif kind in ("SIGINT", "SIGTERM", "SIGHUP"):
-        on_call(engine.Drawn, "add", int(rest), lambda: os.kill(os.getpid(), signal.Signals[kind]))
+        on_call(meters.Drawn, "add", int(rest), lambda: os.kill(os.getpid(), signal.Signals[kind]))
     elif kind == "step":
-        on_call(engine.Drawn, "add", int(rest), kill_here)
+        on_call(meters.Drawn, "add", int(rest), kill_here)
     elif kind == "reader":
-        on_call(engine.Drawn, "add", int(rest), kill_a_reader)
+        on_call(meters.Drawn, "add", int(rest), kill_a_reader)
     elif kind == "validation":
         kill_validation(int(rest))
     elif kind == "gradient":

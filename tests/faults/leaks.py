@@ -16,10 +16,10 @@ import numpy as np
 
 from common.cli import UserError
 from common.files import place, read_json, write_json
-from common.leakage import require_apart
 from common.tiles import Tile, TileSet, describe_tile, manifest_digest, open_raster, write_image, write_mask
 from tests.faults.harness import REAL_DATA, Ended, Family, Scripts, refusal_problem, scripts
 from tests.helpers import OEM_RAW, prepare_root, run_data_steps
+from training.engine.preflight import require_apart
 
 CHECK = "data_prep.check_leakage"
 FOLDERS = {

@@ -10,7 +10,6 @@ from PIL import Image
 
 from common import losses
 from common.cli import UserError, map_progress
-from common.engine import Drawn, require_finite
 from common.models import Checkpoint
 from common.samplers import TileDraws, UniformTiles
 from common.tiles import TileSet
@@ -21,6 +20,8 @@ from tests.faults.killed_runs import RUN
 from tests.faults.processes import die_at_three
 from tests.helpers import quiet
 from training import train_stage1_baseline
+from training.engine.meters import Drawn
+from training.engine.run_folder import require_finite
 
 STAGE1 = "training.train_stage1_baseline"
 BATCH = int(TRAIN_FLAGS[TRAIN_FLAGS.index("--batch-size") + 1])

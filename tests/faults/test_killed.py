@@ -5,7 +5,6 @@ import signal
 import pytest
 
 from common.cli import UserError
-from common.engine import RUN_FILES
 from common.models import Checkpoint
 from data_prep import filter_oem_rural
 from tests.conftest import ENCODER, train
@@ -14,6 +13,7 @@ from tests.faults.interrupted_steps import STEPS, kill_steps
 from tests.faults.killed_runs import RUN, kill_problem, outcome, resume_problem
 from tests.helpers import THREE_CLASSES, make_oem, prepare_root, quiet
 from training import train_stage1_baseline, train_stage3_difficulty
+from training.engine.run_folder import RUN_FILES
 
 STAGE1 = "training.train_stage1_baseline"
 
