@@ -4,7 +4,6 @@ A tile is one image and its mask; their shared stem is the tile id. Sets are wri
 renamed when whole, so that a folder with a manifest is always complete.
 """
 
-import hashlib
 import io
 import math
 import os
@@ -24,7 +23,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
 from common.cli import UserError
-from common.files import MANIFEST, digest_json, new_folder, place, read_json, replaced_folder, sha256_file, write_json
+from common.files import MANIFEST, digest_json, read_json, replaced_folder
 from common.forms import is_count, is_number, is_object, is_text, list_of, misfit, optional, shown
 from common.taxonomy import IGNORE_INDEX, Taxonomy, taxonomy_from_json
 
@@ -205,30 +204,6 @@ def georeference(src) -> dict:
     }
 
 
-def describe_tile(
-    image: np.ndarray, mask: np.ndarray, image_path: Path, mask_path: Path, place_on_earth: dict, num_classes: int
-) -> dict:
-    """The manifest entry of a tile that was just written.
-
-    Args:
-        image: (3, H, W) uint8.
-        mask: (H, W) uint8 class ids.
-        image_path, mask_path: the files that hold them.
-        place_on_earth: what ``georeference`` returned.
-        num_classes: length of the pixel counts.
-    """
-    return {
-        "sha256": sha256_file(image_path),
-        "mask_sha256": sha256_file(mask_path),
-        "content_sha256": hashlib.sha256(np.ascontiguousarray(image)).hexdigest(),
-        "height": mask.shape[0],
-        "width": mask.shape[1],
-        "pixels": class_pixels(mask, num_classes).tolist(),
-        "block": None,
-        **place_on_earth,
-    }
-
-
 @dataclass(frozen=True)
 class Tile:
     """One image and its mask, with what the manifest knows of them."""
@@ -400,110 +375,3 @@ def shares_line(taxonomy: Taxonomy, pixels: np.ndarray) -> str:
     labelled = max(int(pixels[1:].sum()), 1)
     shares = [f"{name} {pixels[i + 1] / labelled:.1%}" for i, name in enumerate(taxonomy.foreground)]
     return ", ".join(shares) + f"; {taxonomy.void} {pixels[IGNORE_INDEX] / max(int(pixels.sum()), 1):.1%} of all pixels"
-
-
-class TileSetWriter:
-    """Collects the tiles of a new set in a folder beside its place; ``new_tile_set`` makes one."""
-
-    def __init__(self, path: Path, folder: Path, taxonomy: Taxonomy, mode: str):
-        self.path = path
-        self.folder = folder
-        self.taxonomy = taxonomy
-        self.mode = mode
-        self.entries: dict[str, dict] = {}
-        self._claimed: set[str] = set()
-        for name in ("images", "masks"):
-            (folder / name).mkdir()
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def image_path(self, tile_id: str) -> Path:
-        return self.folder / "images" / f"{tile_id}.tif"
-
-    def mask_path(self, tile_id: str) -> Path:
-        return self.folder / "masks" / f"{tile_id}.png"
-
-    def claim(self, tile_id: str) -> tuple[Path, Path]:
-        """Where to write the image and the mask of a new tile; UserError where another tile has this id."""
-        if not is_tile_id(tile_id):
-            raise UserError(
-                f"{self.path}: a tile cannot be called {tile_id!r}. Rename it: a name has no control characters and "
-                "no slash, and does not begin with a full stop."
-            )
-        if tile_id in self._claimed:
-            raise UserError(f"{self.path}: two tiles are called {tile_id}. Rename one of them.")
-        self._claimed.add(tile_id)
-        return self.image_path(tile_id), self.mask_path(tile_id)
-
-    def record(self, tile_id: str, entry: dict) -> None:
-        """Enter a tile that was claimed and whose two files are in the folder."""
-        self.entries[tile_id] = entry
-
-    def add(self, tile: Tile, *, tile_id: str | None = None, **changes) -> None:
-        """Take a tile of another set over unchanged, under another id or with other entries where given."""
-        tile_id = tile_id or tile.id
-        image_path, mask_path = self.claim(tile_id)
-        place(tile.image_path, image_path, self.mode)
-        place(tile.mask_path, mask_path, self.mode)
-        self.record(tile_id, {**tile.entry, **changes})
-
-    @property
-    def pixels(self) -> np.ndarray:
-        """(C,) int64 pixels of each class over the set so far."""
-        return np.sum([entry["pixels"] for entry in self.entries.values()] or [[0] * self.taxonomy.num_classes], axis=0)
-
-    def summary(self) -> str:
-        return f"{self.path}: {len(self)} tiles; {shares_line(self.taxonomy, self.pixels)}"
-
-    def write_manifest(self, *, split: str, args, made_from: list[TileSet] = (), inputs: list[Path] = (), **facts):
-        """Write manifest.json, after which the folder is a whole tile set; arguments as for ``new_tile_set``."""
-        if not self.entries:
-            sources = [*(tiles.path for tiles in made_from), *inputs]
-            raise UserError(f"{self.path} would be empty: no tile of {', '.join(map(str, sources))} is left for it.")
-        manifest = {
-            "split": split,
-            "taxonomy": self.taxonomy.to_json(),
-            "command": args.command,
-            "made_from": [{"path": str(tiles.path), "digest": tiles.digest} for tiles in made_from],
-            "inputs": [str(source) for source in inputs],
-            "stretch": None,
-            **facts,
-            "tile_count": len(self),
-            "pixels_per_class": dict(zip(self.taxonomy.classes, self.pixels.tolist(), strict=True)),
-            "tiles": dict(sorted(self.entries.items())),
-        }
-        manifest["digest"] = manifest_digest(manifest)
-        write_json(self.folder / MANIFEST, manifest)
-
-
-@contextmanager
-def new_tile_set(
-    path: Path,
-    args,
-    *,
-    taxonomy: Taxonomy,
-    split: str,
-    made_from: list[TileSet] = (),
-    inputs: list[Path] = (),
-    **facts,
-):
-    """Give a TileSetWriter for the tile set ``path``; the set is published, with its manifest, when the block ends.
-
-    Args:
-        path: the folder to be.
-        args: the script's flags; ``command``, ``overwrite`` and, where given, ``mode`` (link or copy) are used.
-        taxonomy: of the masks.
-        split: train, val, test, or pool where the tiles belong to none.
-        made_from: tile sets the tiles come from; their digests are recorded.
-        inputs: folders the tiles come from that are no tile sets.
-        facts: further entries of the manifest: ``stretch`` and ``bands`` of the images, and so on.
-
-    Raises:
-        UserError: the folder exists and ``overwrite`` is not set, is not ours, or no tile was added.
-    """
-    sources = [*(tiles.path for tiles in made_from), *inputs]
-    with new_folder(path, args.overwrite, inputs=sources) as folder:
-        writer = TileSetWriter(path, folder, taxonomy, getattr(args, "mode", "link"))
-        yield writer
-        writer.write_manifest(split=split, args=args, made_from=made_from, inputs=inputs, **facts)

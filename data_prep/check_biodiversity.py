@@ -12,42 +12,26 @@ import shlex
 from collections import Counter, defaultdict
 
 import numpy as np
-from scipy import ndimage
 
 from common.cli import Parser, UserError, command_for, map_progress, run
-from common.figures import class_legend, color_mask, new_figure, png_bytes
+from common.figures import png_bytes
 from common.files import FolderKind, check_out_dir, json_text, new_folder, write_files
-from common.raw import (
-    PERCENTILES,
-    SAMPLE_IN_ALL,
-    SAMPLE_PER_TILE,
-    Inspection,
-    Problem,
-    add_bands,
-    chosen_bands,
-    find_raw,
-    inspect,
-    mixed_units,
-    percentile_ranges,
-    read_raw,
-    repeated_images,
-    to_8bit,
-)
 from common.splitting import not_comparable, overlapping
 from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
 from common.text import some, table
-from common.tiles import read_mask
-from data_prep.suspicious_labels import MOVED, REPEATED, Suspect, find_suspects
+from data_prep.audit.sheets import draw, draw_suspects
+from data_prep.audit.suspects import find_suspects
+from data_prep.raw.files import Problem, find_raw
+from data_prep.raw.images import PERCENTILES, SAMPLE_IN_ALL, SAMPLE_PER_TILE, add_bands, chosen_bands, percentile_ranges
+from data_prep.raw.inspect import Inspection, inspect, mixed_units, repeated_images
 
 SHOWN = 5  # warnings of one kind on the screen; audit.json has all
 SHEET = "suspicious_labels"  # .png; _2.png and so on where there are more pages
-SHEET_ROWS, SHEET_PAGES = 5, 10  # rows of two tiles
 AUDIT = FolderKind(
     "audit.json",
     lambda path: {"audit.json", "audit.png", "exclude.txt", *(sheet.name for sheet in path.glob(f"{SHEET}*.png"))},
     "--out",
 )
-PANEL_PIXELS = 400  # of a tile on the sheet, at most about
 
 
 def parse_args(argv=None):
@@ -133,122 +117,6 @@ def class_shares(pixels: np.ndarray, taxonomy: Taxonomy) -> dict:
         for k, name in enumerate(taxonomy.classes)
         if k != IGNORE_INDEX
     }
-
-
-def example_tiles(found: list[Inspection], taxonomy: Taxonomy, count: int) -> list[Inspection]:
-    """For one class after another the tile it shares most evenly with others, none twice, until there are ``count``."""
-    chosen: list[Inspection] = []
-    rank = 0
-    pixels = np.array([i.pixels for i in found])
-    shares = pixels / np.maximum(pixels.sum(axis=1, keepdims=True), 1)
-    order = np.argsort(-shares * (1 - shares), axis=0, kind="stable")
-    while len(chosen) < min(count, len(found)) and rank < len(found):
-        for k in range(1, taxonomy.num_classes):
-            candidate = found[order[rank, k]]
-            if pixels[order[rank, k], k] and candidate not in chosen and len(chosen) < count:
-                chosen.append(candidate)
-        rank += 1
-    return chosen
-
-
-def draw(found: list[Inspection], shares: dict, taxonomy: Taxonomy, bands):
-    """Figure of class shares and presence over example tiles with their masks."""
-    examples = example_tiles(found, taxonomy, 6)
-    figure = new_figure(12, 7.6)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1.7])
-    left, right = top.subplots(1, 2, sharey=True)
-    for axes, key, label in (
-        (left, "share", "share of labelled pixels, %"),
-        (right, "tile_presence", f"tiles that contain the class, % of {len(found)}"),
-    ):
-        values = [100 * shares[name][key] for name in taxonomy.foreground]
-        bars = axes.barh(taxonomy.foreground, values, color=taxonomy.colors[1:], edgecolor="#444444", linewidth=0.5)
-        axes.bar_label(
-            bars, [f"{value:.1f}" if value >= 1 else f"{value:.2g}" for value in values], padding=3, fontsize=9
-        )
-        axes.set_xlim(0, 1.12 * max([*values, 1]))
-        axes.set_xlabel(label)
-        axes.spines[["top", "right"]].set_visible(False)
-    left.invert_yaxis()
-    grid = bottom.subplots(2, max(len(examples), 1), squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for column, example in enumerate(examples):
-        raw = read_raw(example.tile.image, bands)
-        grid[0, column].imshow(np.moveaxis(to_8bit(raw, example.ranges), 0, -1))
-        grid[0, column].set_title(example.tile.id, fontsize=8)
-        mask = np.where(raw.valid, read_mask(example.tile.mask), np.uint8(IGNORE_INDEX))
-        grid[1, column].imshow(color_mask(mask, taxonomy), interpolation="nearest")
-    class_legend(figure, taxonomy)
-    return figure
-
-
-def fill_and_outline(image: np.ndarray, mask: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
-    """(H, W, 3) uint8 image under a thin wash of the mask's colours, with its outlines in full colour."""
-    colors = color_mask(mask, taxonomy)
-    edge = np.zeros(mask.shape, bool)
-    edge[1:] |= mask[1:] != mask[:-1]
-    edge[:, 1:] |= mask[:, 1:] != mask[:, :-1]
-    width = max(1, min(mask.shape) // 100)
-    edge = ndimage.binary_dilation(edge, iterations=width)
-    return np.where(edge[..., None], colors, (0.75 * image + 0.25 * colors).astype(np.uint8))
-
-
-def shifted(mask: np.ndarray, down: int, right: int) -> np.ndarray:
-    """A mask moved by some pixels; void comes in from outside."""
-    moved = np.full_like(mask, IGNORE_INDEX)
-    height, width = mask.shape
-    target = (slice(max(0, down), height + min(0, down)), slice(max(0, right), width + min(0, right)))
-    source = (slice(max(0, -down), height + min(0, -down)), slice(max(0, -right), width + min(0, -right)))
-    moved[target] = mask[source]
-    return moved
-
-
-def draw_suspect(figure, rank: int, suspect: Suspect, tiles: dict[str, Inspection], taxonomy: Taxonomy, bands) -> None:
-    """A suspect's image, mask, mask over the image, and what would fit better."""
-
-    def read_rgb(tile_id):
-        raw = read_raw(tiles[tile_id].tile.image, bands)
-        return raw.valid, np.moveaxis(to_8bit(raw, tiles[tile_id].ranges), 0, -1)
-
-    valid, image = read_rgb(suspect.tile_id)
-    mask = np.where(valid, read_mask(tiles[suspect.tile_id].tile.mask), np.uint8(IGNORE_INDEX))
-    better = None if suspect.expected is None else color_mask(suspect.expected, taxonomy)
-    better_title = "what the image looks like"
-    if suspect.kind == MOVED:
-        better, better_title = fill_and_outline(image, shifted(mask, *suspect.move), taxonomy), "mask moved"
-    elif suspect.kind == REPEATED:
-        better, better_title = read_rgb(suspect.twin)[1], f"image of {suspect.twin}"
-    panels = {
-        "image": image,
-        "mask": color_mask(mask, taxonomy),
-        "mask over image": fill_and_outline(image, mask, taxonomy),
-        better_title: better,
-    }
-    figure.suptitle(f"{rank}. {suspect.tile_id}\n{suspect.reason}", fontsize=9, x=0.02, ha="left")
-    for axes, (title, pixels) in zip(figure.subplots(1, 4), panels.items(), strict=True):
-        step = max(1, min(pixels.shape[:2]) // PANEL_PIXELS)
-        axes.imshow(pixels[::step, ::step], interpolation="nearest")
-        axes.set_title(title, fontsize=7)
-        axes.set_axis_off()
-
-
-def draw_suspects(suspects: list[Suspect], tiles: dict[str, Inspection], taxonomy: Taxonomy, bands):
-    """Yield the pages of the contact sheet, the most suspicious first."""
-    each = 2 * SHEET_ROWS
-    shown = suspects[: each * SHEET_PAGES]
-    for start in range(0, len(shown), each):
-        page = shown[start : start + each]
-        columns = 1 if len(page) <= SHEET_ROWS else 2
-        rows = -(-len(page) // columns)
-        figure = new_figure(8.5 * columns, 2.75 * rows + 1)
-        counted = f"{start + 1} to {start + len(page)} of {len(suspects)}" if len(suspects) > each else len(suspects)
-        figure.suptitle(f"Masks that are likely wrong: {counted}, most suspicious first", fontsize=12)
-        class_legend(figure, taxonomy)
-        parts = figure.subfigures(rows, columns, squeeze=False)
-        for rank, (part, suspect) in enumerate(zip(parts.T.flat, page, strict=False), start=start + 1):
-            draw_suspect(part, rank, suspect, tiles, taxonomy, bands)
-        yield figure
 
 
 def value_ranges(found: list[Inspection]) -> dict:

@@ -8,7 +8,8 @@ from tqdm import tqdm
 from common.cli import Parser, command_for, run
 from common.taxonomy import load_taxonomy
 from common.text import table
-from common.tiles import TileSet, new_tile_set
+from common.tiles import TileSet
+from data_prep.tile_sets.writer import new_tile_set
 
 OEM_PREFIX = "oem_"  # Biodiversity and OpenEarthMap may use one name
 

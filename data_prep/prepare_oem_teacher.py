@@ -8,11 +8,13 @@ from tqdm import tqdm
 
 from common.cli import Parser, UserError, command_for, fraction, run
 from common.files import check_out_dirs, new_folders
-from common.resampling import add_gsd, compare_gsd, require_gsd, write_resampled
-from common.splitting import joined, overlapping, stratify
+from common.splitting import overlapping
 from common.taxonomy import OPENEARTHMAP
 from common.text import table
-from common.tiles import TileSet, TileSetWriter
+from common.tiles import TileSet
+from data_prep.tile_sets.resampling import add_gsd, compare_gsd, require_gsd, write_resampled
+from data_prep.tile_sets.stratify import joined, stratify
+from data_prep.tile_sets.writer import TileSetWriter
 
 SPLITS = ("train", "val")
 

@@ -9,7 +9,8 @@ from common.cli import Parser, UserError, command_for, positive_int, run
 from common.distribution import read_distribution
 from common.taxonomy import load_taxonomy
 from common.text import some, table
-from common.tiles import TileSet, new_tile_set
+from common.tiles import TileSet
+from data_prep.tile_sets.writer import new_tile_set
 
 MOST_COPIES = 1000  # more only fill the disk: draws with replacement repeat tiles anyway
 

@@ -16,28 +16,25 @@ import numpy as np
 
 from common.cli import Parser, UserError, command_for, fraction, map_progress, positive_float, run
 from common.files import check_out_dirs, new_folders, place
-from common.raw import (
+from common.splitting import TOUCH, not_comparable, overlapping, spatial_blocks
+from common.taxonomy import IGNORE_INDEX, load_taxonomy
+from common.text import some, table, warn
+from common.tiles import read_mask, write_image, write_mask
+from data_prep.raw.files import RawTile, find_raw
+from data_prep.raw.images import (
     PERCENTILES,
     SAMPLE_IN_ALL,
     SAMPLE_PER_TILE,
-    Inspection,
-    RawTile,
     add_bands,
     chosen_bands,
-    find_raw,
-    inspect,
-    mixed_systems,
-    mixed_units,
     percentile_ranges,
     read_raw,
-    repeated_images,
     sample,
     to_8bit,
 )
-from common.splitting import TOUCH, joined, not_comparable, overlapping, spatial_blocks, stratify
-from common.taxonomy import IGNORE_INDEX, load_taxonomy
-from common.text import some, table, warn
-from common.tiles import TileSetWriter, describe_tile, read_mask, write_image, write_mask
+from data_prep.raw.inspect import Inspection, inspect, mixed_systems, mixed_units, repeated_images
+from data_prep.tile_sets.stratify import joined, stratify
+from data_prep.tile_sets.writer import TileSetWriter, describe_tile
 
 SPLITS = ("train", "val", "test")
 MANY_BLOCKS, FEW_BLOCKS = (0.8, 0.1, 0.1), (0.6, 0.2, 0.2)

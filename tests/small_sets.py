@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from common.taxonomy import BIODIVERSITY, Taxonomy
-from common.tiles import TileSet, describe_tile, georeference, new_tile_set, open_raster, write_mask
+from common.tiles import TileSet, georeference, open_raster, write_mask
+from data_prep.tile_sets.writer import describe_tile, new_tile_set
 from tests.helpers import write_png, write_tif
 
 LEFT, TOP = 500_000, 5_000_000

@@ -14,19 +14,11 @@ from common.cli import UserError
 from common.leakage import is_blank, is_openearthmap, shared_ids
 from common.taxonomy import OPENEARTHMAP
 from common.tiles import Tile
-from data_prep import check_leakage, near_duplicates
-from data_prep.check_leakage import (
-    ImageLook,
-    MaskLook,
-    Part,
-    is_elsewhere,
-    look_at_image,
-    look_at_mask,
-    pairs_apart,
-    shared_tiles,
-    shown,
-    untrue_entries,
-)
+from data_prep.check_leakage import shown
+from data_prep.leakage import near_duplicates, provenance, sets
+from data_prep.leakage.provenance import untrue_entries
+from data_prep.leakage.sets import ImageLook, MaskLook, Part, is_elsewhere, look_at_image, look_at_mask
+from data_prep.leakage.shared import pairs_apart, shared_tiles
 from tests.helpers import write_png, write_tif
 from tests.small_sets import LEFT, TOP, noise_of, with_pixels, write_set
 from training.engine.preflight import require_apart, shared_images, split_by_block
@@ -233,7 +225,7 @@ def test_openearthmap_tiles_in_what_is_held_out_and_strangers_in_what_is_made_of
         return parts
 
     def found(parts):
-        findings = check_leakage.origins(parts, tmp_path / "no raw tiles", 0)
+        findings = provenance.origins(parts, tmp_path / "no raw tiles", 0)
         return sorted((f["kind"], *f["sets"], f["count"], f["text"].rpartition(": ")[2]) for f in findings)
 
     good = {"train": {"a": {}, "b": {}}, "val": {"v": {}}, "test": {"t": {}}}
@@ -264,12 +256,12 @@ def test_a_block_in_two_sets_of_a_block_split_is_a_finding_and_of_a_random_split
                 split_strategy=strategy, block_size=None,
             ))  # fmt: skip
             parts[name].tiles.manifest["command"] = f"split --strategy {strategy}"
-        findings, crossing = check_leakage.blocks(parts)
+        findings, crossing = provenance.blocks(parts)
         wanted = [("block", [one, other], 1)] if strategy == "blocks" else []
         assert [(f["kind"], f["sets"], f["count"]) for f in findings] == wanted
         assert crossing == {name: int(other == "train" and name == one) for name in ("val", "test")}
         parts[one].tiles.manifest["blocks_shared_with_train"] = 5
-        assert any("its manifest says 5" in f["text"] for f in check_leakage.blocks(parts)[0])
+        assert any("its manifest says 5" in f["text"] for f in provenance.blocks(parts)[0])
 
 
 def test_ground_that_cannot_be_compared_is_not_shown_as_0():
@@ -280,7 +272,7 @@ def test_ground_that_cannot_be_compared_is_not_shown_as_0():
 
 
 def test_the_tables_of_sets_name_what_each_was_made_from():
-    assert check_leakage.PARENTS == {
+    assert sets.PARENTS == {
         "train_rep": ["train"],
         "OEM relabelled": ["OEM filtered"],
         "OEM teacher train": ["OEM filtered"],

@@ -16,7 +16,8 @@ from common.files import json_text
 from common.models import Checkpoint, build_model
 from common.samplers import TileDraws, read_difficulty
 from common.taxonomy import BIODIVERSITY
-from common.tiles import MANIFEST, TileSet, describe_tile, manifest_digest, write_image, write_mask
+from common.tiles import MANIFEST, TileSet, manifest_digest, write_image, write_mask
+from data_prep.tile_sets.writer import describe_tile
 from tests.conftest import ARCH, ENCODER
 from tests.helpers import THREE_CLASSES, quiet, write_taxonomy
 from training import score_difficulty

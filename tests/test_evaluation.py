@@ -18,7 +18,8 @@ from common.metrics import boundary_score, calibration_score, score
 from common.models import Checkpoint, build_model
 from common.stages import ARM_OF, FINAL_STAGE, STAGE_NAMES, STAGES
 from common.taxonomy import BIODIVERSITY, IGNORE_INDEX
-from common.tiles import TileSet, describe_tile, new_tile_set, write_image, write_mask
+from common.tiles import TileSet, write_image, write_mask
+from data_prep.tile_sets.writer import describe_tile, new_tile_set
 from evaluation import aggregate_metrics, compute_metrics, plot_predictions
 from tests.synthetic_results import recipe_of
 

@@ -13,7 +13,8 @@ from common.datasets import STRIDE, network_input
 from common.inference import METADATA_TO_SCORE, UnfinishedRun, open_to_score
 from common.models import Checkpoint, build_model
 from common.taxonomy import BIODIVERSITY
-from common.tiles import Tile, describe_tile, write_image, write_mask
+from common.tiles import Tile, write_image, write_mask
+from data_prep.tile_sets.writer import describe_tile
 
 SIZES = [(204, 204), (50, 50), (1, 1), (1, 50), (33, 204)]
 

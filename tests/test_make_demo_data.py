@@ -10,7 +10,10 @@ from PIL import Image
 from common.cli import UserError
 from common.taxonomy import BIODIVERSITY, OEM_BUILT_UP, OPENEARTHMAP
 from data_prep import make_demo_data
-from data_prep.make_demo_data import cast_shadow, spline_noise, stretch, take_highest
+from data_prep.demo import scenes
+from data_prep.demo.landscape import spline_noise, take_highest
+from data_prep.demo.painting import cast_shadow
+from data_prep.demo.scenes import stretch
 
 SMALL = ["--scenes", 2, "--tiles-per-side", 2, "--tile-size", 64, "--oem-tiles", 2, "--oem-tile-size", 64]
 MEDIUM = ["--tiles-per-side", 6, "--tile-size", 64, "--oem-tiles", 6, "--oem-tile-size", 128]
@@ -182,7 +185,7 @@ def test_seminatural_is_rougher_than_grassland_of_the_same_colour(data):
 
 def test_every_openearthmap_class_occurs_and_images_match_labels_in_size_and_place(data):
     seen = set()
-    for region in make_demo_data.OEM_REGIONS:
+    for region in scenes.OEM_REGIONS:
         assert len(oem_region(data, region, "labels")) >= 5
         for path in oem_region(data, region, "labels"):
             with rasterio.open(path) as label:
@@ -198,7 +201,7 @@ def test_every_openearthmap_class_occurs_and_images_match_labels_in_size_and_pla
 
 def test_some_labels_have_no_image_and_some_images_no_label(data):
     labels, images = (
-        {path.name for region in make_demo_data.OEM_REGIONS for path in oem_region(data, region, kind)}
+        {path.name for region in scenes.OEM_REGIONS for path in oem_region(data, region, kind)}
         for kind in ("labels", "images")
     )
     assert len(labels - images) >= 2 and len(images - labels) >= 2
@@ -208,7 +211,7 @@ def test_some_labels_have_no_image_and_some_images_no_label(data):
 def test_one_region_is_mostly_built_up_and_the_others_are_not(data):
     built = [OPENEARTHMAP.index(name) for name in OEM_BUILT_UP]
     over_half = {}
-    for region in make_demo_data.OEM_REGIONS:
+    for region in scenes.OEM_REGIONS:
         shares = []
         for path in oem_region(data, region, "labels"):
             with rasterio.open(path) as file:

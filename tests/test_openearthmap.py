@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common import splitting
 from common.cli import UserError
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP
 from common.tiles import TileSet
 from data_prep import combine_biodiversity_oem, filter_oem_rural, prepare_oem_teacher, relabel_oem
 from data_prep.filter_oem_rural import built_share, find_pairs, find_regions, read_label, read_pair
 from data_prep.relabel_oem import relabel
+from data_prep.tile_sets import stratify
 from tests.helpers import OEM_RAW, THREE_CLASSES, quiet, write_taxonomy, write_tif
 from tests.small_sets import LEFT, TOP, noise_of, with_pixels, write_set
 
@@ -184,8 +184,8 @@ def test_a_label_is_one_band_of_8_bit_in_the_size_of_its_image(tmp_path):
 @pytest.fixture
 def pool_root(tmp_path, monkeypatch):
     """A root with train, and with rural tiles in five rows of four, two to a block, of which one is void throughout."""
-    monkeypatch.setattr(splitting, "MOST_DRAWS", 12)
-    monkeypatch.setattr(splitting, "FEWEST_DRAWS", 12)
+    monkeypatch.setattr(stratify, "MOST_DRAWS", 12)
+    monkeypatch.setattr(stratify, "FEWEST_DRAWS", 12)
     masks, origins, entries = {}, {}, {}
     for row, column in np.ndindex(5, 4):
         name = f"r_{row}{column}"

@@ -7,10 +7,12 @@ import rasterio
 from PIL import Image
 
 from common.cli import UserError
-from common.raw import RawTile, find_raw, inspect, read_raw, to_8bit
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet, open_raster
 from data_prep import check_biodiversity, split_biodiversity
+from data_prep.raw.files import RawTile, find_raw
+from data_prep.raw.images import read_raw, to_8bit
+from data_prep.raw.inspect import inspect
 from tests.helpers import GSD, make_biodiversity, quiet, write_png, write_tif
 
 SIZE = 32

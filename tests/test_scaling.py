@@ -7,31 +7,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import raw as raw_module
 from common.cli import UserError
-from common.raw import (
+from common.taxonomy import BIODIVERSITY
+from data_prep import check_biodiversity, split_biodiversity
+from data_prep.audit import sheets
+from data_prep.raw import images
+from data_prep.raw import inspect as raw_module
+from data_prep.raw.files import RawTile, find_raw, name_problem, printable, size_problem
+from data_prep.raw.images import RawImage, bands_problem, chosen_bands, percentile_ranges, read_raw, sample, to_8bit
+from data_prep.raw.inspect import (
     Inspection,
-    RawImage,
-    RawTile,
-    bands_problem,
-    chosen_bands,
-    find_raw,
     gap_value,
     inspect,
     mixed_systems,
     mixed_units,
-    name_problem,
-    percentile_ranges,
     place_problem,
-    printable,
-    read_raw,
     repeated_images,
-    sample,
-    size_problem,
-    to_8bit,
 )
-from common.taxonomy import BIODIVERSITY
-from data_prep import check_biodiversity, split_biodiversity
 from tests.helpers import quiet, write_png, write_tif
 from tests.small_sets import noise_of, with_pixels, write_grid, write_raw
 
@@ -122,7 +114,7 @@ def test_pixels_without_data_are_0_and_move_no_range():
 def test_the_range_of_a_band_runs_from_its_2nd_to_its_98th_percentile():
     samples = np.stack([np.arange(101), 10 * np.arange(101)[::-1], np.full(101, 3)])
     assert percentile_ranges(samples) == [[2, 98], [20, 980], [3, 3]]
-    assert (raw_module.PERCENTILES, raw_module.SAMPLE_PER_TILE, raw_module.SAMPLE_IN_ALL) == ((2, 98), 4096, 4_000_000)
+    assert (images.PERCENTILES, images.SAMPLE_PER_TILE, images.SAMPLE_IN_ALL) == ((2, 98), 4096, 4_000_000)
 
 
 def test_a_sample_is_a_regular_grid_of_no_more_pixels_than_asked_for():
@@ -409,5 +401,5 @@ def test_the_audit_counts_void_tiles_sizes_types_and_places(tmp_path, monkeypatc
 
 def test_a_mask_is_moved_on_the_audits_sheet_the_way_that_is_said():
     mask = np.arange(1, 13, dtype=np.uint8).reshape(3, 4)
-    assert check_biodiversity.shifted(mask, 1, 0).tolist() == [[0, 0, 0, 0], [1, 2, 3, 4], [5, 6, 7, 8]]
-    assert check_biodiversity.shifted(mask, 0, -1).tolist() == [[2, 3, 4, 0], [6, 7, 8, 0], [10, 11, 12, 0]]
+    assert sheets.shifted(mask, 1, 0).tolist() == [[0, 0, 0, 0], [1, 2, 3, 4], [5, 6, 7, 8]]
+    assert sheets.shifted(mask, 0, -1).tolist() == [[2, 3, 4, 0], [6, 7, 8, 0], [10, 11, 12, 0]]

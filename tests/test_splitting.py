@@ -12,10 +12,11 @@ from rasterio.warp import transform_bounds
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from common import splitting
 from common.cli import UserError
-from common.splitting import block_side, joined, not_comparable, overlapping, spatial_blocks, stratify, world_bounds
+from common.splitting import block_side, not_comparable, overlapping, spatial_blocks, world_bounds
 from data_prep import split_biodiversity
+from data_prep.tile_sets import stratify as stratification
+from data_prep.tile_sets.stratify import joined, stratify
 from tests.helpers import quiet, write_png
 from tests.small_sets import LEFT, TOP, noise_of, split_sets, with_pixels, write_grid, write_raw
 
@@ -296,7 +297,7 @@ def drawn(present, fractions, seed, sizes=None):
     """One draw, before anything is repaired or chosen."""
     present = np.asarray(present, bool)
     sizes = np.ones(len(present), int) if sizes is None else np.asarray(sizes)
-    return splitting._iterative_stratification(present, sizes, np.asarray(fractions), np.random.default_rng(seed))
+    return stratification._iterative_stratification(present, sizes, np.asarray(fractions), np.random.default_rng(seed))
 
 
 def test_the_rarest_class_is_dealt_out_first():
@@ -339,7 +340,7 @@ def test_units_of_unequal_size_fill_the_splits_by_tiles_not_by_units():
 def test_of_two_splits_that_want_a_class_alike_the_one_with_more_room_gets_the_unit():
     in_order = SimpleNamespace(permutation=np.arange, random=np.zeros)
     halves, sizes = np.array([0.5, 0.5]), np.array([8, 1, 8, 1])
-    chosen = splitting._iterative_stratification(np.ones((4, 1), bool), sizes, halves, in_order)
+    chosen = stratification._iterative_stratification(np.ones((4, 1), bool), sizes, halves, in_order)
     assert chosen.tolist() == [0, 1, 1, 0]  # nine tiles each
 
 
@@ -353,27 +354,27 @@ def test_unlabelled_units_fill_what_room_the_labelled_ones_leave():
 def test_a_class_in_as_many_units_as_there_are_splits_is_missed_in_each_that_lacks_it():
     present = np.array([[1, 1, 1], [1, 1, 0], [1, 0, 0], [0, 0, 0]], bool)
     chosen = np.array([0, 0, 0, 1])
-    assert splitting._missing(chosen, present, 2) == [(1, 0), (1, 1)]  # the third is in one unit only
-    assert splitting._missing(chosen, present, 3) == [(1, 0), (2, 0)]
+    assert stratification._missing(chosen, present, 2) == [(1, 0), (1, 1)]  # the third is in one unit only
+    assert stratification._missing(chosen, present, 3) == [(1, 0), (2, 0)]
 
 
 def test_a_missing_class_is_brought_by_the_smallest_unit_that_helps():
     present = np.array([[1, 1], [1, 0], [1, 0], [0, 1]], bool)
-    chosen, missing = splitting._repair(np.array([0, 0, 0, 1]), present, np.array([1, 5, 2, 9]), 2)
+    chosen, missing = stratification._repair(np.array([0, 0, 0, 1]), present, np.array([1, 5, 2, 9]), 2)
     assert missing == 0
     assert chosen.tolist() == [0, 0, 1, 1]  # the first would take the last unit of the second class with it
-    kept, missing = splitting._repair(np.array([0, 1, 2, 0]), np.ones((4, 1), bool), np.ones(4, int), 3)
+    kept, missing = stratification._repair(np.array([0, 1, 2, 0]), np.ones((4, 1), bool), np.ones(4, int), 3)
     assert kept.tolist() == [0, 1, 2, 0] and missing == 0
 
 
 def test_what_no_move_can_mend_is_counted_and_left():
     present = np.array([[1, 1], [1, 1], [0, 0]], bool)
-    chosen, missing = splitting._repair(np.array([0, 0, 1]), present, np.ones(3, int), 3)
+    chosen, missing = stratification._repair(np.array([0, 0, 1]), present, np.ones(3, int), 3)
     assert missing == 0 and chosen.tolist() == [0, 0, 1]  # two units cannot serve three splits
     # four classes in three units each of four; any three splits leave some class out
     triples = np.array([[1, 1, 1, 0], [1, 1, 0, 1], [1, 0, 1, 1], [0, 1, 1, 1]], bool)
-    least = min(len(splitting._missing(np.array(c), triples, 3)) for c in itertools.product(range(3), repeat=4))
-    _, missing = splitting._repair(np.array([0, 0, 0, 0]), triples, np.ones(4, int), 3)
+    least = min(len(stratification._missing(np.array(c), triples, 3)) for c in itertools.product(range(3), repeat=4))
+    _, missing = stratification._repair(np.array([0, 0, 0, 0]), triples, np.ones(4, int), 3)
     assert missing >= least > 0
 
 
@@ -383,12 +384,12 @@ def test_the_distance_of_a_split_adds_chi_square_distances_of_shares_and_sizes()
     # overall 0.8 and 0.2; each split is 0.1 off in both: 0.01 / 0.8 + 0.01 / 0.2 = 0.0625
     # sizes 0.75 and 0.25 of wanted halves: 0.0625 / 0.5 = 0.125 each
     halves = np.array([0.5, 0.5])
-    assert splitting._distance(np.array([0, 1]), pixels, sizes, halves) == pytest.approx(2 * 0.0625 + 2 * 0.125)
+    assert stratification._distance(np.array([0, 1]), pixels, sizes, halves) == pytest.approx(2 * 0.0625 + 2 * 0.125)
     thirds = np.array([0.75, 0.25])
-    assert splitting._distance(np.array([0, 1]), pixels, sizes, thirds) == pytest.approx(2 * 0.0625)
+    assert stratification._distance(np.array([0, 1]), pixels, sizes, thirds) == pytest.approx(2 * 0.0625)
     with_absent = np.array([[7, 3, 0], [9, 1, 0]])
-    assert splitting._distance(np.array([0, 1]), with_absent, sizes, thirds) == pytest.approx(2 * 0.0625)
-    assert splitting._distance(np.array([0, 0]), pixels, sizes, thirds) == np.inf
+    assert stratification._distance(np.array([0, 1]), with_absent, sizes, thirds) == pytest.approx(2 * 0.0625)
+    assert stratification._distance(np.array([0, 0]), pixels, sizes, thirds) == np.inf
 
 
 def best_possible(units, pixels, splits):
@@ -445,7 +446,7 @@ def test_the_fewer_units_there_are_the_more_draws_are_made(count, draws, monkeyp
         streams.append(rng.bit_generator.seed_seq.entropy)
         return np.arange(len(present)) % 3
 
-    monkeypatch.setattr(splitting, "_iterative_stratification", one_draw)
+    monkeypatch.setattr(stratification, "_iterative_stratification", one_draw)
     stratify(np.arange(count), np.ones((count, 1), np.int64), (0.6, 0.2, 0.2), 7)
     assert streams == [[7, n] for n in range(draws)]
 
@@ -457,12 +458,12 @@ def test_of_many_draws_that_is_kept_which_lacks_least_and_then_is_closest(monkey
     far = [0, 0, 0, 0, 1, 2]
     near = [0, 0, 1, 0, 0, 2]
     ways = iter([empty, far, near, far])
-    monkeypatch.setattr(splitting, "_iterative_stratification", lambda *_: np.array(next(ways)))
-    monkeypatch.setattr(splitting, "_repair", lambda chosen, *_: (chosen, 0))
+    monkeypatch.setattr(stratification, "_iterative_stratification", lambda *_: np.array(next(ways)))
+    monkeypatch.setattr(stratification, "_repair", lambda chosen, *_: (chosen, 0))
     assert stratify(np.arange(6), pixels, (4 / 6, 1 / 6, 1 / 6), 0, draws=4).tolist() == near
     ways = iter([near, far])
     lacking = iter([1, 0])
-    monkeypatch.setattr(splitting, "_repair", lambda chosen, *_: (chosen, next(lacking)))
+    monkeypatch.setattr(stratification, "_repair", lambda chosen, *_: (chosen, next(lacking)))
     assert stratify(np.arange(6), pixels, (4 / 6, 1 / 6, 1 / 6), 0, draws=2).tolist() == far
 
 
@@ -485,8 +486,8 @@ def test_a_split_follows_its_seed():
 @pytest.fixture
 def few_draws(monkeypatch):
     """Splits are drawn in less time; that many draws are made by default is tested above."""
-    monkeypatch.setattr(splitting, "MOST_DRAWS", 12)
-    monkeypatch.setattr(splitting, "FEWEST_DRAWS", 12)
+    monkeypatch.setattr(stratification, "MOST_DRAWS", 12)
+    monkeypatch.setattr(stratification, "FEWEST_DRAWS", 12)
 
 
 def split(root, *flags):

@@ -16,12 +16,10 @@ from common.tiles import (
     Tile,
     TileSet,
     class_pixels,
-    describe_tile,
     georeference,
     is_tile_id,
     manifest_digest,
     manifest_problem,
-    new_tile_set,
     open_raster,
     pixel_size,
     read_image,
@@ -31,6 +29,7 @@ from common.tiles import (
     write_image,
     write_mask,
 )
+from data_prep.tile_sets.writer import describe_tile, new_tile_set
 from tests.helpers import THREE_CLASSES, write_tif
 
 NOWHERE = {"crs": None, "bounds": None, "gsd": None}

@@ -9,7 +9,8 @@ from PIL import Image
 
 from common.files import place
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP, Taxonomy
-from common.tiles import describe_tile, new_tile_set, write_image, write_mask
+from common.tiles import write_image, write_mask
+from data_prep.tile_sets.writer import describe_tile, new_tile_set
 from tests.helpers import OEM_RAW, write_tif
 
 SIDE, OEM_SIDE = 512, 1000  # pixels

@@ -20,7 +20,8 @@ from common.taxonomy import OPENEARTHMAP, Taxonomy, load_taxonomy
 from common.text import table
 from common.tiles import open_raster, read_mask
 from data_prep import check_biodiversity, make_demo_data
-from data_prep.suspicious_labels import KINDS, MOVED, ONE, REPEATED, SWAPPED, mask_key
+from data_prep.audit.cells import mask_key
+from data_prep.audit.faults import KINDS, MOVED, ONE, REPEATED, SWAPPED
 from tests.faults.harness import REAL_DATA, Family
 from tests.helpers import OEM_RAW, quiet, write_png, write_taxonomy
 

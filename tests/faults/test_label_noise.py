@@ -7,19 +7,9 @@ from scipy import ndimage
 
 from common.taxonomy import BIODIVERSITY
 from data_prep import check_biodiversity
-from data_prep.suspicious_labels import (
-    FEWEST_TILES,
-    MOVED,
-    ONE,
-    REPEATED,
-    SWAPPED,
-    best_move,
-    fit_networks,
-    likeliest_change,
-    log_probabilities,
-    mask_key,
-    overlooked,
-)
+from data_prep.audit.cells import fit_networks, log_probabilities, mask_key
+from data_prep.audit.faults import MOVED, ONE, REPEATED, SWAPPED, best_move, likeliest_change, overlooked
+from data_prep.audit.suspects import FEWEST_TILES
 from tests.faults.label_noise import audit, moved, replaced
 from tests.helpers import GSD, paint, quiet, write_png, write_tif
 

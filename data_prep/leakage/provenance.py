@@ -1,0 +1,225 @@
+"""Whether sets were made from one another as their manifests say, from files that are still the same."""
+
+import math
+import shlex
+from pathlib import Path
+
+from common.cli import map_progress
+from common.leakage import is_openearthmap
+from common.splitting import spatial_blocks
+from common.text import some, warn
+from common.tiles import manifest_digest
+from data_prep.leakage.sets import PARENTS, ImageLook, MaskLook, Part, finding, is_elsewhere, read_place
+from data_prep.raw.files import IMAGE_SUFFIXES, files_by_stem
+
+
+def from_steps(parts: dict[str, Part]) -> list[dict]:
+    """Findings about the steps that made the sets: other versions, splits, scalings and resolutions."""
+    findings = []
+    train = parts["train"].tiles
+    for name, parents in PARENTS.items():
+        for parent in parents if name in parts else ():
+            made_from = {source["digest"] for source in parts[name].tiles.manifest["made_from"]}
+            if parent in parts and parts[parent].tiles.digest not in made_from:
+                again = f"make it again: {parts[name].command} --overwrite"
+                text = f"{name} was made from another version of {parent}; {again}"
+                findings.append(finding("stale", [name], 1, text))
+    relabelled, teacher = parts.get("OEM relabelled"), parts.get("OEM teacher train")
+    if relabelled and teacher:
+        gsd, other = (part.tiles.manifest.get("gsd") for part in (relabelled, teacher))
+        if gsd != other:
+            flag = f" --gsd {gsd}" if gsd else ""
+            text = (
+                f"OEM relabelled has --gsd {gsd}, OEM teacher train {other}; make the teacher's tiles again: "
+                f"{teacher.command} --overwrite{flag}"
+            )
+            findings.append(finding("resolution", [relabelled.name, teacher.name], 1, text))
+    for name, part in parts.items():
+        if part.role == "openearthmap":
+            continue
+        if part.tiles.split != part.role:
+            text = f"{part.tiles.path} should be '{part.role}', but its manifest says {part.tiles.split}"
+            findings.append(finding("split", [name], 1, text))
+        if part.tiles.stretch != train.stretch:
+            text = f"{name} was scaled to 8 bit by another range than train"
+            findings.append(finding("stretch", [name], 1, text))
+    return findings
+
+
+def origins(parts: dict[str, Part], raw_dir: Path, workers: int) -> list[dict]:
+    """Findings about where tiles come from: replicas without base, OpenEarthMap in val or test, tiles from nowhere."""
+    findings = []
+
+    def add(kind, name, names, text):
+        if names:
+            findings.append(finding(kind, [name], len(names), f"{text}: {some(names)}"))
+
+    for name in ("val", "test"):
+        strangers = [tile.id for tile in parts[name].tiles if is_openearthmap(tile)]
+        add("OpenEarthMap tile", name, strangers, f"{name} holds OpenEarthMap tiles")
+    split = [parts[name] for name in ("train", "val", "test")]
+    raw = files_by_stem(raw_dir / "images", IMAGE_SUFFIXES)[0] if (raw_dir / "images").is_dir() else {}
+    ids = [tile.id for part in split for tile in part.tiles]
+    if raw and 2 * sum(name in raw for name in ids) < len(ids):
+        warn(f"{raw_dir} holds other tiles than those that were split, which are not compared with raw ones: --raw-dir")
+        raw = {}
+    if raw:
+        items = [(part, tile) for part in split for tile in part.tiles if tile.id in raw]
+        paths = [raw[tile.id][0] for _, tile in items]
+        places = list(map_progress(read_place, paths, workers=workers, desc="Raw tiles"))
+        for part in split:
+            unknown = [tile.id for tile in part.tiles if tile.id not in raw]
+            add("origin", part.name, unknown, f"{part.name} holds tiles that are not among those of {raw_dir}")
+            moved = [
+                tile.id
+                for (holder, tile), place in zip(items, places, strict=True)
+                if holder is part and place and is_elsewhere(place, part.image(tile).place)
+            ]
+            add("origin", part.name, moved, f"{part.name} holds tiles that lie elsewhere than those of {raw_dir}")
+
+    train = parts["train"]
+    own = {(train.image(tile).content, train.mask(tile).sha256) for tile in train.tiles}
+    relabelled = parts.get("OEM relabelled")
+    foreign = {relabelled.image(tile).content for tile in relabelled.tiles} if relabelled else None
+    for name in ("train_rep", "combined"):
+        if name not in parts:
+            continue
+        part = parts[name]
+        added = [t for t in part.tiles if name == "combined" and is_openearthmap(t)]
+        bred = [t for t in part.tiles if name != "combined" or not is_openearthmap(t)]
+        orphans = [t.id for t in bred if t.base not in train.tiles]
+        add("base", name, orphans, f"{name} holds tiles whose base is not in train")
+        changed = [
+            t.id
+            for t in bred
+            if t.base in train.tiles
+            and any(a.sha256 != b.sha256 for a, b in zip(part.looks[t.id], train.looks[t.base], strict=True))
+        ]
+        add("base", name, changed, f"{name} holds tiles that differ from their base in train")
+        unknown = [t.id for t in bred if (part.image(t).content, part.mask(t).sha256) not in own]
+        unknown += [t.id for t in added if foreign is not None and part.image(t).content not in foreign]
+        source = "train" if name == "train_rep" or foreign is None else "train or OEM relabelled"
+        add("base", name, sorted(unknown), f"{name} holds pixels that no tile of {source} has")
+    return findings
+
+
+def replayed_blocks(parts: dict[str, Part]) -> dict[str, dict[str, str | None]] | None:
+    """{set: {tile id: block}} of train, val and test, by the grid that the split laid over their places.
+
+    None where the manifests do not agree on its block size.
+    """
+    sizes = [parts[name].tiles.manifest.get("block_size") for name in ("train", "val", "test")]
+    size = sizes[0]
+    is_size = isinstance(size, (int, float)) and not isinstance(size, bool) and math.isfinite(size) and size > 0
+    if any(other != size for other in sizes) or not (size is None or is_size):
+        return None
+    tiles = [(name, tile) for name in ("train", "val", "test") for tile in parts[name].tiles]
+    places = []
+    for name, tile in tiles:
+        file = parts[name].image(tile).place
+        # The entry holds the numbers that the grid was laid over, the file perhaps their rounding.
+        places.append(tile.entry if file and not is_elsewhere(file, tile.entry) else file)
+    blocks: dict[str, dict] = {"train": {}, "val": {}, "test": {}}
+    known = spatial_blocks([{"bounds": None, **place} for place in places], size)
+    for (name, tile), block in zip(tiles, known, strict=True):
+        blocks[name][tile.id] = block
+    return blocks
+
+
+def blocks(parts: dict[str, Part]) -> tuple[list[dict], dict[str, int]]:
+    """Findings where a block split has a block on two sides; and the number of such blocks for val and for test."""
+    findings, crossing = [], {}
+    names = ("train", "val", "test")
+    replayed = replayed_blocks(parts)
+    if replayed is None:
+        sizes = ", ".join(f"{name} {parts[name].tiles.manifest.get('block_size')!r}" for name in names)
+        text = f"the manifests do not say one size of the spatial blocks: {sizes}"
+        findings.append(finding("block", list(names), 1, text))
+        replayed = {name: {tile.id: tile.entry["block"] for tile in parts[name].tiles} for name in names}
+    for name in names:
+        moved = [
+            f"{tile.id} ({replayed[name][tile.id]}, not {tile.entry['block']})"
+            for tile in parts[name].tiles
+            if replayed[name][tile.id] != tile.entry["block"]
+        ]
+        if moved:
+            text = f"{name}: {len(moved)} tiles lie in another spatial block than its manifest says: {some(moved)}"
+            findings.append(finding("block", [name], len(moved), text))
+    held = {name: {block or f"tile {i}" for i, block in replayed[name].items()} for name in names}
+    for name, others in (("val", ("train",)), ("test", ("train", "val"))):
+        crossing[name] = len(held[name] & held["train"])
+        for other in others:
+            both = sorted(held[name] & held[other])
+            strategies = {parts[p].tiles.manifest.get("split_strategy") for p in (name, other)}
+            if both and strategies != {"random"}:
+                text = f"{name} and {other} share {len(both)} spatial blocks of a block split: {some(both)}"
+                findings.append(finding("block", [name, other], len(both), text))
+        said = parts[name].tiles.manifest.get("blocks_shared_with_train", crossing[name])
+        if said != crossing[name]:
+            text = f"{name} shares {crossing[name]} spatial blocks with train, its manifest says {said}"
+            findings.append(finding("block", [name], 1, text))
+    findings += strategy_findings(parts)
+    if "OEM teacher val" in parts and "OEM teacher train" in parts:
+        teacher = [{tile.block for tile in parts[f"OEM teacher {side}"].tiles} for side in ("train", "val")]
+        both = sorted(teacher[0] & teacher[1])
+        if both:
+            text = f"OEM teacher val and OEM teacher train share {len(both)} spatial blocks: {some(both)}"
+            findings.append(finding("block", ["OEM teacher val", "OEM teacher train"], len(both), text))
+    return findings, crossing
+
+
+def strategy_findings(parts: dict[str, Part]) -> list[dict]:
+    """Findings where a set is called a random split, but its command draws blocks."""
+    findings = []
+    tiles = [parts[name].image(tile).place for name in ("train", "val", "test") for tile in parts[name].tiles]
+    by_default = "blocks" if 2 * sum(not place.get("bounds") for place in tiles) < len(tiles) else "random"
+    for name in ("train", "val", "test"):
+        manifest = parts[name].tiles.manifest
+        strategy, command = manifest.get("split_strategy"), manifest.get("command", "")
+        try:
+            asked = [word for word in shlex.split(str(command)) if word.partition("=")[0] == "--strategy"]
+        except ValueError:
+            asked = []
+        if strategy == "random" and not asked and by_default == "blocks":
+            text = f"{name}: its manifest says that tiles were drawn, but its command draws spatial blocks: {command}"
+            findings.append(finding("block", [name], 1, text))
+    return findings
+
+
+def check_files(parts: dict[str, Part]) -> list[dict]:
+    """Findings where a file, or a manifest, is not what the manifest says."""
+    findings = []
+    for name, part in parts.items():
+        changed, untrue = [], []
+        for tile in part.tiles:
+            image, mask = part.looks[tile.id]
+            for path, seen, key in ((tile.image_path, image, "sha256"), (tile.mask_path, mask, "mask_sha256")):
+                if seen.sha256 != tile.entry[key]:
+                    changed.append(f"{path.parent.name}/{path.name}")
+            wrong = untrue_entries(tile.entry, image, mask)
+            if wrong:
+                untrue.append(f"{tile.id} ({', '.join(wrong)})")
+        if changed:
+            text = f"{name}: {len(changed)} files are not those of its manifest: {some(changed)}"
+            findings.append(finding("changed file", [name], len(changed), text))
+        if untrue:
+            text = f"{name}: its manifest is not true of the files of {len(untrue)} tiles: {some(untrue)}"
+            findings.append(finding("untrue entry", [name], len(untrue), text))
+        if part.tiles.digest != manifest_digest(part.tiles.manifest):
+            text = f"{name}: its manifest was changed after it was written"
+            findings.append(finding("changed manifest", [name], 1, text))
+    return findings
+
+
+def untrue_entries(entry: dict, image: ImageLook, mask: MaskLook) -> list[str]:
+    """What a manifest's entry says that its two files do not bear out."""
+    if image.anchors is None or not mask.size:
+        return ["no 8-bit RGB image" if image.anchors is None else "no 8-bit mask"]
+    count, size = len(entry["pixels"]), (image.place["height"], image.place["width"])
+    wrong = {
+        "content_sha256": image.content != entry["content_sha256"],
+        "size": (entry["height"], entry["width"]) != size or mask.size != size,
+        "pixels": tuple(entry["pixels"]) != mask.counts[:count] or any(mask.counts[count:]),
+        "place": is_elsewhere(image.place, {**entry, "height": size[0], "width": size[1]}),
+    }
+    return [name for name, is_wrong in wrong.items() if is_wrong]

@@ -1,0 +1,186 @@
+"""The tile sets that a check for leakage compares, and what is read of their files."""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from rasterio.errors import RasterioError
+
+from common.cli import UserError, command_for, map_progress
+from common.files import sha256_file
+from common.splitting import world_bounds
+from common.taxonomy import OPENEARTHMAP, load_taxonomy
+from common.tiles import Tile, TileSet, georeference, open_raster, read_mask
+from data_prep.leakage import near_duplicates
+
+SPLIT = "data_prep.split_biodiversity"
+PARENTS = {
+    "train_rep": ["train"],
+    "OEM relabelled": ["OEM filtered"],
+    "OEM teacher train": ["OEM filtered"],
+    "OEM teacher val": ["OEM filtered"],
+    "combined": ["train", "OEM relabelled"],
+}
+SAME_PLACE = 0.01  # pixels: the rounding of a place that was written to a file and read back
+SAME_PLACE_ON_EARTH = 1.0  # pixels, where the file writes the system in other words
+
+
+class ImageLook(NamedTuple):
+    """What a file of images/ holds. ``place``: what ``georeference`` returns, with height and width."""
+
+    path: Path
+    sha256: str
+    content: str = ""
+    place: dict = {}
+    is_blank: bool = False
+    anchors: np.ndarray | None = None
+    thumbnail: np.ndarray | None = None
+
+
+class MaskLook(NamedTuple):
+    """What a file of masks/ holds. ``counts``: pixels of each id, up to the highest a file can hold."""
+
+    sha256: str
+    size: tuple[int, ...] = ()
+    counts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """A tile set and its name in this report.
+
+    role: train, val or test of Biodiversity, or openearthmap. command: makes the set. looks: of each tile, once read.
+    """
+
+    name: str
+    role: str
+    tiles: TileSet
+    command: str
+    looks: dict[str, tuple[ImageLook, MaskLook]] = field(default_factory=dict)
+
+    def image(self, tile: Tile) -> ImageLook:
+        return self.looks[tile.id][0]
+
+    def mask(self, tile: Tile) -> MaskLook:
+        return self.looks[tile.id][1]
+
+    def places(self) -> list[dict]:
+        """Where each tile lies, by its file; one that cannot be read has no place."""
+        nowhere = {"crs": None, "bounds": None}
+        return [{**nowhere, **self.image(tile).place, "source": tile.entry.get("source")} for tile in self.tiles]
+
+
+def open_parts(args) -> dict[str, Part]:
+    """The tile sets by name: train, val and test, and those of the others that exist."""
+    taxonomy = load_taxonomy(args.root)
+    places = [
+        ("train", "train", args.split_dir / "train", SPLIT, taxonomy),
+        ("val", "val", args.split_dir / "val", SPLIT, taxonomy),
+        ("test", "test", args.split_dir / "test", SPLIT, taxonomy),
+        ("train_rep", "train", args.split_dir / "train_rep", "data_prep.replicate_minority", taxonomy),
+        ("combined", "train", args.combined_dir, "data_prep.combine_biodiversity_oem", taxonomy),
+        ("OEM filtered", "openearthmap", args.filtered_dir, "data_prep.filter_oem_rural", OPENEARTHMAP),
+        ("OEM relabelled", "openearthmap", args.relabelled_dir, "data_prep.relabel_oem", taxonomy),
+        (
+            "OEM teacher train",
+            "openearthmap",
+            args.teacher_dir / "train",
+            "data_prep.prepare_oem_teacher",
+            OPENEARTHMAP,
+        ),
+        ("OEM teacher val", "openearthmap", args.teacher_dir / "val", "data_prep.prepare_oem_teacher", OPENEARTHMAP),
+    ]
+    parts = {}
+    for name, role, path, made_by, classes in places:
+        if name in ("train", "val", "test") or path.exists():
+            command = command_for(made_by, args)
+            parts[name] = Part(name, role, TileSet.open(path, command).require_taxonomy(classes), command)
+    return parts
+
+
+def look_at_image(path: Path) -> ImageLook:
+    """Read an image once for all that is asked of it; only its hash is known of one that cannot be read."""
+    digest = sha256_file(path)
+    try:
+        with open_raster(path, sidecars=False) as src:
+            image, place = src.read(), georeference(src)
+    except RasterioError:
+        return ImageLook(path, digest)
+    content = hashlib.sha256(np.ascontiguousarray(image)).hexdigest()
+    place |= {"height": image.shape[1], "width": image.shape[2]}
+    if image.dtype != np.uint8 or len(image) != 3:
+        return ImageLook(path, digest, content, place)
+    blank = bool((image == image[:, :1, :1]).all())
+    return ImageLook(
+        path, digest, content, place, blank, near_duplicates.anchors(image), near_duplicates.thumbnail(image)
+    )
+
+
+def look_at_mask(path: Path) -> MaskLook:
+    """Read a mask; only its hash is known of one that cannot be read."""
+    digest = sha256_file(path)
+    try:
+        mask = read_mask(path)
+    except UserError:
+        return MaskLook(digest)
+    if mask.dtype != np.uint8:
+        return MaskLook(digest)
+    return MaskLook(digest, mask.shape, tuple(np.bincount(mask.ravel(), minlength=256).tolist()))
+
+
+def look(path: Path) -> ImageLook | MaskLook:
+    """What an image or a mask file holds."""
+    return look_at_image(path) if path.suffix == ".tif" else look_at_mask(path)
+
+
+def look_at_files(parts: dict[str, Part], workers: int) -> None:
+    """Fill ``looks`` of all parts; hard links are one file, and read once."""
+    files, of_tile = {}, {}
+    for name, part in parts.items():
+        for tile in part.tiles:
+            for path in (tile.image_path, tile.mask_path):
+                status = path.stat()
+                key = status.st_dev, status.st_ino, path.suffix
+                files.setdefault(key, path)
+                of_tile.setdefault((name, tile.id), []).append(key)
+    looked = map_progress(look, files.values(), workers=workers, desc="Reading", unit="file")
+    known = dict(zip(files, looked, strict=True))
+    for (name, tile_id), keys in of_tile.items():
+        parts[name].looks[tile_id] = tuple(known[key] for key in keys)
+
+
+def finding(kind: str, sets: list[str], count: int, text: str) -> dict:
+    """An entry of the report."""
+    return {"kind": kind, "sets": sets, "count": count, "text": text}
+
+
+def read_place(path: Path) -> dict | None:
+    """Where a raw image lies, with its size in pixels; None where it cannot be read."""
+    try:
+        with open_raster(path) as src:
+            return {**georeference(src), "height": src.height, "width": src.width}
+    except RasterioError:
+        return None
+
+
+def is_elsewhere(place: dict, other: dict) -> bool:
+    """Whether two records of where one tile lies contradict one another by more than rounding."""
+    if (place.get("height"), place.get("width")) != (other.get("height"), other.get("width")):
+        return True
+    bounds = [known.get("bounds") for known in (place, other)]
+    if None in bounds:
+        return bounds[0] is not bounds[1]
+    if place["crs"] != other["crs"]:
+        world = [world_bounds(known["crs"], tuple(known["bounds"])) for known in (place, other)]
+        if None not in world:  # systems without a known place on earth are told apart by their numbers alone
+            return _differ(*world, place, SAME_PLACE_ON_EARTH)
+    return _differ(*bounds, place, SAME_PLACE)
+
+
+def _differ(bounds, other, place: dict, pixels: float) -> bool:
+    """Whether two bounds differ by more than so many pixels of a tile."""
+    left, bottom, right, top = bounds
+    slack = pixels * max((right - left) / place["width"], (top - bottom) / place["height"])
+    return max(abs(a - b) for a, b in zip(bounds, other, strict=True)) > slack

@@ -1,0 +1,116 @@
+"""What two sets share: tiles, ground, pictures."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+from common.cli import map_progress
+from common.leakage import shared_ids
+from common.splitting import not_comparable, overlapping
+from common.text import some
+from data_prep.leakage import near_duplicates
+from data_prep.leakage.sets import ImageLook, Part, finding
+
+KINDS = ("tile id", "image file", "image content", "overlapping window", "altered copy", "ground")
+
+
+def shared_tiles(part: Part, other: Part) -> list[tuple[str, str, str]]:
+    """(kind, tile of part, tile of other) of each tile, file, image or ground that two sets share.
+
+    Replicas count as their base. Ids are compared among Biodiversity sets only: OpenEarthMap has names of its own.
+    """
+    found = []
+    if "openearthmap" not in (part.role, other.role) or part.role == other.role:
+        found += [("tile id", name, name) for name in shared_ids(list(part.tiles), list(other.tiles))]
+    seen = set()
+    for key, kind in (("sha256", "image file"), ("content", "image content")):
+        holders = defaultdict(list)
+        for twin in other.tiles:
+            holders[getattr(other.image(twin), key)].append(twin)
+        for tile in part.tiles:
+            image = part.image(tile)
+            for twin in holders.get(getattr(image, key), ()) if getattr(image, key) else ():
+                if (tile.id, twin.id) not in seen and not image.is_blank:
+                    seen.add((tile.id, twin.id))
+                    found.append((kind, tile.id, twin.id))
+    pairs = overlapping(part.places(), other.places())
+    found += [("ground", part.tiles.tiles[i].id, other.tiles.tiles[j].id) for i, j in pairs]
+    return found
+
+
+def pairs_apart(parts: dict[str, Part]) -> list[tuple[str, str]]:
+    """The sets that must share nothing: (held out, other)."""
+    names = list(parts)
+    pairs = [(held, name) for held in ("val", "test") for name in names if name not in ("val", held)]
+    if "OEM teacher val" in parts and "OEM teacher train" in parts:
+        pairs.append(("OEM teacher val", "OEM teacher train"))
+    return pairs
+
+
+def near_copies(parts: dict[str, Part], workers: int) -> dict[tuple[str, str], list[tuple[str, str, str]]]:
+    """{(held out, other): [(kind, tile, tile)]} of images that differ, but show the same pixels or one picture."""
+    pairs = pairs_apart(parts)
+    holders: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    looks: dict[str, ImageLook] = {}
+    for name, part in parts.items():
+        for tile in part.tiles:
+            image = part.image(tile)
+            if image.anchors is not None:
+                holders[image.content].append((name, tile.id))
+                looks[image.content] = image
+    bit = {name: 1 << n for n, name in enumerate(parts)}
+    inside = {content: sum({bit[name] for name, _ in tiles}) for content, tiles in holders.items()}
+    against = {name: sum({bit[other] for held, other in pairs if held == name}) for name in parts}
+    apart = {content: _either(against[name] for name, _ in tiles) for content, tiles in holders.items()}
+    held = [content for content in looks if apart[content]]
+
+    candidates: dict[tuple[str, str], list] = {}  # contents → [look for windows, orientation of one picture]
+
+    def propose(content: str, other: str) -> list:
+        if content == other or not apart[content] & inside[other]:
+            return [None, None]
+        return candidates.setdefault((content, other), [False, None])
+
+    others = list(looks)
+    shared = near_duplicates.sharing([looks[c].anchors for c in held], [looks[c].anchors for c in others])
+    for other, owners in zip(others, shared, strict=True):
+        for i in owners:
+            propose(held[i], other)[0] = True
+    held, others = ([c for c in some if looks[c].thumbnail is not None] for some in (held, others))
+    thumbnails = ([looks[c].thumbnail for c in some] for some in (held, others))
+    for i, j, orientation in near_duplicates.resembling(*thumbnails):
+        propose(held[i], others[j])[1] = orientation
+
+    items = [(looks[a].path, looks[b].path, *how) for (a, b), how in candidates.items()]
+    kinds = list(map_progress(near_duplicates.confirm, items, workers=workers, desc="Comparing", unit="pair"))
+    found = defaultdict(list)
+    for (content, other), kind in zip(candidates, kinds, strict=True):
+        for name, tile_id in holders[content] if kind else ():
+            for second, twin_id in holders[other]:
+                if (name, second) in pairs:
+                    found[name, second].append((kind, tile_id, twin_id))
+    return found
+
+
+def _either(masks: Iterator[int]) -> int:
+    """The bits that are set in any of some numbers."""
+    found = 0
+    for mask in masks:
+        found |= mask
+    return found
+
+
+def compare(parts: dict[str, Part], workers: int) -> tuple[list[dict], list[dict]]:
+    """What every pair of sets that must be apart shares, as findings, and a row of counts for each pair."""
+    findings, rows = [], []
+    near = near_copies(parts, workers)
+    for held, name in pairs_apart(parts):
+        shared = shared_tiles(parts[held], parts[name]) + near.get((held, name), [])
+        counts = Counter(kind for kind, _, _ in shared)
+        for kind in counts:
+            examples = [f"{a} = {b}" if a != b else a for k, a, b in shared if k == kind]
+            text = f"{held} and {name} share {kind} in {counts[kind]} cases: {some(examples)}"
+            findings.append(finding(kind, [held, name], counts[kind], text))
+        row = {"sets": [held, name], **{kind: counts[kind] for kind in KINDS}}
+        unknown = not_comparable(parts[held].places(), parts[name].places())
+        rows.append({**row, "ground not comparable": unknown})
+    return findings, rows

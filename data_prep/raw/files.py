@@ -1,0 +1,125 @@
+"""Finding raw tiles as a user brings them: pairs of an image and a mask, and names and links that will not do."""
+
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.cli import UserError
+from common.tiles import is_tile_id
+
+IMAGE_SUFFIXES = (".tif", ".tiff")
+MASK_SUFFIXES = (".png",)
+SIDECAR_SUFFIXES = (".xml", ".tfw", ".ovr", ".prj", ".msk", ".pgw", ".wld")
+LARGEST_TILE = 2**26  # pixels, 8192 x 8192: tiles are read whole, in training once a crop
+LONGEST_NAME = 200  # bytes; replicas and OpenEarthMap tiles get longer ones, a file system takes 255
+
+
+@dataclass(frozen=True)
+class RawTile:
+    """An image and a mask file with the same stem."""
+
+    id: str
+    image: Path
+    mask: Path
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with one tile. ``fatal``: the tile cannot be used as it is."""
+
+    tile_id: str
+    kind: str
+    text: str
+    fatal: bool = True
+
+
+def printable(name: str) -> str:
+    """A name in which nothing breaks a line or a table: what cannot be printed is written as escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+
+
+def name_problem(path: Path) -> str | None:
+    """Why a tile cannot have the name of this file, with the remedy; None where it can."""
+    if not is_tile_id(path.stem):
+        return (
+            f"{printable(str(path))}: its name holds a tab, a line break, a backslash or another character that "
+            "a tile's name cannot have. Rename it"
+        )
+    size = len(os.fsencode(path.stem))
+    if size > LONGEST_NAME:
+        return f"{path}: its name has {size} bytes, expected at most {LONGEST_NAME}. Rename it"
+    return None
+
+
+def link_problem(path: Path) -> str | None:
+    """Where a symbolic link leads that leads to no file; None for anything else."""
+    if not path.is_symlink() or path.exists():
+        return None
+    return f"{path}: is a link to {os.readlink(path)}, where no file is. Put the file there, or remove the link"
+
+
+def size_problem(path: Path, height: int, width: int) -> str | None:
+    """Why a raster is too large for a tile, with the remedy; None where it is not."""
+    if height * width <= LARGEST_TILE:
+        return None
+    return (
+        f"{path}: is {width} x {height} pixels, a tile may have {LARGEST_TILE:,}. Cut image and mask into smaller "
+        "tiles: gdal_retile.py -ps 512 512 -targetDir FOLDER FILE"
+    )
+
+
+def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> tuple[dict[str, list[Path]], list[Path]]:
+    """Files of a folder with one of the suffixes (any case) by stem, in order; and what else lies there.
+
+    Hidden files and the sidecars of GIS programs are passed over. Links that lead nowhere count as files.
+    """
+    found, others = defaultdict(list), []
+    for path in sorted(folder.iterdir()):
+        suffix = path.suffix.lower()
+        if path.name.startswith(".") or suffix in SIDECAR_SUFFIXES:
+            continue
+        if suffix in suffixes and (path.is_file() or link_problem(path)) and not name_problem(path):
+            found[path.stem].append(path)
+        else:
+            others.append(path)
+    return dict(found), others
+
+
+def find_raw(in_dir: Path) -> tuple[list[RawTile], list[Problem]]:
+    """The tiles of a raw folder (images/*.tif, masks/*.png) in the order of their ids, and what does not pair.
+
+    Raises:
+        UserError: a folder is missing, or there is no image at all.
+    """
+    for name in ("images", "masks"):
+        if not (in_dir / name).is_dir():
+            raise UserError(
+                f"{in_dir / name} does not exist. Expected images/*.tif and masks/*.png in {in_dir}, an image and a "
+                "mask with the same name; see REPRODUCE_DATA.md, or give --in-dir."
+            )
+    images, other_images = files_by_stem(in_dir / "images", IMAGE_SUFFIXES)
+    masks, other_masks = files_by_stem(in_dir / "masks", MASK_SUFFIXES)
+    if not images:
+        raise UserError(f"{in_dir / 'images'} holds no .tif or .tiff file. Put the raw images there, or give --in-dir.")
+    tiles, problems = [], []
+    for path in [*other_images, *other_masks]:
+        wanted = (".tif or .tiff", IMAGE_SUFFIXES) if path.parent.name == "images" else (".png", MASK_SUFFIXES)
+        misnamed = name_problem(path)
+        if misnamed and path.suffix.lower() in wanted[1]:
+            problems.append(Problem(printable(path.stem)[:LONGEST_NAME], "name", misnamed))
+            continue
+        text = f"{printable(str(path))}: is no {wanted[0]} file, so it is passed over"
+        problems.append(Problem(printable(path.stem), "other file", text, fatal=False))
+    for stem in sorted(images.keys() | masks.keys()):
+        here = [*images.get(stem, ()), *masks.get(stem, ())]
+        if len(images.get(stem, ())) > 1 or len(masks.get(stem, ())) > 1:
+            text = f"{', '.join(map(str, here))}: several files have this name, expected one image and one mask"
+            problems.append(Problem(stem, "duplicate name", text))
+        elif stem not in masks:
+            problems.append(Problem(stem, "no mask", f"{here[0]}: has no mask {in_dir / 'masks' / stem}.png"))
+        elif stem not in images:
+            problems.append(Problem(stem, "no image", f"{here[0]}: has no image {in_dir / 'images' / stem}.tif"))
+        else:
+            tiles.append(RawTile(stem, *here))
+    return tiles, problems

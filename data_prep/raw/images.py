@@ -1,0 +1,155 @@
+"""Reading the chosen bands of a raw image, and scaling them to 8 bit."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import RasterioError
+
+from common.cli import UserError, positive_int
+from common.tiles import georeference, open_raster
+from data_prep.raw.files import size_problem
+
+PERCENTILES = (2, 98)
+SAMPLE_PER_TILE = 4096
+SAMPLE_IN_ALL = 4_000_000  # pixels; 48 MB of float32 in three bands, whatever the number of tiles
+OPAQUE_OR_CLEAR = 0.9  # share of an alpha band that is fully one or the other; GDAL calls any fourth 8-bit band alpha
+NO_MEASUREMENT = 1e30  # no sensor's unit; programs fill gaps with the largest numbers of a type, often undeclared
+FLOAT_STEPS = 255 * float(np.finfo(np.float32).eps)  # relative range in which 8 bit are as fine as float32
+
+
+@dataclass(frozen=True)
+class RawImage:
+    """The chosen bands of a raw tile.
+
+    pixels: (3, H, W) in the file's own type. valid: (H, W) bool, False at nodata and transparent pixels, and where a
+    band is NaN, infinite or beyond NO_MEASUREMENT. place: what ``georeference`` returns. as_it_is: the file is an 8-bit
+    RGB GeoTIFF that needs no rewriting.
+    """
+
+    pixels: np.ndarray
+    valid: np.ndarray
+    place: dict
+    crs: object
+    transform: object
+    as_it_is: bool
+
+    @property
+    def needs_stretch(self) -> bool:
+        return self.pixels.dtype != np.uint8
+
+
+def add_bands(parser) -> None:
+    parser.add_argument(
+        "--bands",
+        type=positive_int,
+        nargs="+",
+        default=[1, 2, 3],
+        metavar="BAND",
+        help="bands of the raw image that become red, green and blue; one number takes that band three times",
+    )
+
+
+def chosen_bands(args) -> tuple[int, int, int]:
+    """The three bands that --bands asks for; UserError where it gives neither one nor three numbers."""
+    if len(args.bands) not in (1, 3):
+        raise UserError(f"--bands has {len(args.bands)} numbers, expected three (--bands 1 2 3) or one (--bands 1).")
+    return tuple(args.bands * 3 if len(args.bands) == 1 else args.bands)
+
+
+def bands_problem(count: int, bands: tuple[int, int, int]) -> str | None:
+    """Why an image with ``count`` bands cannot give ``bands``, with the remedy; None where it can."""
+    if max(bands) <= count:
+        return None
+    asked = " ".join(map(str, bands if len(set(bands)) > 1 else bands[:1]))
+    remedy = "--bands 1 takes the one band three times" if count == 1 else f"choose --bands among 1 to {count}"
+    return f"has {count} band{'s' if count > 1 else ''}, but --bands {asked} asks for band {max(bands)}; {remedy}"
+
+
+def _opaque(src, bands: tuple[int, int, int]) -> np.ndarray | None:
+    """(H, W) bool, False where an alpha band or a mask says that an open raster shows nothing; None without either.
+
+    An alpha band that is asked for is an image, and so is one with many values between clear and opaque.
+    """
+    flags = src.mask_flag_enums[bands[0] - 1]
+    if MaskFlags.per_dataset not in flags:
+        return None
+    if ColorInterp.alpha in src.colorinterp:
+        band = src.colorinterp.index(ColorInterp.alpha) + 1
+        alpha = src.read(band)
+        if band in bands or np.isin(alpha, (0, alpha.max())).mean() < OPAQUE_OR_CLEAR:
+            return None
+        return alpha > 0
+    return src.dataset_mask() > 0
+
+
+def read_raw(path: Path, bands: tuple[int, int, int]) -> RawImage:
+    """The chosen bands of a raw image; UserError where it is damaged or too large, or lacks them or real numbers."""
+    try:
+        with open_raster(path) as src:
+            few = bands_problem(src.count, bands)
+            problem = f"{path}: {few}" if few else size_problem(path, src.height, src.width)
+            if problem:
+                raise UserError(f"{problem}.")
+            return _read_bands(src, bands)
+    except RasterioError as error:
+        raise UserError(f"{path}: cannot be read as TIFF ({error}).") from None
+
+
+def _read_bands(src, bands: tuple[int, int, int]) -> RawImage:
+    """The bands of an open raster that has them; UserError where it holds complex numbers."""
+    if src.dtypes[0].startswith("complex"):
+        raise UserError(f"{src.name}: holds complex numbers ({src.dtypes[0]}), expected real ones.")
+    pixels = src.read(list(bands))
+    nodata = [src.nodatavals[band - 1] for band in bands]
+    opaque = _opaque(src, bands)
+    place, crs, transform = georeference(src), src.crs, src.transform
+    plain = src.driver == "GTiff" and src.count == 3 and bands == (1, 2, 3) and len(src.files) == 1
+    valid = np.ones(pixels.shape[1:], bool)
+    if np.issubdtype(pixels.dtype, np.floating):
+        for band in pixels:
+            valid &= np.abs(band) < NO_MEASUREMENT  # nor is NaN
+    if all(value is not None for value in nodata):
+        valid &= ~np.all([band == value for band, value in zip(pixels, nodata, strict=True)], axis=0)
+    if opaque is not None:
+        valid &= opaque
+    as_it_is = plain and pixels.dtype == np.uint8 and (valid.all() or not pixels[:, ~valid].any())
+    if place["bounds"] is None:
+        crs = transform = None
+    return RawImage(pixels, valid, place, crs, transform, as_it_is)
+
+
+def sample(image: RawImage, limit: int) -> np.ndarray:
+    """(3, P) float32 valid pixels on a regular grid of about ``limit`` points, the same ones each time."""
+    height, width = image.valid.shape
+    step = max(1, int(np.ceil(np.sqrt(height * width / limit))))
+    grid = (slice(step // 2, None, step), slice(step // 2, None, step))
+    return image.pixels[:, *grid][:, image.valid[grid]].astype(np.float32)
+
+
+def percentile_ranges(samples: np.ndarray) -> list[list[float]]:
+    """[[low, high], ...] of each band: the 2nd and 98th percentile of (bands, P) pixels."""
+    return np.percentile(samples.astype(np.float64), PERCENTILES, axis=1).T.tolist()
+
+
+def to_8bit(image: RawImage, ranges: list[list[float]] | None) -> np.ndarray:
+    """(3, H, W) uint8: each band scaled from its range to 0-255, cut off beyond it; invalid pixels 0.
+
+    A range that is narrower than 255 steps of float32 is widened to that, so that a constant band stays constant
+    whatever its rounding. An 8-bit image is not scaled; ``ranges`` is None for a tile without a valid pixel.
+    """
+    whole = image.valid.all()
+    if not image.needs_stretch:
+        return image.pixels if whole else np.where(image.valid, image.pixels, np.uint8(0))
+    scaled = np.zeros(image.pixels.shape, np.uint8)
+    for band, (low, high), out in zip(image.pixels, ranges or [], scaled, strict=bool(ranges)):
+        band = band if whole else np.where(image.valid, band, low)
+        values = np.subtract(band, low, dtype=np.float64)
+        narrowest = max(FLOAT_STEPS * max(abs(low), abs(high)), float(np.finfo(np.float32).tiny))
+        values *= 255 / max(high - low, narrowest)
+        np.rint(values, out=values)
+        np.clip(values, 0, 255, out=out, casting="unsafe")
+    if not whole:
+        scaled[:, ~image.valid] = 0
+    return scaled

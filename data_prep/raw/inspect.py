@@ -1,0 +1,262 @@
+"""Saying what is wrong with raw tiles, each by itself and all together."""
+
+import hashlib
+import shlex
+import struct
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rasterio.crs import CRS
+from rasterio.errors import RasterioError
+
+from common.cli import UserError
+from common.taxonomy import IGNORE_INDEX, Taxonomy
+from common.text import some
+from common.tiles import class_pixels, georeference, open_raster, unknown_ids
+from data_prep.raw.files import Problem, RawTile, link_problem, size_problem
+from data_prep.raw.images import (
+    NO_MEASUREMENT,
+    SAMPLE_PER_TILE,
+    RawImage,
+    _read_bands,
+    bands_problem,
+    percentile_ranges,
+    sample,
+)
+
+UNITS_GAP = 8.0  # brightness of one sensor differs less than this between neighbours in rank
+GAPS_SHARE = 0.001  # of the pixels at one value far below all others, from which they are taken for gaps
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found in one raw tile. ``pixels`` counts classes with nodata and NaN already Background.
+
+    ``kept``: (3, P) float32 pixels for the scaling, of a tile that needs it; None where they were not asked for.
+    """
+
+    tile: RawTile
+    problems: list[Problem] = field(default_factory=list)
+    dtype: str = ""
+    band_count: int = 0
+    height: int = 0
+    width: int = 0
+    place: dict = field(default_factory=dict)
+    invalid_share: float = 0.0
+    content: str = ""
+    ranges: list | None = None
+    pixels: list = field(default_factory=list)
+    kept: np.ndarray | None = None
+
+    @property
+    def usable(self) -> bool:
+        return not any(problem.fatal for problem in self.problems)
+
+    @property
+    def needs_stretch(self) -> bool:
+        return self.dtype != "uint8"
+
+
+def gap_value(image: RawImage) -> float | None:
+    """A negative value that fills gaps of an image though it is not declared as nodata; None where there is none.
+
+    All bands have it in the same pixels, and it lies further below all other values than these are apart.
+    """
+    pixels = image.pixels[:, image.valid] if image.needs_stretch else np.zeros((3, 0))
+    if not pixels.size or pixels.min() >= 0:
+        return None
+    lowest = pixels.min()
+    gaps = (pixels == lowest).all(axis=0)
+    rest = pixels[:, ~gaps].astype(np.float64)
+    if gaps.mean() < GAPS_SHARE or not rest.size:
+        return None
+    return float(lowest) if rest.min() - lowest > rest.max() - rest.min() else None
+
+
+def mask_problems(mask: np.ndarray, path: Path, taxonomy: Taxonomy) -> str | None:
+    """What is wrong with the ids of a (H, W) uint8 mask; None where all are classes."""
+    unknown = unknown_ids(mask, taxonomy.num_classes)
+    if not unknown:
+        return None
+    remedy = f"; write 0 ({taxonomy.void}) where nothing is labelled" if 255 in unknown else ""
+    return f"{path}: ids {unknown} are not classes, expected 0-{taxonomy.num_classes - 1}{remedy}"
+
+
+def _read_mask(tile: RawTile) -> tuple[np.ndarray | None, Problem | None]:
+    lost = link_problem(tile.mask)
+    if lost:
+        return None, Problem(tile.id, "link", lost)
+    try:
+        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+            file = Image.open(tile.mask)
+        with file:
+            large = size_problem(tile.mask, file.height, file.width)
+            mode, mask = file.mode, None if large else np.asarray(file)
+        if large:
+            return None, Problem(tile.id, "too large", large)
+    except Image.DecompressionBombError:
+        with open_raster(tile.mask) as src:  # which reads no pixel
+            return None, Problem(tile.id, "too large", size_problem(tile.mask, src.height, src.width))
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
+        return None, Problem(tile.id, "unreadable", f"{tile.mask}: cannot be read as PNG ({error})")
+    if mode != "L":
+        text = f"{tile.mask}: is a PNG of mode {mode}, expected one 8-bit grey channel of class ids (mode L)"
+        if mode == "P":
+            text += (
+                ". Where its palette indices are the class ids, save it again without the palette: "
+                "Image.fromarray(numpy.array(Image.open(path))).save(path), with PIL"
+            )
+        return None, Problem(tile.id, "mask type", text)
+    return mask, None
+
+
+def inspect(tile: RawTile, *, bands: tuple[int, int, int], taxonomy: Taxonomy, keep: int = 0) -> Inspection:
+    """Read a raw tile whole and say everything that is wrong with it; raises nothing for a bad tile.
+
+    About ``keep`` pixels are kept of a tile that needs scaling.
+    """
+    problems = []
+    mask, problem = _read_mask(tile)
+    if problem:
+        problems.append(problem)
+    else:
+        unknown = mask_problems(mask, tile.mask, taxonomy)
+        if unknown:
+            problems.append(Problem(tile.id, "unknown ids", unknown))
+    lost = link_problem(tile.image)
+    if lost:
+        return Inspection(tile, [*problems, Problem(tile.id, "link", lost)])
+    try:
+        with open_raster(tile.image) as src:
+            count, dtype = src.count, src.dtypes[0]
+            size = src.height, src.width
+            large = size_problem(tile.image, *size)
+            if large:
+                return Inspection(tile, [*problems, Problem(tile.id, "too large", large)])
+            if mask is not None and mask.shape != size:
+                text = f"{tile.mask}: is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[1]} x {size[0]}"
+                problems.append(Problem(tile.id, "size mismatch", text))
+            few = bands_problem(count, bands)
+            if few:
+                problems.append(Problem(tile.id, "bands", f"{tile.image}: {few}"))
+            image = None if few else _read_bands(src, bands)
+            place = georeference(src) if image is None else image.place
+    except (RasterioError, OSError) as error:
+        problems.append(Problem(tile.id, "unreadable", f"{tile.image}: cannot be read as TIFF ({error})"))
+        return Inspection(tile, problems)
+    except UserError as error:
+        problems.append(Problem(tile.id, "pixel type", str(error)))
+        return Inspection(tile, problems)
+    nowhere = place_problem(place, tile.image)
+    if nowhere:
+        problems.append(Problem(tile.id, "place", nowhere))
+    facts = {"dtype": dtype, "band_count": count, "height": size[0], "width": size[1], "place": place}
+    if image is None or mask is None or mask.shape != size:
+        return Inspection(tile, problems, **facts)
+    valid = image.valid
+    gap = gap_value(image)
+    if gap is not None:
+        text = f"{tile.image}: {gap:g} fills gaps in all bands, is not declared as nodata and would spoil the scaling. "
+        text += f"Declare it where it is: gdal_edit.py -a_nodata {gap:g} {shlex.quote(str(tile.image))}"
+        problems.append(Problem(tile.id, "undeclared nodata", text))
+    if not valid.all():
+        text = f"{tile.image}: {1 - valid.mean():.1%} of its pixels are nodata, transparent, NaN, infinite or beyond "
+        text += f"{NO_MEASUREMENT:g}, and become {taxonomy.void}"
+        problems.append(Problem(tile.id, "nodata", text, fatal=False))
+    pixels = class_pixels(mask if valid.all() else np.where(valid, mask, np.uint8(IGNORE_INDEX)), taxonomy.num_classes)
+    if not pixels[1:].any():
+        problems.append(Problem(tile.id, "no labelled pixel", f"{tile.mask}: has no labelled pixel", fatal=False))
+    sampled = sample(image, SAMPLE_PER_TILE)
+    constant = [band for band, values in zip(bands, sampled, strict=True) if values.size > 1 and not np.ptp(values)]
+    if constant and pixels.size:
+        text = f"{tile.image}: band {' and '.join(map(str, sorted(set(constant))))} has one value throughout"
+        problems.append(Problem(tile.id, "constant band", text, fatal=False))
+    content = hashlib.sha256(f"{image.pixels.dtype}{image.pixels.shape}".encode())
+    content.update(np.ascontiguousarray(image.pixels if valid.all() else np.where(valid, image.pixels, 0)))
+    return Inspection(
+        tile,
+        problems,
+        **facts,
+        invalid_share=float(1 - valid.mean()),
+        content=content.hexdigest(),
+        ranges=percentile_ranges(sampled) if sampled.size else None,
+        pixels=pixels.tolist(),
+        kept=(sampled if keep == SAMPLE_PER_TILE else sample(image, keep)) if keep and image.needs_stretch else None,
+    )
+
+
+def place_problem(place: dict, path: Path) -> str | None:
+    """Why a tile cannot lie where its file says, with the remedy; None where it can, or has no place."""
+    if place["bounds"] is None:
+        return None
+    remedy = f"Give it its own system: gdal_edit.py -a_srs EPSG:CODE {shlex.quote(str(path))}"
+    left, bottom, right, top = place["bounds"]
+    if not np.isfinite(place["bounds"]).all() or left == right or bottom == top:
+        return f"{path}: its bounds {place['bounds']} enclose no ground. Correct its geotransform: gdal_edit.py -a_ullr"
+    crs = CRS.from_wkt(place["crs"]) if place["crs"] else None
+    if crs is not None and crs.is_geographic and (max(abs(left), abs(right)) > 540 or max(abs(bottom), abs(top)) > 91):
+        return (
+            f"{path}: lies at {left:g}, {bottom:g} in {system_name(place['crs'])}, which counts in degrees, so that it "
+            f"lies nowhere on earth. {remedy}"
+        )
+    return None
+
+
+def system_name(crs: str | None) -> str:
+    """A short name of a coordinate system given as WKT."""
+    if crs is None:
+        return "no known system"
+    system = CRS.from_wkt(crs)
+    code = system.to_epsg()
+    return f"EPSG:{code}" if code else crs.split('"')[1]
+
+
+def mixed_systems(inspections: list[Inspection]) -> str | None:
+    """How many tiles are in which coordinate system, where they are in several; None where all are in one."""
+    systems = Counter(found.place["crs"] for found in inspections if found.place["bounds"] is not None)
+    if len(systems) < 2:
+        return None
+    names = [f"{count} in {system_name(crs)}" for crs, count in systems.most_common()]
+    rarest = systems.most_common()[-1][0]
+    odd = [f.tile.id for f in inspections if f.place["bounds"] is not None and f.place["crs"] == rarest]
+    return (
+        f"tiles are in {len(systems)} coordinate systems, {', '.join(names)} ({some(odd)}): a tile with a wrong one is "
+        "put on other ground than its neighbours. Where it is wrong: gdal_edit.py -a_srs EPSG:CODE FILE"
+    )
+
+
+def repeated_images(inspections: list[Inspection]) -> dict[str, str]:
+    """{tile id: id of the first tile with the same image} of each tile that repeats an earlier one."""
+    first, repeated = {}, {}
+    for found in inspections:
+        if found.content:
+            original = first.setdefault(found.content, found.tile.id)
+            if original != found.tile.id:
+                repeated[found.tile.id] = original
+    return repeated
+
+
+def mixed_units(inspections: list[Inspection]) -> str | None:
+    """Why one range cannot serve all tiles that need scaling, or None where it can.
+
+    Tiles are ranked by their brightest band's 98th percentile. A gap of more than UNITS_GAP in that rank, with
+    at least two tiles and one tile in fifty on each side, means other units (reflectance beside counts, say).
+    """
+    needing = [found for found in inspections if found.needs_stretch and found.ranges]
+    tops = np.sort([max(abs(high) for _, high in found.ranges) for found in needing])
+    tops = tops[tops > 0]
+    margin = max(2, len(tops) // 50)
+    ratios = tops[1:] / tops[:-1]
+    inner = ratios[margin - 1 : len(ratios) - margin + 1]
+    if not inner.size or inner.max() <= UNITS_GAP:
+        return None
+    at = int(inner.argmax()) + margin
+    return (
+        f"{at} tiles have values up to about {np.median(tops[:at]):.3g}, {len(tops) - at} up to about "
+        f"{np.median(tops[at:]):.3g}: they seem to be in different units, which one range cannot serve; "
+        "use --stretch tile"
+    )
