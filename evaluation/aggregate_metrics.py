@@ -17,26 +17,12 @@ from typing import NamedTuple
 from common.cli import Parser, command_for, run
 from common.figures import png_bytes
 from common.files import write_files
-from common.metrics import mean_iou_of
-from common.stages import FINAL_STAGE, STAGE_NAMES
+from common.stages import FINAL_STAGE
 from common.text import table, warn
-from evaluation.ablation_figures import ablation_figure, class_gains_figure, comparisons_figure, draws_figure
-from evaluation.evidence import (
-    BEYOND,
-    KEYS,
-    MINORITY,
-    Evidence,
-    about_the_split,
-    controls_run,
-    gather_from,
-    how_to_read,
-    p_text,
-    percent,
-    points,
-    sentence,
-    signed,
-    starred,
-)
+from evaluation.study.evidence import Evidence, controls_run, gather_from
+from evaluation.study.figures import ablation_figure, class_gains_figure, comparisons_figure, draws_figure
+from evaluation.study.tables import class_scores, comparisons, control_scores, ranking, tidy_rows
+from evaluation.study.wording import about_the_split, answer_of_control, finding_in_words, how_to_read, sentence
 
 TABLES = ("metrics_summary.txt", "metrics_summary.csv", "metrics_summary.md")
 TERMINAL = 120  # columns
@@ -47,65 +33,6 @@ def parse_args(argv=None):
     parser.add_path("--in-dir", "evaluation/evaluation_results/val", "results of evaluation.compute_metrics")
     parser.add_path("--out-dir", "evaluation/evaluation_results/val", "folder for the summary")
     return parser.parse_args(argv)
-
-
-def ranking(evidence: Evidence) -> tuple[list[str], list[list]]:
-    """Header and a row a stage, by rank; stages that were not run last."""
-    metrics = [*KEYS, *([MINORITY] if evidence.minority else [])]
-    header = ["stage", "rank", "seeds", *metrics, "best - last", "steps"]
-    rows = []
-    for rank, scores in enumerate(evidence.stages, 1):
-        gap = scores.best_minus_last()
-        figures = [percent(scores.estimate(metric)) for metric in metrics]
-        gap = "-" if gap is None else signed(gap)
-        rows.append([scores.arm.name, rank, len(scores.seeds), *figures, gap, f"{scores.steps:,}"])
-    run_stages = {scores.arm.name for scores in evidence.stages}
-    absent = [name for name in STAGE_NAMES if name not in run_stages]
-    rows += [[name, evidence.status(name), *["-"] * (len(header) - 2)] for name in absent]
-    return header, rows
-
-
-def class_scores(evidence: Evidence) -> tuple[list[str], list[list]]:
-    """Header and a row a class with its IoU in each stage, then what is beyond IoU; stages by their short names."""
-    arms = [evidence.arms[stage] for stage in STAGE_NAMES if stage in evidence.arms]
-    rows = [
-        [starred(name, evidence.minority), *(percent(scores.estimate(f"IoU {name}")) for scores in arms)]
-        for name in evidence.classes
-    ]
-    for key in BEYOND:
-        values = [scores.mean_over_seeds(key) for scores in arms]
-        rows.append([key, *("-" if value is None else f"{100 * value:.1f}" for value in values)])
-    return ["IoU", *(scores.arm.title.split("  ")[0] for scores in arms)], rows
-
-
-def comparisons(evidence: Evidence, planned: bool) -> tuple[list[str], list[list]]:
-    """Header and a row a comparison whose arms were run: differences in points, and for planned ones the p-value."""
-    header = ["difference", "to", "seeds", "mIoU", *([MINORITY] if evidence.minority else [])]
-    header += ["p", "p corrected"] if planned else ["remark"]
-    rows = []
-    for finding in evidence.planned if planned else evidence.descriptive:
-        if finding.missing:
-            continue
-        found, comparison = finding.mIoU, finding.comparison
-        row = [comparison.arm.name, comparison.other.name, len(finding.seeds), points(found)]
-        row += [points(finding.estimates.get(MINORITY))] if evidence.minority else []
-        if planned:
-            p = found.p if found else None
-            row += ["-", "-"] if p is None else [p_text(p), p_text(finding.p_holm)]
-        else:
-            row += [comparison.unequal or ""]
-        if found is None:
-            row[-1] = "not comparable, see the warnings"
-        rows.append(row)
-    return header, rows
-
-
-def control_scores(evidence: Evidence) -> tuple[list[str], list[list]]:
-    """Header and a row a control."""
-    arms = [evidence.arms[control.name] for control in controls_run(evidence)]
-    metrics = [*KEYS, *([MINORITY] if evidence.minority else [])]
-    rows = [[a.arm.name, len(a.seeds), *(percent(a.estimate(key)) for key in metrics), f"{a.steps:,}"] for a in arms]
-    return ["control", "seeds", *metrics, "steps"], rows
 
 
 class Part(NamedTuple):
@@ -122,7 +49,7 @@ def parts_of(evidence: Evidence, in_dir: Path, command: str) -> list[Part]:
     lacking = [finding for finding in evidence.planned if finding.missing]
     named = [f"{f.comparison.arm.name} to {f.comparison.other.name} ({f.missing})" for f in lacking]
     not_made = [f"Planned and not made: {'; '.join(named)}."] if named else []
-    answers = [evidence.answer(control) for control in controls_run(evidence)]
+    answers = [answer_of_control(evidence, control) for control in controls_run(evidence)]
     test = in_dir.parent / "test" / FINAL_STAGE
     apart = [f"The final stage on test, which is no part of this ranking: {test}"] if test.is_dir() else []
     return [
@@ -132,7 +59,7 @@ def parts_of(evidence: Evidence, in_dir: Path, command: str) -> list[Part]:
             "Planned comparisons",
             not_made,
             comparisons(evidence, True),
-            [sentence(finding.verdict()) for finding in evidence.planned if finding.estimates],
+            [sentence(finding_in_words(finding)) for finding in evidence.planned if finding.estimates],
         ),
         Part("Described, not tested", [], comparisons(evidence, False)),
         Part("Controls", [], control_scores(evidence), answers),
@@ -173,20 +100,6 @@ def markdown(parts: list[Part]) -> str:
 def markdown_table(header: list[str], rows: list[list]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |" for line in lines)
-
-
-def tidy_rows(evidence: Evidence) -> list[list]:
-    """stage, seed, checkpoint, metric, value of every score."""
-    rows = []
-    for result in evidence.results:
-        scores = result.scores
-        values = {key: scores[key] for key in (*KEYS, *BEYOND)}
-        values |= {MINORITY: mean_iou_of(scores, evidence.minority)} if evidence.minority else {}
-        for name, of_class in scores["classes"].items():
-            values |= {f"{key} {name}": value for key, value in of_class.items()}
-        values["cumulative_steps"] = result.facts["cumulative_steps"]
-        rows += [[result.arm, result.seed, result.which, key, value] for key, value in values.items()]
-    return rows
 
 
 def as_csv(header: list[str], rows: list[list]) -> str:

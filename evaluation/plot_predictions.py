@@ -22,10 +22,10 @@ from common.figures import class_legend, color_mask, new_figure, save_figure
 from common.files import FolderKind, new_folder, write_json
 from common.inference import confusion_by_tile, open_to_score, predict_tiles
 from common.metrics import score
-from common.results import PHOTOS, PREDICTIONS_INDEX, read_minority
 from common.stages import ARMS, STAGE_NAMES, Arm, training_command
 from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
 from common.tiles import Tile, TileSet
+from evaluation.scoring.results import PHOTOS, PREDICTIONS_INDEX, read_minority
 
 DIMMED = 0.25  # how much of a prediction's colour is left where the truth is void
 LONGEST_SIDE = 1024  # of the pictures for the report; larger tiles are shown at fewer pixels

@@ -15,11 +15,11 @@ import numpy as np
 from tqdm import tqdm
 
 from common.cli import Parser, positive_int, run
-from common.stages import PLANNED
 from common.taxonomy import BIODIVERSITY
 from common.text import table
-from evaluation.evidence import SIGNIFICANT, crossed_scores
-from evaluation.intervals import Estimate, estimate, holm
+from evaluation.study.comparisons import PLANNED
+from evaluation.study.evidence import SIGNIFICANT, crossed_scores
+from evaluation.study.intervals import Estimate, estimate, holm
 
 FOREGROUND = list(range(1, BIODIVERSITY.num_classes))
 GAIN = 0.25  # of the second arm's recall over the first's, in logits: five points of mIoU

@@ -7,12 +7,13 @@ import numpy as np
 
 from common.files import write_json
 from common.metrics import CALIBRATION_BINS, mean_iou_of, score
-from common.results import CONFUSIONS, METRICS, RUN_RECORD, TileConfusions, results_folder
-from common.stages import ARM_OF, DESCRIPTIVE, PLANNED
+from common.stages import ARM_OF
 from common.taxonomy import BIODIVERSITY, Taxonomy
-from evaluation.evidence import KEYS, ArmScores, Finding
-from evaluation.intervals import Estimate
+from evaluation.scoring.results import CONFUSIONS, METRICS, RUN_RECORD, TileConfusions, results_folder
 from evaluation.simulate_coverage import World
+from evaluation.study.comparisons import DESCRIPTIVE, PLANNED
+from evaluation.study.evidence import KEYS, ArmScores, Finding
+from evaluation.study.intervals import Estimate
 
 VAL = Path("evaluation/evaluation_results/val")
 STEPS = 20

@@ -9,13 +9,16 @@ import pytest
 from matplotlib.colors import to_hex
 
 from common.files import read_json, write_json
-from common.stages import ARM_OF, CONTROLS, DESCRIPTIVE, PLANNED, STAGE_NAMES, STAGES
+from common.stages import ARM_OF, CONTROLS, STAGE_NAMES, STAGES
 from common.taxonomy import BIODIVERSITY
-from evaluation import aggregate_metrics as tables
-from evaluation.ablation_figures import ablation_figure, class_gains_figure, comparisons_figure, draws_figure
-from evaluation.comparability import read_results
-from evaluation.evidence import MINORITY, gather
+from evaluation import aggregate_metrics
 from evaluation.simulate_coverage import World
+from evaluation.study import tables
+from evaluation.study.comparability import read_results
+from evaluation.study.comparisons import DESCRIPTIVE, PLANNED
+from evaluation.study.evidence import MINORITY, gather
+from evaluation.study.figures import ablation_figure, class_gains_figure, comparisons_figure, draws_figure
+from evaluation.study.wording import finding_in_words
 from tests.helpers import quiet
 from tests.synthetic_results import VAL, write_result, write_study
 
@@ -133,7 +136,7 @@ def test_the_summary_says_what_was_planned_and_not_made_and_that_test_is_apart(t
     write_study(tmp_path, {ONE: 0.0, TWO: 0.4}, SEEDS, 12)
     (tmp_path / VAL.parent / "test" / SIX).mkdir(parents=True)
     evidence = gather(*read_results(tmp_path / VAL, ""))
-    text = tables.summary(tables.parts_of(evidence, tmp_path / VAL, "python -m the.command"))
+    text = aggregate_metrics.summary(aggregate_metrics.parts_of(evidence, tmp_path / VAL, "python -m the.command"))
     joined = " ".join(text.split())
     lacking = f"{THREE} to {TWO} ({THREE} not run); {FOUR} to {THREE} ({FOUR} not run, {THREE} not run); {FIVE_B} to "
     assert f"Planned and not made: {lacking}" in joined
@@ -144,12 +147,16 @@ def test_the_summary_says_what_was_planned_and_not_made_and_that_test_is_apart(t
     wanted = ["Stages by rank", "Classes", "Planned comparisons", "How to read it"]
     assert titles == [f"== {title}" for title in wanted]  # what would be empty is left out
     (finding, *_) = (f for f in evidence.planned if f.estimates)
-    verdict = finding.verdict()
+    verdict = finding_in_words(finding)
     assert f"- {verdict[0].upper()}{verdict[1:]}." in joined
 
 
 def test_a_table_in_markdown_has_a_cell_for_each_and_no_more():
-    assert tables.markdown_table(["a", "b"], [[1, "x|y"]]).split("\n") == ["| a | b |", "| --- | --- |", "| 1 | x/y |"]
+    assert aggregate_metrics.markdown_table(["a", "b"], [[1, "x|y"]]).split("\n") == [
+        "| a | b |",
+        "| --- | --- |",
+        "| 1 | x/y |",
+    ]
 
 
 def test_the_csv_holds_every_score_of_last_and_best(tmp_path):
@@ -160,8 +167,8 @@ def test_the_csv_holds_every_score_of_last_and_best(tmp_path):
     write_result(tmp_path, ONE, 1, counts, which="best")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("ablation_figure", "comparisons_figure", "class_gains_figure", "draws_figure"):
-            patch.setattr(tables, name, lambda *_: None)
-        quiet(tables.main, "--root", tmp_path)
+            patch.setattr(aggregate_metrics, name, lambda *_: None)
+        quiet(aggregate_metrics.main, "--root", tmp_path)
     with open(tmp_path / VAL / "metrics_summary.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["stage", "seed", "checkpoint", "metric", "value"]
@@ -190,7 +197,7 @@ def test_figures_of_an_earlier_call_that_are_not_drawn_any_more_are_removed(tmp_
     write_result(tmp_path, ONE, 1, np.ones((1, 6, 6), int))
     old = tmp_path / VAL / "class_gains.png"
     old.write_bytes(b"of an earlier call")
-    quiet(tables.main, "--root", tmp_path)
+    quiet(aggregate_metrics.main, "--root", tmp_path)
     assert not old.exists() and (tmp_path / VAL / "ablation.png").exists() and (tmp_path / VAL / "draws.png").exists()
 
 

@@ -10,11 +10,12 @@ import pytest
 from common.cli import UserError
 from common.files import write_json
 from common.inference import UnfinishedRun
-from common.results import TileConfusions
 from common.stages import STAGE_NAMES
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet
 from evaluation import compute_metrics
+from evaluation.scoring import write
+from evaluation.scoring.results import TileConfusions
 from tests.helpers import quiet
 
 ONE, TWO, SIX = STAGE_NAMES[0], STAGE_NAMES[1], STAGE_NAMES[6]
@@ -72,7 +73,7 @@ def scorer(prepared, tmp_path, monkeypatch):
     scorer = Scorer(root)
     monkeypatch.setattr(compute_metrics, "open_to_score", scorer.open_to_score)
     monkeypatch.setattr(compute_metrics, "evaluate", scorer.evaluate)
-    monkeypatch.setattr(compute_metrics, "save_figure", lambda figure, path: path.write_text("a figure"))
+    monkeypatch.setattr(write, "save_figure", lambda figure, path: path.write_text("a figure"))
     for name in ("confusion_figure", "class_scores_figure", "boundary_figure", "reliability_figure"):
         monkeypatch.setattr(compute_metrics, name, lambda *_: None)
     return scorer

@@ -10,7 +10,7 @@ import pytest
 from common.cli import UserError
 from common.stages import STAGE_NAMES
 from common.taxonomy import BIODIVERSITY, Taxonomy
-from evaluation.comparability import OF_ONE_SEED, Result, _unlike_most, mixed_changes, read_result, read_results
+from evaluation.study.comparability import OF_ONE_SEED, Result, _unlike_most, mixed_changes, read_result, read_results
 from tests.synthetic_results import SETTINGS, STEPS, VAL, recipe_of, write_result
 
 ONE, TWO, THREE, FOUR, FIVE_A, FIVE_B, SIX = STAGE_NAMES

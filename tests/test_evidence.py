@@ -10,13 +10,15 @@ from PIL import Image
 
 from common.cli import UserError
 from common.metrics import mean_iou_of, score
-from common.stages import ARM_OF, CONTROLS, DESCRIPTIVE, PLANNED, STAGE_NAMES
+from common.stages import ARM_OF, CONTROLS, STAGE_NAMES
 from common.taxonomy import BIODIVERSITY, Taxonomy
 from evaluation import aggregate_metrics
-from evaluation.comparability import read_results
-from evaluation.evidence import MINORITY, by_block, crossed_scores, gather
-from evaluation.intervals import holm
 from evaluation.simulate_coverage import World
+from evaluation.study.comparability import read_results
+from evaluation.study.comparisons import DESCRIPTIVE, PLANNED
+from evaluation.study.evidence import MINORITY, by_block, crossed_scores, gather
+from evaluation.study.intervals import holm
+from evaluation.study.wording import finding_in_words
 from tests.synthetic_results import SETTINGS, STEPS, VAL, recipe_of, write_result, write_study
 
 SEEDS = [42, 43, 44]
@@ -258,7 +260,7 @@ def test_a_difference_that_would_mix_changes_is_refused(study):
     assert f"not compared: {expected}" in evidence.cautions
     for seed in SEEDS:
         write_result(study, SIX, seed, ROWS, recipe=recipe_of(FIVE_B, seed))
-    verdict = evidence_of(study).finding(SIX, FIVE_B).verdict()
+    verdict = finding_in_words(evidence_of(study).finding(SIX, FIVE_B))
     assert (
         verdict.startswith("stage 6 and stage 5B are not compared") and "in nothing, expected loss.kd alone" in verdict
     )
@@ -333,14 +335,14 @@ def test_verdicts_are_words_about_intervals(tmp_path):
     write_study(tmp_path, GAINS, SEEDS, 12, world=World(of_seed=0.05))
     evidence = evidence_of(tmp_path)
     for finding in evidence.planned:
-        told, verdict = finding.told_apart, finding.verdict()
+        told, verdict = finding.told_apart, finding_in_words(finding)
         assert ("cannot be told" in verdict) != told and "95 % interval" in verdict
         assert told == (finding.p_holm < 0.05)
     assert {finding.told_apart for finding in evidence.planned} == {True, False}
     for finding in evidence.descriptive:
-        assert "described, not tested" in finding.verdict() and not finding.told_apart
+        assert "described, not tested" in finding_in_words(finding) and not finding.told_apart
     better = next(f for f in evidence.findings if f.told_apart and f.mIoU.value > 0)
-    assert f" gains {100 * better.mIoU.value:.1f} points of mIoU over " in better.verdict()
+    assert f" gains {100 * better.mIoU.value:.1f} points of mIoU over " in finding_in_words(better)
 
 
 def test_the_summary_needs_no_torch():

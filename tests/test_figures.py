@@ -9,9 +9,9 @@ from matplotlib.colors import to_hex
 from common.figures import class_legend, color_mask, new_figure
 from common.metrics import calibration_score
 from common.taxonomy import Taxonomy
-from evaluation import compute_metrics
-from evaluation.compute_metrics import describe_confidence, heading, report
-from evaluation.figures import boundary_figure, class_scores_figure, confusion_figure, reliability_figure
+from evaluation.scoring import write
+from evaluation.scoring.figures import boundary_figure, class_scores_figure, confusion_figure, reliability_figure
+from evaluation.scoring.report_text import describe_confidence, heading, report
 
 COLORS = ("#000000", "#ff0000", "#00ff00", "#0000ff", "#ffff00")
 FOUR = Taxonomy(("void", "a", "b", "c", "d"), COLORS, {})
@@ -168,13 +168,13 @@ def test_masks_and_legends_have_the_colours_of_the_classes():
 
 def test_each_figure_of_a_checkpoint_lies_under_its_name(tmp_path, monkeypatch):
     saved = {}
-    monkeypatch.setattr(compute_metrics, "save_figure", lambda figure, path: saved.setdefault(path.name, figure))
+    monkeypatch.setattr(write, "save_figure", lambda figure, path: saved.setdefault(path.name, figure))
     by_tile = np.zeros((2, 5, 5), int)
     by_tile[0, 1, 1], by_tile[1, 1, 2] = 3, 1
     setting = SimpleNamespace(tiles=SimpleNamespace(taxonomy=FOUR), minority=["b"])
     calibration = calibration_score(np.eye(15, 3) + [0, 0, 0.2]) | {"ECE": 0.123, "mean_confidence": 0.75}
     counts = SimpleNamespace(confusions=by_tile)
-    compute_metrics.draw_figures(tmp_path, METRICS | {"calibration": calibration}, "whose", counts, setting)
+    write.draw_figures(tmp_path, METRICS | {"calibration": calibration}, "whose", counts, setting)
     assert list(saved) == [
         "confusion_matrix.png",
         "class_iou_scores.png",

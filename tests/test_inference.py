@@ -15,6 +15,7 @@ from common.models import Checkpoint, build_model
 from common.taxonomy import BIODIVERSITY
 from common.tiles import Tile, write_image, write_mask
 from data_prep.tile_sets.writer import describe_tile
+from evaluation.scoring import counts
 
 SIZES = [(204, 204), (50, 50), (1, 1), (1, 50), (33, 204)]
 
@@ -188,14 +189,14 @@ def test_all_counts_of_tiles_come_from_one_forward_pass(tiles):
             return super().forward(images)
 
     model, where = Counting(), {"device": torch.device("cpu"), "workers": 0}
-    found = inference.tile_counts(model, tiles, 6, **where)
+    found = counts.tile_counts(model, tiles, 6, **where)
     assert model.passes == len(tiles)
     assert (found.confusions == inference.tile_confusions(model, tiles, 6, **where)).all()
     for tile, boundary, calibration in zip(tiles, found.boundary, found.calibration, strict=True):
         logits = direct(model, torch.from_numpy(tile.read_image())[None])[0]
         truth, preds = torch.from_numpy(tile.read_mask().astype(np.int64)), logits.argmax(dim=0)
-        assert boundary.tolist() == inference.boundary_counts(truth, preds, 6).tolist()
-        np.testing.assert_allclose(calibration, inference.calibration_counts(truth, preds, logits), rtol=1e-6)
+        assert boundary.tolist() == counts.boundary_counts(truth, preds, 6).tolist()
+        np.testing.assert_allclose(calibration, counts.calibration_counts(truth, preds, logits), rtol=1e-6)
         assert calibration[:, 0].sum() == tile.labelled
     assert (found.confusions.dtype, found.boundary.dtype, found.calibration.dtype) == (np.int64, np.int64, np.float64)
 

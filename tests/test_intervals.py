@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from common.stages import PLANNED
-from evaluation import intervals, simulate_coverage
-from evaluation.evidence import FEW_BLOCKS, SIGNIFICANT
-from evaluation.intervals import Estimate, estimate, holm
+from evaluation import simulate_coverage
 from evaluation.simulate_coverage import World, simulate
+from evaluation.study import intervals
+from evaluation.study.comparisons import PLANNED
+from evaluation.study.evidence import FEW_BLOCKS, SIGNIFICANT
+from evaluation.study.intervals import Estimate, estimate, holm
 
 
 def test_the_numbers_of_the_rule():

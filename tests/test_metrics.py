@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score, precision_score, recall_score
 
-from common import inference
-from common.inference import boundary_counts, calibration_counts, confusion_by_tile
+from common.inference import confusion_by_tile
 from common.metrics import CALIBRATION_BINS, boundary_reach, boundary_score, calibration_score, mean_iou_of, score
 from common.taxonomy import BIODIVERSITY, IGNORE_INDEX, Taxonomy
+from evaluation.scoring import counts
+from evaluation.scoring.counts import boundary_counts, calibration_counts
 
 THREE = Taxonomy(classes=("void", "a", "b", "c"), colors=("#000000", "#ff0000", "#00ff00", "#0000ff"))
 
@@ -161,7 +162,7 @@ def boundary_of(truth, preds, num_classes=6):
 
 @pytest.mark.parametrize("reach", [1, 3, 40])
 def test_boundary_pixels_are_those_that_loops_over_pixels_find(monkeypatch, reach):
-    monkeypatch.setattr(inference, "boundary_reach", lambda height, width: reach)
+    monkeypatch.setattr(counts, "boundary_reach", lambda height, width: reach)
     rng = np.random.default_rng(reach)
     for height, width in ((31, 22), (1, 17), (24, 24)):
         truth = blocky(rng, height, width, 6)
@@ -195,7 +196,7 @@ def test_boundary_iou_of_a_shifted_square_worked_by_hand():
 
 
 def test_a_boundary_reaches_to_its_last_pixel_and_no_further_in_rows_and_columns(monkeypatch):
-    monkeypatch.setattr(inference, "boundary_reach", lambda height, width: 3)
+    monkeypatch.setattr(counts, "boundary_reach", lambda height, width: 3)
     for turn in (np.array, np.transpose):
         labels = np.ones((20, 40), int)
         labels[:, 25:] = 2
@@ -204,7 +205,7 @@ def test_a_boundary_reaches_to_its_last_pixel_and_no_further_in_rows_and_columns
 
 def test_the_reach_is_taken_of_the_size_of_the_tile(monkeypatch):
     asked = []
-    monkeypatch.setattr(inference, "boundary_reach", lambda height, width: asked.append((height, width)) or 1)
+    monkeypatch.setattr(counts, "boundary_reach", lambda height, width: asked.append((height, width)) or 1)
     boundary_of(np.ones((20, 40), int), np.ones((20, 40), int))
     assert set(asked) == {(20, 40)}
 
@@ -241,7 +242,7 @@ def test_boundary_mean_is_over_classes_of_the_truth_with_boundary_pixels():
 
 
 def test_boundary_counts_of_tiles_add_up_to_those_of_all_tiles_on_one_map(monkeypatch):
-    monkeypatch.setattr(inference, "boundary_reach", lambda height, width: 3)
+    monkeypatch.setattr(counts, "boundary_reach", lambda height, width: 3)
     rng = np.random.default_rng(6)
     truth = [blocky(rng, 30, 25, 6) for _ in range(3)]
     preds = [np.roll(labels, 2, 0).clip(1) for labels in truth]

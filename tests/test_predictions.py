@@ -15,8 +15,8 @@ from common.stages import ARM_OF, STAGE_NAMES
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet
 from evaluation import plot_predictions
-from evaluation.panels import errors_picture, predictions, read_predictions, tile_panel
 from evaluation.plot_predictions import Predicted, caption, choose_tiles, dimmed, draw, score_tile, write_pictures
+from evaluation.report.predictions import errors_picture, predictions, read_predictions, tile_panel
 from tests.helpers import quiet
 
 ONE, TWO, THREE = STAGE_NAMES[:3]

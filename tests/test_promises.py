@@ -23,6 +23,7 @@ from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet
 from data_prep import prepare_oem_teacher, relabel_oem
 from evaluation import aggregate_metrics, compute_metrics
+from evaluation.scoring import write
 from tests.conftest import train
 from tests.helpers import GSD, OEM_RAW, quiet, run_data_steps, write_png, write_tif
 from training import train_stage1_baseline
@@ -208,7 +209,7 @@ def read(speaking, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         train(train_stage1_baseline, speaking)
         patch.setattr(Checkpoint, "build", lambda self: Reader())
-        patch.setattr(compute_metrics, "save_figure", keep)
+        patch.setattr(write, "save_figure", keep)
         quiet(compute_metrics.main, "--root", speaking, "--weights-dir", weights, "--device", "cpu")
     quiet(aggregate_metrics.main, "--root", speaking)
     return figures, out

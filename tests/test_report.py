@@ -19,12 +19,12 @@ from PIL import Image
 
 from common.cli import UserError
 from common.files import read_json, write_json
-from common.results import METRICS, PREDICTIONS_INDEX
 from common.stages import ARM_OF, CONTROLS, STAGES
 from common.taxonomy import BIODIVERSITY, Taxonomy
 from evaluation import aggregate_metrics, build_report, plot_predictions
-from evaluation.page import el, joined
-from evaluation.panels import errors_picture
+from evaluation.report.page import el, joined
+from evaluation.report.predictions import errors_picture
+from evaluation.scoring.results import METRICS, PREDICTIONS_INDEX
 from tests.helpers import quiet
 from tests.synthetic_results import VAL, checkpoint_digest, write_result, write_study
 

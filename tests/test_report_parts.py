@@ -12,11 +12,13 @@ import pytest
 from PIL import Image
 
 from common.files import write_json
-from common.stages import ARM_OF, CONTROLS, DESCRIPTIVE, PLANNED, STAGE_NAMES
+from common.stages import ARM_OF, CONTROLS, STAGE_NAMES
 from common.taxonomy import BIODIVERSITY
 from evaluation import build_report as parts
-from evaluation.evidence import MINORITY, Evidence, Finding
-from evaluation.intervals import Estimate
+from evaluation.report import data, format, overview, stages, test_and_provenance
+from evaluation.study.comparisons import DESCRIPTIVE, PLANNED
+from evaluation.study.evidence import MINORITY, Evidence, Finding
+from evaluation.study.intervals import Estimate
 from tests.synthetic_results import arm_of, finding_of
 
 ONE, TWO, THREE, FOUR, FIVE_A, FIVE_B, SIX = STAGE_NAMES
@@ -92,14 +94,14 @@ def evidence_of(*arms, planned=(), descriptive=(), minority=("Settlement", "Semi
 
 
 def test_words_for_digests_times_and_shares():
-    assert parts.short("0123456789abcdef") == "0123456789ab" and parts.short("0123456789abcdef-dirty").endswith(
+    assert format.short("0123456789abcdef") == "0123456789ab" and format.short("0123456789abcdef-dirty").endswith(
         "b-dirty"
     )
-    assert [parts.duration(s) for s in (None, 90, 5999, 6000)] == [None, "1.5 min", "100.0 min", "1.7 h"]
-    assert [parts.hundredths(v) for v in (None, 0.4567, 0)] == ["-", "45.7", "0.0"]
-    assert parts.told({"kind": "minority", "p": 0.5, "of": [1, 2]}) == "minority, p 0.5, of 1 2"
-    assert parts.told("a" * 64) == "a" * 12 and parts.told(0.00012345) == "0.000123"
-    assert parts.told_part({"kind": "minority", "classes": [4, 5]}, BIODIVERSITY) == (
+    assert [format.duration(s) for s in (None, 90, 5999, 6000)] == [None, "1.5 min", "100.0 min", "1.7 h"]
+    assert [format.hundredths(v) for v in (None, 0.4567, 0)] == ["-", "45.7", "0.0"]
+    assert format.told({"kind": "minority", "p": 0.5, "of": [1, 2]}) == "minority, p 0.5, of 1 2"
+    assert format.told("a" * 64) == "a" * 12 and format.told(0.00012345) == "0.000123"
+    assert format.told_part({"kind": "minority", "classes": [4, 5]}, BIODIVERSITY) == (
         "minority, classes Settlement Seminatural"
     )
 
@@ -116,14 +118,14 @@ def test_words_for_digests_times_and_shares():
     ],
 )
 def test_a_finding_has_a_sign_that_follows_its_verdict(finding, sign):
-    assert plain(parts.mark(finding)) == sign
+    assert plain(format.mark(finding)) == sign
 
 
 ARMS = [arm(ONE, [0.3, 0.4, 0.5]), arm(THREE, [0.6, 0.7, 0.8]), arm(TWO, [0.1, 0.2, 0.3])]
 
 
 def test_the_ablation_table_ranks_and_sets_the_highest_of_each_column_bold():
-    html = parts.ablation_table(evidence_of(*ARMS))
+    html = overview.ablation_table(evidence_of(*ARMS))
     header, *found_rows = rows(html)[1:]
     names = [name + (" *" if name in ("Settlement", "Seminatural") else "") for name in FOREGROUND]
     assert header == (
@@ -159,14 +161,14 @@ def test_the_ablation_table_ranks_and_sets_the_highest_of_each_column_bold():
     ]  # fmt: skip
     bold = re.findall("<b>(.*?)</b>", html)
     assert bold == ["70.0", "67.0", "69.0", "68.0", "66.0", "65.0", "64.0", "63.0", "62.0"]
-    assert "<b>" not in parts.ablation_table(evidence_of(ARMS[0]))
+    assert "<b>" not in overview.ablation_table(evidence_of(ARMS[0]))
 
 
 def test_a_row_of_comparisons_holds_difference_and_both_p_values():
     findings = [finding_of(TWO, ONE, 0.05, 0.02, p=0.004, p_holm=0.024), Finding(PLANNED[1], missing="x")]
     findings[0].estimates[MINORITY] = Estimate(-0.01, 0.03, 0.5, 3, 12)
     evidence = evidence_of(*ARMS)
-    header, *found_rows = rows(parts.comparison_table("x", findings, evidence, planned=True))
+    header, *found_rows = rows(overview.comparison_table("x", findings, evidence, planned=True))
     assert header == ["stage", "against", "seeds", "mIoU, points", f"{MINORITY}, points", "p", "p corrected", "finding"]
     assert found_rows == [
         ["2 + Replication", "1 Baseline", "3", "+5.0 [+3.0, +7.0]", "−1.0 [−4.0, +2.0]", "0.004", "0.024", "▲ gain"],
@@ -174,15 +176,15 @@ def test_a_row_of_comparisons_holds_difference_and_both_p_values():
     ]
     twice = next(c for c in DESCRIPTIVE if c.unequal)
     estimates = {"mIoU": Estimate(0.05, 0.02, 0.004, 3, 12)}
-    (row,) = rows(parts.comparison_table("x", [Finding(twice, [1], estimates)], evidence, planned=False))[1:]
+    (row,) = rows(overview.comparison_table("x", [Finding(twice, [1], estimates)], evidence, planned=False))[1:]
     assert row[-2:] == ["twice the steps", "described"]
-    assert parts.comparison_table("x", [], evidence, planned=True) is None
+    assert overview.comparison_table("x", [], evidence, planned=True) is None
 
 
 def test_each_seed_has_its_own_row_with_its_best_beside_it():
     scores = arm(TWO, [0.3, 0.4], (7, 8))
     scores.best[8] = SimpleNamespace(scores=scores_of(0.45), facts={"step": 1500})
-    header, first, second = rows(parts.seeds_table(scores))
+    header, first, second = rows(stages.seeds_table(scores))
     assert header[:6] == ["seed", "mIoU", "mF1", "OA", "boundary mIoU", "ECE"]
     assert header[6:] == ["best.pt at step", "mIoU of best.pt", "best − last", "training"]
     assert first == ["7", "30.0", "40.0", "50.0", "33.0", "4.4", "-", "-", "-", "1.0 min"]
@@ -191,7 +193,7 @@ def test_each_seed_has_its_own_row_with_its_best_beside_it():
 
 def test_scores_by_class_are_means_over_seeds_beside_what_was_drawn():
     shares = {name: 0.01 * n for n, name in enumerate(FOREGROUND, 1)}
-    html = parts.classes_table(arm(TWO, [0.3, 0.4], (7, 8)), evidence_of(*ARMS), shares)
+    html = stages.classes_table(arm(TWO, [0.3, 0.4], (7, 8)), evidence_of(*ARMS), shares)
     header, *found_rows = rows(html)
     assert header == (
         ["class", "IoU", "F1", "precision", "recall", "share of train", "share of pixels drawn", "crops that hold it"]
@@ -201,7 +203,7 @@ def test_scores_by_class_are_means_over_seeds_beside_what_was_drawn():
 
 
 def test_the_facts_of_a_run_name_its_one_change_and_means_over_seeds():
-    said = plain(parts.run_facts(arm(FOUR, [0.3, 0.4, 0.5]), BIODIVERSITY))
+    said = plain(stages.run_facts(arm(FOUR, [0.3, 0.4, 0.5]), BIODIVERSITY))
     assert "compared with 3 + Difficulty sampling" in said
     assert "cropper (its one change): minority, classes Settlement" in said and "sampler: weighted" in said
     assert "distinct tiles drawn (mean of the seeds) 31 " in said and "(mean of the seeds) 25.0 %" in said
@@ -209,21 +211,23 @@ def test_the_facts_of_a_run_name_its_one_change_and_means_over_seeds():
         "unlabelled pixels drawn (mean of the seeds) 12.5 %" in said and "training (mean of the seeds) 2.0 min" in said
     )
     assert "crops drawn 160" in said and "training tiles 40" in said and "steps 20 " in said
-    twice = plain(parts.run_facts(arm(FIVE_B, [0.3], (1,)), BIODIVERSITY))
+    twice = plain(stages.run_facts(arm(FIVE_B, [0.3], (1,)), BIODIVERSITY))
     assert "20 of its own, 40 with those of the weights it starts from (5A OEM pretraining)" in twice
     assert "mean of the seeds" not in twice
 
 
 def test_a_mean_over_runs_is_none_where_one_lacks_the_number():
     runs = [SimpleNamespace(run={"a": {"b": value}}) for value in (1, 4)]
-    assert parts.mean_of(runs, "a", "b") == 2.5 and parts.mean_of([], "a") is None
-    assert parts.mean_of([*runs, SimpleNamespace(run={"a": {}})], "a", "b") is None
+    assert stages.mean_of(runs, "a", "b") == 2.5 and stages.mean_of([], "a") is None
+    assert stages.mean_of([*runs, SimpleNamespace(run={"a": {}})], "a", "b") is None
 
 
 def test_what_differs_between_runs_is_told_with_the_number_of_runs():
     runs = [SimpleNamespace(run=run) for run in ({"d": "x"}, {"d": "y"}, {"d": "x"}, {})]
-    assert parts.shared_values(runs, "d") == "x (2 runs); y (1 runs)"
-    assert parts.shared_values(runs[:1], "d") == "x" and parts.shared_values(runs, "e") is None
+    assert test_and_provenance.shared_values(runs, "d") == "x (2 runs); y (1 runs)"
+    assert (
+        test_and_provenance.shared_values(runs[:1], "d") == "x" and test_and_provenance.shared_values(runs, "e") is None
+    )
 
 
 def test_a_confusion_in_words_names_what_most_of_the_wrong_pixels_are_taken_for():
@@ -232,7 +236,7 @@ def test_a_confusion_in_words_names_what_most_of_the_wrong_pixels_are_taken_for(
     confusion[1, 1:] = [60, 10, 0, 30, 0]
     confusion[3, 3] = 7
     confusion[5, 1:] = [0, 3, 0, 0, 1]
-    assert parts.confusion_in_words(confusion, BIODIVERSITY) == (
+    assert stages.confusion_in_words(confusion, BIODIVERSITY) == (
         "Forest 60% right, taken for Settlement in 30%; Cropland 100% right; "
         "Seminatural 25% right, taken for Grassland in 75%"
     )
@@ -261,7 +265,7 @@ MANIFESTS = {
 
 
 def test_the_split_table_counts_pixels_and_tiles_of_each_class():
-    header, *found_rows = rows(parts.split_table(MANIFESTS, ["Settlement"]))[1:]
+    header, *found_rows = rows(data.split_table(MANIFESTS, ["Settlement"]))[1:]
     assert header == ["class", *["%", "pixels", "tiles"] * 2]
     assert found_rows == [
         ["Forest", "80.0", "80", "2", "0.0", "0", "0"],
@@ -272,7 +276,7 @@ def test_the_split_table_counts_pixels_and_tiles_of_each_class():
         ["labelled", "100.0", "100", "2", "100.0", "50", "2"],
         ["Background (unlabelled)", "-", "14", "2", "-", "1", "1"],
     ]
-    said = plain(parts.split_facts(MANIFESTS))
+    said = plain(data.split_facts(MANIFESTS))
     assert "train 3 tiles in 2 blocks; val 2 tiles in 2 blocks" in said and "block side 256 m" in said
     assert "80% / 10% / 10%" in said and "seed of the split 7" in said and "left out of the raw tiles 2" in said
 
@@ -287,12 +291,12 @@ def leakage(passed=True, digest="of val", **more):
 
 
 def test_the_check_for_leakage_is_shown_with_what_it_counted():
-    html = parts.leakage_result(leakage(blocks_shared_with_train={"val": 3, "test": 0}), ARGS)
+    html = data.leakage_result(leakage(blocks_shared_with_train={"val": 3, "test": 0}), ARGS)
     assert "Check for leakage passed" in plain(html) and "Blocks shared with train: val 3, test 0." in plain(html)
     assert rows(html) == [["sets", *KINDS], ["train and val", "0", "1", "2", "3", "4", "5 (8 pairs not comparable)"]]
-    failed = plain(parts.leakage_result(leakage(False), ARGS))
+    failed = plain(data.leakage_result(leakage(False), ARGS))
     assert "Check for leakage failed." in failed and "they share a tile" in failed and "not known" in failed
-    assert "The check for leakage was not made" in plain(parts.leakage_result(None, ARGS))
+    assert "The check for leakage was not made" in plain(data.leakage_result(None, ARGS))
 
 
 @pytest.mark.parametrize(
@@ -312,19 +316,19 @@ def test_the_check_for_leakage_is_shown_with_what_it_counted():
     ],
 )
 def test_data_that_are_not_those_of_the_scores_are_a_caution(manifests, found, cautions):
-    said = parts.data_cautions(evidence_of(*ARMS), manifests, found, ARGS)
+    said = data.data_cautions(evidence_of(*ARMS), manifests, found, ARGS)
     assert len(said) == len(cautions)
     assert all(one.startswith(start) for one, start in zip(said, cautions, strict=True))
 
 
 def test_what_the_study_shows_begins_with_cautions_and_the_first_of_the_ranking():
     findings = [finding_of(TWO, ONE, 0.05, p_holm=0.01)]
-    html = "".join(map(str, filter(None, parts.verdict(evidence_of(*ARMS, planned=findings), ["beware"]))))
+    html = "".join(map(str, filter(None, overview.verdict(evidence_of(*ARMS, planned=findings), ["beware"]))))
     said = plain(html)
     assert said.startswith("Before you read a number Beware. Stage 3 + Difficulty sampling ranks first of 3 stages")
     assert "mean IoU 70.0 ± " in said and "over 3 seeds" in said
     assert "▲ gain Stage 2 gains 5.0 points of mIoU over stage 1" in said
-    alone = plain("".join(map(str, filter(None, parts.verdict(evidence_of(*ARMS), [])))))
+    alone = plain("".join(map(str, filter(None, overview.verdict(evidence_of(*ARMS), [])))))
     assert "Before you read" not in alone
 
 
@@ -332,7 +336,7 @@ def test_a_control_is_shown_with_its_finding_and_answer_or_the_command_that_make
     control = CONTROLS[0]
     planned = [finding_of(FIVE_B, control.name, -0.05, p_holm=0.01)]
     evidence = evidence_of(arm(control.name, [0.4] * 3), arm(ONE, [0.1] * 3, (5, 6, 7)), planned=planned)
-    said = plain("".join(map(str, parts.controls(evidence, ARGS))))
+    said = plain("".join(map(str, stages.controls(evidence, ARGS))))
     assert "result mIoU 40.0 ± 0.0, mF1 39.0 ± 0.0, OA 38.0 ± 0.0 over 3 seeds, 40 steps" in said
     assert "finding ▼ loss" in said and f"correction). {control.answers.worse}" in said
     assert said.count("Not run. To have it, run python -m training.train_control_kd_") == 2 and "--seed 1" in said
@@ -349,7 +353,7 @@ def on_test(tmp_path, uses, checkpoint="best of 42"):
     final.best[42] = SimpleNamespace(scores=scores_of(0.55), tiles=SimpleNamespace(checkpoint_digest="best of 42"))
     final.best[43] = SimpleNamespace(scores=scores_of(0.99), tiles=SimpleNamespace(checkpoint_digest="best of 43"))
     args = SimpleNamespace(test_dir=tmp_path, root=Path("."))
-    return "".join(map(str, parts.on_test(evidence_of(final), args)))
+    return "".join(map(str, test_and_provenance.on_test(evidence_of(final), args)))
 
 
 def use(digest, reason=None):
@@ -386,13 +390,13 @@ def test_the_same_checkpoint_again_is_no_other_look(tmp_path):
 def test_a_manifest_of_other_classes_is_refused(tmp_path):
     path = tmp_path / "manifest.json"
     write_json(path, MANIFESTS["val"])
-    assert parts.read_manifest(path, BIODIVERSITY, "split") == MANIFESTS["val"]
-    assert parts.read_manifest(tmp_path / "none.json", BIODIVERSITY, "split") is None
+    assert data.read_manifest(path, BIODIVERSITY, "split") == MANIFESTS["val"]
+    assert data.read_manifest(tmp_path / "none.json", BIODIVERSITY, "split") is None
     turned = dict(reversed(MANIFESTS["val"]["pixels_per_class"].items()))
     for wrong in ({"pixels_per_class": turned}, {"tiles": {"t": {"pixels": [1, 2], "block": None}}}):
         write_json(path, MANIFESTS["val"] | wrong)
         with pytest.raises(parts.UserError, match="does not count the pixels of Background, Forest"):
-            parts.read_manifest(path, BIODIVERSITY, "split")
+            data.read_manifest(path, BIODIVERSITY, "split")
 
 
 def test_figures_that_are_not_drawn_or_older_than_the_scores_are_named(tmp_path):
@@ -405,7 +409,7 @@ def test_figures_that_are_not_drawn_or_older_than_the_scores_are_named(tmp_path)
         time = (folder / "metrics.json").stat().st_mtime + seconds
         os.utime(tmp_path / name, (time, time))
     args = SimpleNamespace(in_dir=tmp_path, root=Path("."))
-    note, *made = parts.figures(evidence, args)
+    note, *made = overview.figures(evidence, args)
     assert "Not drawn: class_gains.png" in plain(note) and "python -m evaluation.aggregate_metrics" in plain(note)
     assert "Drawn before the newest of the results was written: ablation.png. Draw again" in plain(note)
     assert [found is None for found in made] == [False, False, True, False]
@@ -422,7 +426,7 @@ def test_each_run_is_named_with_its_checkpoint_and_what_trained_it(tmp_path):
         os.utime(result.folder / "metrics.json", (1893553445 + seed, 1893553445 + seed))
         result.run["command"] = f"train {seed}"
         result.facts = result.facts | {"command": "score it"}
-    html = "".join(map(str, parts.provenance(evidence_of(scores), ARGS)))
+    html = "".join(map(str, test_and_provenance.provenance(evidence_of(scores), ARGS)))
     settings, runs = rows(html)[:3], rows(html)[3:]
     assert settings == [["setting", "value"], ["iterations", "20"], ["lr", "0.001"]]
     when = "2030-01-02 03:04"
@@ -437,7 +441,7 @@ def test_classes_and_replication_of_train_are_told(tmp_path):
     distribution = {"classes": classes, "minority_classes": ["Settlement", "Seminatural"], "minority_share": 0.1}
     distribution |= {"tile_share": 0.05, "tiles_to_replicate": {"a": 1, "b": 2}}
     args = SimpleNamespace(**vars(ARGS), distribution=tmp_path / "distribution.json")
-    said = plain("".join(map(str, filter(None, parts.data(evidence_of(*ARMS), distribution, MANIFESTS, None, args)))))
+    said = plain("".join(map(str, filter(None, data.data(evidence_of(*ARMS), distribution, MANIFESTS, None, args)))))
     assert "under 10% of its labelled pixels: Settlement, Seminatural. Replicated: 2 tiles, in which" in said
     assert "covers at least 5%" in said and "No manifest of test" in said and "30 tiles in 12 spatial blocks" in said
 
@@ -445,10 +449,10 @@ def test_classes_and_replication_of_train_are_told(tmp_path):
 def test_each_arm_is_folded_with_its_rank_and_the_shares_of_train(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        parts, "stage_fold", lambda scores, _, rank, shares, __: seen.append((scores.arm.name, rank, shares))
+        stages, "stage_fold", lambda scores, _, rank, shares, __: seen.append((scores.arm.name, rank, shares))
     )
     evidence = evidence_of(*ARMS, arm("control_kd_uniform", [0.9] * 3))
     shares = {name: n / 10 for n, name in enumerate(FOREGROUND)}
-    (*_, absent) = parts.stages(evidence, {"classes": {name: {"share": of} for name, of in shares.items()}}, ARGS)
+    (*_, absent) = stages.stages(evidence, {"classes": {name: {"share": of} for name, of in shares.items()}}, ARGS)
     assert seen == [(ONE, 2, shares), (THREE, 1, shares), (TWO, 3, shares), ("control_kd_uniform", None, shares)]
     assert "4 + Minority crop was not run: python -m training.train_stage4_minority_crop --seed 1" in plain(absent)

@@ -8,16 +8,16 @@ import pytest
 
 from common.cli import UserError
 from common.files import write_json
-from common.results import (
+from common.taxonomy import BIODIVERSITY
+from evaluation.scoring.results import (
     TileConfusions,
     describe_split,
     read_minority,
-    read_test_log,
     results_folder,
     seed_folders,
     shared_blocks_note,
 )
-from common.taxonomy import BIODIVERSITY
+from evaluation.scoring.test_log import read_test_log
 
 
 def test_the_seeds_of_a_stage_are_its_folders_seed_and_number_by_number(tmp_path):

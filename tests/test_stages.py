@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from common.stages import ARM_OF, ARMS, CONTROLS, DESCRIPTIVE, FINAL_STAGE, PLANNED, STAGE_NAMES, training_command
+from common.stages import ARM_OF, ARMS, CONTROLS, FINAL_STAGE, STAGE_NAMES, training_command
+from evaluation.study.comparisons import DESCRIPTIVE, PLANNED
 
 # name, title, compared with, the one component, starts from, trainings
 PLAN = [

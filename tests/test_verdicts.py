@@ -7,24 +7,21 @@ import pytest
 
 from common.stages import CONTROLS, STAGE_NAMES
 from common.taxonomy import BIODIVERSITY
-from evaluation.comparability import LeftOut, read_results
-from evaluation.evidence import (
-    BEYOND,
-    KEYS,
-    MINORITY,
-    Evidence,
-    Finding,
+from evaluation.study.comparability import LeftOut, read_results
+from evaluation.study.evidence import BEYOND, KEYS, MINORITY, Evidence, Finding, controls_run, gather
+from evaluation.study.intervals import Estimate
+from evaluation.study.wording import (
     about_the_split,
-    controls_run,
-    gather,
+    answer_of_control,
+    finding_in_words,
     how_to_read,
     p_text,
     percent,
     points,
     signed,
     starred,
+    why_no_intervals,
 )
-from evaluation.intervals import Estimate
 from tests.synthetic_results import KNOWN, VAL, arm_of, finding_of, recipe_of, write_result
 
 ONE, TWO, THREE, FOUR, FIVE_A, FIVE_B, SIX = STAGE_NAMES
@@ -69,7 +66,7 @@ ONE, TWO, THREE, FOUR, FIVE_A, FIVE_B, SIX = STAGE_NAMES
     ],
 )
 def test_a_finding_in_words(finding, verdict):
-    assert finding.verdict() == verdict
+    assert finding_in_words(finding) == verdict
 
 
 @pytest.mark.parametrize(("p_holm", "told"), [(None, False), (0.0, True), (0.0499, True), (0.0501, False), (1, False)])
@@ -119,7 +116,7 @@ def test_a_control_answers_by_sign_and_only_where_the_two_can_be_told_apart(cont
     def answer(*numbers, **more):
         finding = finding_of(control.compared_with, control.name, *numbers, **more)
         of = {"planned": [finding]} if planned else {"descriptive": [finding]}
-        said = evidence_of(arm_of(ONE, [[0.5] * 3] * 3), **of).answer(control)
+        said = answer_of_control(evidence_of(arm_of(ONE, [[0.5] * 3] * 3), **of), control)
         assert said.startswith(f"{control.question} Stage ")
         return said.partition(" points of mIoU")[2]
 
@@ -135,7 +132,7 @@ def test_a_control_answers_by_sign_and_only_where_the_two_can_be_told_apart(cont
 def test_a_control_that_could_not_be_compared_gives_no_answer():
     control = CONTROLS[0]
     lacking = Finding(KNOWN[FIVE_B, control.name], missing=f"{FIVE_B} not run")
-    said = evidence_of(arm_of(ONE, [[0.5] * 3] * 3), planned=[lacking]).answer(control)
+    said = answer_of_control(evidence_of(arm_of(ONE, [[0.5] * 3] * 3), planned=[lacking]), control)
     assert said.endswith(f"are not compared: {FIVE_B} not run. That is no answer yet.")
 
 
@@ -167,7 +164,7 @@ def test_a_control_that_could_not_be_compared_gives_no_answer():
 def test_what_lacks_for_intervals_is_told(seeds, blocks, paired, said):
     of_arm = arm_of(ONE, [np.linspace(0.4, 0.6, len(seeds))] * 3, seeds, blocks)
     evidence = evidence_of(of_arm, planned=[finding_of(TWO, ONE, 0.1, seeds=paired)])
-    assert evidence.without_intervals() == said
+    assert why_no_intervals(evidence) == said
     assert evidence.has_intervals == (len(seeds) == 3 and blocks == 10)
 
 

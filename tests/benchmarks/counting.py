@@ -11,9 +11,10 @@ from sklearn.metrics import confusion_matrix
 
 from common.datasets import network_input
 from common.device import resolve_device
-from common.inference import confusion_by_tile, tile_counts
+from common.inference import confusion_by_tile
 from common.models import build_model
 from common.tiles import TileSet
+from evaluation.scoring.counts import tile_counts
 from tests.benchmarks.generated import SIDE, write_tile_set
 from tests.benchmarks.measuring import Figure, alternate, at_least
 from training.engine.flags import PRESETS

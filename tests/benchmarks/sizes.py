@@ -15,10 +15,10 @@ from common.croppers import MinorityCrop
 from common.datasets import CropDataset, StepSampler, crop_loader
 from common.device import resolve_device
 from common.files import write_text
-from common.inference import tile_counts
 from common.samplers import TileDraws, difficulty_text, read_difficulty
 from common.tiles import TileSet
 from data_prep import analyze_class_distribution
+from evaluation.scoring.counts import tile_counts
 from tests.benchmarks.generated import write_tile_set
 from tests.benchmarks.measuring import Figure, alternate, at_most, run_module
 from training.engine.meters import Drawn

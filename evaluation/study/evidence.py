@@ -11,11 +11,12 @@ import numpy as np
 
 from common.cli import UserError
 from common.metrics import class_ratios
-from common.results import TileConfusions, shared_blocks_note
-from common.stages import ARMS, CONTROLS, DESCRIPTIVE, PLANNED, STAGE_NAMES, Arm, Comparison
+from common.stages import ARMS, CONTROLS, STAGE_NAMES, Arm
 from common.taxonomy import Taxonomy
-from evaluation.comparability import LeftOut, Result, mixed_changes, read_results
-from evaluation.intervals import FEWEST_BLOCKS, FEWEST_SEEDS, LEVEL, Estimate, estimate, holm
+from evaluation.scoring.results import TileConfusions, shared_blocks_note
+from evaluation.study.comparability import LeftOut, Result, mixed_changes, read_results
+from evaluation.study.comparisons import DESCRIPTIVE, PLANNED, Comparison
+from evaluation.study.intervals import LEVEL, Estimate, estimate, holm
 
 KEYS = ("mIoU", "mF1", "OA")
 BEYOND = ("boundary mIoU", "ECE")
@@ -137,65 +138,6 @@ class Finding:
         """Whether the corrected p-value of a planned comparison says that the two differ."""
         return self.p_holm is not None and self.p_holm < SIGNIFICANT
 
-    def verdict(self) -> str:
-        """The finding in words."""
-        mine, theirs = short_name(self.comparison.arm), short_name(self.comparison.other)
-        if not self.estimates:
-            return f"{mine} and {theirs} are not compared: {self.missing or '; '.join(self.refused)}"
-        found = self.mIoU
-        points = f"{abs(100 * found.value):.1f} points of mIoU"
-        above = f"{mine} is {points} {'above' if found.value >= 0 else 'below'} {theirs}"
-        if found.half_width is None:
-            return f"{above} in {count(self.seeds, 'seed')}, without an interval"
-        interval = f"95 % interval {signed(found.low)} to {signed(found.high)}"
-        if not self.comparison.planned:
-            return f"{above} ({interval}; described, not tested)"
-        p = f"p {_equals(p_text(self.p_holm))} after correction"
-        if not self.told_apart:
-            return f"{mine} cannot be told from {theirs} ({signed(found.value)} points of mIoU, {interval}, {p})"
-        verb, against = ("gains", "over") if found.value > 0 else ("loses", "against")
-        return f"{mine} {verb} {points} {against} {theirs} ({interval}, {p})"
-
-
-def short_name(arm: Arm) -> str:
-    """``Stage 5B`` or ``the control "6, uniform target"``, for sentences."""
-    return f'the control "{arm.title}"' if arm.question else f"stage {arm.title.split('  ')[0]}"
-
-
-def count(things, noun: str) -> str:
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
-
-
-def starred(name: str, minority: list[str]) -> str:
-    """The name of a class, with a star where it is a minority class."""
-    return f"{name} *" if name in minority else name
-
-
-def percent(found: Estimate) -> str:
-    """``43.1`` or ``43.1 ± 2.0``."""
-    return f"{100 * found.value:.1f}" + ("" if found.half_width is None else f" ± {100 * found.half_width:.1f}")
-
-
-def points(found: Estimate | None) -> str:
-    """``+3.1`` or ``+3.1 [+1.2, +5.0]``; a dash where there is none."""
-    if found is None:
-        return "-"
-    interval = "" if found.half_width is None else f" [{signed(found.low)}, {signed(found.high)}]"
-    return signed(found.value) + interval
-
-
-def signed(value: float) -> str:
-    """A share as signed points, with a true minus."""
-    return f"{100 * value:+.1f}".replace("-", "\u2212")
-
-
-def p_text(p: float) -> str:
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _equals(number: str) -> str:
-    return number.replace("<", "< ") if number.startswith("<") else f"= {number}"
-
 
 @dataclass(frozen=True)
 class Evidence:
@@ -246,22 +188,6 @@ class Evidence:
         known = [f for f in self.findings if (f.comparison.arm.name, f.comparison.other.name) == (arm, other)]
         return known[0] if known else None
 
-    def without_intervals(self) -> str | None:
-        """Why no interval is given, or not everywhere; None where all have one."""
-        by_arm = min((len(arm.seeds) for arm in self.arms.values()), default=0)
-        by_pair = min((len(finding.seeds) for finding in self.findings if finding.estimates), default=by_arm)
-        lacking = []
-        if min(by_arm, by_pair) < FEWEST_SEEDS:
-            in_common = "" if by_arm < FEWEST_SEEDS else " in common"
-            more = "(reproduce.py --seeds adds some)"
-            lacking.append(f"{min(by_arm, by_pair)} of {FEWEST_SEEDS} seeds{in_common} {more}")
-        if self.blocks < FEWEST_BLOCKS:
-            lacking.append(f"{self.blocks} of {FEWEST_BLOCKS} spatial blocks in val (more tiles, or smaller blocks)")
-        if not lacking:
-            return None
-        where = " for some arms or pairs" if self.has_intervals else ""
-        return f"No interval and no p-value{where}: there are {' and '.join(lacking)}."
-
     @property
     def has_intervals(self) -> bool:
         return any(scores.estimate("mIoU").half_width is not None for scores in self.arms.values())
@@ -269,20 +195,6 @@ class Evidence:
     def status(self, arm: str) -> str:
         """Why an arm has no scores: ``not run`` or ``left out``."""
         return why_absent(arm, self.left_out)
-
-    def answer(self, control: Arm) -> str:
-        """What a control that was run says to its question."""
-        finding = self.finding(control.compared_with, control.name)
-        said = f"{control.question} {sentence(finding.verdict())}"
-        if finding.mIoU is None or finding.mIoU.half_width is None:
-            return f"{said} That is no answer yet."
-        if not (finding.told_apart if finding.comparison.planned else finding.mIoU.excludes_zero):
-            return f"{said} {control.answers.alike}"
-        return f"{said} {control.answers.better if finding.mIoU.value > 0 else control.answers.worse}"
-
-
-def sentence(text: str) -> str:
-    return text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
 def why_absent(arm: str, left_out: list[LeftOut]) -> str:
@@ -366,44 +278,3 @@ def gather_from(in_dir: Path, remedy: str) -> Evidence:
 
 def controls_run(evidence: Evidence) -> list[Arm]:
     return [control for control in CONTROLS if control.name in evidence.arms]
-
-
-def about_the_split(evidence: Evidence) -> list[str]:
-    facts = evidence.split_facts
-    split_by = f", split by {facts['strategy']}" if facts["strategy"] else ""
-    lines = [
-        f"Val: {facts['tiles']} tiles in {facts['blocks']} spatial blocks{split_by}. Seeds: "
-        + ", ".join(map(str, evidence.seeds)),
-        f"mIoU and mF1 over {', '.join(evidence.classes)}; {evidence.taxonomy.void} counts nowhere.",
-    ]
-    if evidence.absent:
-        lines.append(f"Not in val, so neither scored nor averaged: {', '.join(evidence.absent)}.")
-    return lines
-
-
-def how_to_read(evidence: Evidence) -> list[str]:
-    lines = [
-        "Percentages and points, from confusion matrices pooled over val for each seed, means over the seeds. Ranked "
-        "by mIoU, then mF1, then OA of last.pt.",
-    ]
-    lacking = evidence.without_intervals()
-    if lacking:
-        lines.append(lacking)
-    if evidence.has_intervals:
-        lines.append(
-            "± and [ ]: 95 % intervals over seeds and spatial blocks together, each for itself. p: how often a "
-            "difference in mIoU as large as this would come about if there were none in truth; corrected by Holm for "
-            f"the {len(PLANNED)} planned comparisons, run or not. The rest is described, not tested."
-        )
-    if len({tuple(scores.seeds) for scores in evidence.arms.values()}) > 1:
-        lines.append("The arms have different seeds, so that the rank also compares seeds; differences are paired.")
-    if evidence.seeds and len(evidence.seeds) == 1:
-        lines.append("One seed: differences of a point or two are noise, on small sets more.")
-    lines += [
-        "best - last: points that best.pt has over last.pt; best.pt is chosen on val itself, so that it flatters.",
-        "steps: optimizer steps with those of the ancestors. boundary mIoU: IoU near the contours of the classes. ECE: "
-        "expected calibration error, how far confidence is from being right; lower is better.",
-    ]
-    if evidence.minority:
-        lines.append(f"* minority class of train; {MINORITY} is the mean of these.")
-    return lines

@@ -1,6 +1,5 @@
 """What an evaluation leaves for each checkpoint, and reading it back without models or tiles."""
 
-import json
 import re
 import zipfile
 import zlib
@@ -42,23 +41,6 @@ def read_minority(path: Path, taxonomy: Taxonomy, command: str) -> list[str]:
     if not is_minority(names, taxonomy):
         raise UserError(f"{path} does not give minority classes of this taxonomy. Write it again: {command}")
     return names
-
-
-def read_test_log(path: Path) -> list[dict]:
-    """The uses of the test split that compute_metrics recorded, oldest first; UserError where an entry is not its."""
-    if not path.exists():
-        return []
-    try:
-        entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        for entry in entries:
-            entry["time"], entry["seed"], entry["checkpoint_digest"], entry["split_digest"], entry["command"]
-            entry["metrics"]["mIoU"], entry["reason"]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{path} is damaged: a line of it is not an entry that compute_metrics wrote. It records how often the "
-            "test split was used; restore it from a copy."
-        ) from None
-    return entries
 
 
 def describe_split(tiles: TileSet) -> dict:

@@ -9,12 +9,13 @@ from PIL import Image
 from common.cli import UserError, command_for
 from common.files import read_json
 from common.forms import is_count, is_number, is_object, is_text, list_of, misfit, optional, values_of
-from common.results import PHOTOS, PREDICTIONS_INDEX
 from common.stages import ARM_OF, STAGE_NAMES
 from common.taxonomy import IGNORE_INDEX, Taxonomy, taxonomy_from_json
 from common.tiles import is_tile_id
-from evaluation.evidence import Evidence, starred
-from evaluation.page import Html, data_uri, el, flat, missing, open_picture
+from evaluation.report.page import Html, data_uri, el, flat, missing, open_picture
+from evaluation.scoring.results import PHOTOS, PREDICTIONS_INDEX
+from evaluation.study.evidence import Evidence
+from evaluation.study.wording import starred
 
 LARGE_VIEW = 520  # pixels of the screen for the large view of a tile
 HATCH = 500  # least side of a picture of errors, so that its hatching is as fine on small tiles

@@ -8,8 +8,9 @@ from matplotlib.ticker import MaxNLocator
 
 from common.figures import class_legend, new_figure
 from common.stages import STAGES, Arm
-from evaluation.evidence import MINORITY, Evidence, controls_run, points, starred
-from evaluation.intervals import Estimate
+from evaluation.study.evidence import MINORITY, Evidence, controls_run
+from evaluation.study.intervals import Estimate
+from evaluation.study.wording import points, starred
 
 DARK, GRID = "#1f4e79", "#dddddd"
 

@@ -13,13 +13,20 @@ from common.cli import UserError
 from common.files import read_json
 from common.forms import is_count, is_number, is_object, is_text, list_of, misfit, optional, values_of
 from common.metrics import boundary_score, calibration_score, score
-from common.results import CONFUSIONS, METRICS, RUN_RECORD, WHICH, TileConfusions, results_folder, seed_folders
 from common.stages import ARM_OF
 from common.taxonomy import Taxonomy, taxonomy_from_json
 from common.text import some
+from evaluation.scoring.results import (
+    CONFUSIONS,
+    METRICS,
+    RUN_RECORD,
+    WHICH,
+    TileConfusions,
+    results_folder,
+    seed_folders,
+)
 
 OF_ONE_SEED = ("sampler.sha256", "init.digest", "loss.kd.teacher_digest")  # what a recipe takes from its own seed
-
 
 OF_METRICS = {
     **dict.fromkeys(("stage", "which", "split", "split_digest", "checkpoint_digest"), is_text),

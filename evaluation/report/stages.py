@@ -1,0 +1,186 @@
+"""The part of the report on each stage and control: runs, classes, confusions, figures."""
+
+from pathlib import Path
+
+import numpy as np
+
+from common.cli import command_for
+from common.stages import ARM_OF, CONTROLS, STAGES, training_command
+from common.taxonomy import Taxonomy
+from evaluation.report.format import duration, hundredths, mark, told_part
+from evaluation.report.page import Html, el, facts_list, figure, flat, fold, html_table, joined, listed, missing
+from evaluation.study.comparability import Result
+from evaluation.study.evidence import BEYOND, KEYS, ArmScores, Evidence
+from evaluation.study.wording import answer_of_control, count, percent, signed, starred
+
+
+def mean_of(results: list[Result], *keys: str) -> float | None:
+    """Mean over runs of a number in run.json; None where one lacks it."""
+    values = []
+    for result in results:
+        value = result.run
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is None:
+            return None
+        values.append(value)
+    return float(np.mean(values)) if values else None
+
+
+def run_facts(scores: ArmScores, taxonomy: Taxonomy) -> Html:
+    """What is the same for all runs of an arm, or their mean."""
+    arm, runs = scores.arm, list(scores.last.values())
+    changed = arm.component
+    recipe = [
+        el("strong", f"{part} (its one change): {told_part(how, taxonomy)}")
+        if part == changed
+        else f"{part}: {told_part(how, taxonomy)}"
+        for part, how in runs[0].run["recipe"].items()
+    ]
+
+    def average(form: str, *keys: str, scale: float = 1) -> str | None:
+        value = mean_of(runs, *keys)
+        return None if value is None else form.format(value * scale)
+
+    own = runs[0].run.get("iterations") or runs[0].run["settings"].get("iterations")
+    steps = f"{scores.steps:,}"
+    if own is not None and own != scores.steps:
+        start = f" ({flat(ARM_OF[arm.starts_from])})" if arm.starts_from else ""
+        steps = f"{own:,} of its own, {steps} with those of the weights it starts from{start}"
+    mean = "" if len(runs) == 1 else " (mean of the seeds)"
+    return facts_list(
+        {
+            "compared with": flat(ARM_OF[arm.compared_with]) if arm.compared_with else None,
+            "recipe": joined(recipe, between="<br>"),
+            "steps": steps,
+            "crops drawn": average("{:,.0f}", "crops"),
+            "training tiles": average("{:,.0f}", "train", "tiles"),
+            f"distinct tiles drawn{mean}": average("{:,.0f}", "drawn", "distinct_tiles"),
+            f"crops from replicas{mean}": average("{:.1f} %", "drawn", "replica_share", scale=100),
+            f"unlabelled pixels drawn{mean}": average("{:.1f} %", "drawn", "void_share", scale=100),
+            f"training{mean}": duration(mean_of(runs, "seconds", "training")),
+            f"peak memory{mean}": average("{:,.0f} MB", "peak_memory_mb"),
+            f"peak GPU memory{mean}": average("{:,.0f} MB", "peak_gpu_memory_mb"),
+        }
+    )
+
+
+def seeds_table(scores: ArmScores) -> Html:
+    """The scores of each seed, and what best.pt has over last.pt."""
+    header = ["seed", *KEYS, *BEYOND, "best.pt at step", "mIoU of best.pt", "best − last", "training"]
+    rows = []
+    for seed, result in scores.last.items():
+        best, row = scores.best.get(seed), [seed, *(hundredths(result.scores[key]) for key in (*KEYS, *BEYOND))]
+        gap = "-" if best is None else signed(best.scores["mIoU"] - result.scores["mIoU"])
+        step = "-" if best is None else f"{best.facts.get('step', 0):,}"
+        row += [step, hundredths(best.scores["mIoU"] if best else None), gap]
+        rows.append([*row, duration(mean_of([result], "seconds", "training")) or "-"])
+    return html_table("Scores of each seed on val, last.pt, %", header, rows)
+
+
+def classes_table(scores: ArmScores, evidence: Evidence, shares: dict[str, float]) -> Html:
+    """By class its scores, and what was drawn of it; means over the seeds."""
+    runs = list(scores.last.values())
+    keys = ("IoU", "F1", "precision", "recall")
+    drawn = any("drawn" in result.run for result in runs)
+    header = ["class", *keys, *(["share of train", "share of pixels drawn", "crops that hold it"] if drawn else [])]
+    rows = []
+    for name in evidence.classes:
+        of_seeds = [result.scores["classes"][name] for result in runs]
+        row = [starred(name, evidence.minority), *(hundredths(float(np.mean([s[k] for s in of_seeds]))) for k in keys)]
+        if drawn:
+            row += [hundredths(shares.get(name))]
+            row += [hundredths(mean_of(runs, "drawn", key, name)) for key in ("pixel_share", "crops_with_class")]
+        rows.append(row)
+    mean = "" if len(runs) == 1 else ", means over the seeds"
+    return html_table(f"Scores by class{', and what training drew' if drawn else ''}, %{mean}", header, rows)
+
+
+def confusion_in_words(confusion: np.ndarray, taxonomy: Taxonomy) -> str:
+    """Of each true class how much is right, and what most of the rest is taken for."""
+    counts, found = confusion[1:, 1:], []
+    for place, name in enumerate(taxonomy.foreground):
+        total = counts[place].sum()
+        if not total:
+            continue
+        wrong = np.where(np.arange(len(counts)) == place, 0, counts[place])
+        words = f"{name} {counts[place, place] / total:.0%} right"
+        if wrong.any():
+            words += f", taken for {taxonomy.foreground[wrong.argmax()]} in {wrong.max() / total:.0%}"
+        found.append(words)
+    return "; ".join(found)
+
+
+def result_figures(folder: Path, about: str, confusion: np.ndarray, taxonomy: Taxonomy) -> Html | None:
+    """The figures of one checkpoint that are there; boundary bars hold those of IoU too."""
+    bars = "class_boundary_iou.png"
+    bars = bars if (folder / bars).is_file() else "class_iou_scores.png"
+    said = f"Confusion matrix of {about}: {confusion_in_words(confusion, taxonomy)}."
+    made = [
+        figure(folder / "confusion_matrix.png", said),
+        figure(folder / bars, f"Bars of the IoU of each class, {about}; the table of its classes has the numbers."),
+        figure(folder / "reliability_diagram.png", f"Reliability diagram of {about}: accuracy against confidence."),
+    ]
+    made = [found for found in made if found]
+    return el("div", *made, class_="pictures") if made else None
+
+
+def stage_fold(scores: ArmScores, evidence: Evidence, rank: int | None, shares: dict[str, float], args) -> Html:
+    """All of one arm, folded away."""
+    arm, pictures = scores.arm, []
+    for seed, result in scores.last.items():
+        confusion = result.tiles.confusions.sum(axis=0)
+        found = result_figures(result.folder, f"{flat(arm)}, seed {seed}, last.pt on val", confusion, evidence.taxonomy)
+        if found and len(scores.last) > 1:
+            found = fold(el("h4", f"Figures of seed {seed}"), found)
+        pictures.append(found)
+    if not any(pictures):
+        again = command_for("evaluation.compute_metrics", args) + " --split val --overwrite"
+        pictures = [missing("The figures of this stage are not there", again)]
+    summary = f"mIoU {percent(scores.estimate('mIoU'))}, {count(scores.seeds, 'seed')}"
+    summary += f", rank {rank}" if rank else ""
+    title = el("h3", flat(arm)) + el("span", summary, class_="note")
+    tables = seeds_table(scores), classes_table(scores, evidence, shares)
+    return fold(title, run_facts(scores, evidence.taxonomy), *tables, *pictures, identity=arm.name)
+
+
+def stages(evidence: Evidence, distribution: dict | None, args) -> list:
+    ranks = {scores.arm.name: rank for rank, scores in enumerate(evidence.stages, 1)}
+    shares = {name: of["share"] for name, of in (distribution or {}).get("classes", {}).items()}
+    folds = [stage_fold(scores, evidence, ranks.get(name), shares, args) for name, scores in evidence.arms.items()]
+    absent = [stage for stage in STAGES if stage.name not in evidence.arms]
+    commands = [
+        joined(
+            [
+                f"{flat(stage)} was {evidence.status(stage.name)}: ",
+                el("code", training_command(args.root, stage.name, evidence.seeds[0])),
+            ]
+        )
+        for stage in absent
+    ]
+    return [*folds, listed(commands)]
+
+
+def controls(evidence: Evidence, args) -> list:
+    parts = []
+    for control in CONTROLS:
+        parts += [el("h3", f"Control: {control.title}"), el("p", el("em", control.question))]
+        scores = evidence.arms.get(control.name)
+        if scores is None:
+            command = training_command(args.root, control.name, evidence.seeds[0])
+            parts.append(missing(evidence.status(control.name).capitalize(), command))
+            continue
+        finding = evidence.finding(control.compared_with, control.name)
+        known = ", ".join(f"{key} {percent(scores.estimate(key))}" for key in KEYS)
+        answer = answer_of_control(evidence, control).removeprefix(control.question).strip()
+        parts.append(
+            facts_list(
+                {
+                    "result": f"{known} over {count(scores.seeds, 'seed')}, {scores.steps:,} steps",
+                    "finding": mark(finding),
+                    "answer": answer,
+                    "more": el("a", "its scores, figures and runs", href=f"#{control.name}"),
+                }
+            )
+        )
+    return parts
