@@ -1,12 +1,6 @@
 """Which window of a tile becomes a crop."""
 
-from pathlib import Path
-
 import numpy as np
-
-from common.cli import UserError
-from common.distribution import read_distribution
-from common.tiles import TileSet
 
 
 class RandomCrop:
@@ -76,21 +70,3 @@ def _corner(u: np.ndarray, lowest: np.ndarray, highest: np.ndarray) -> tuple[int
     """Two uniform numbers → a row and a column between lowest and highest, both included."""
     row, column = lowest + (u * (highest - lowest + 1)).astype(int)
     return int(row), int(column)
-
-
-def minority_crop(size: int, path: Path, tiles: TileSet, command: str) -> MinorityCrop:
-    """The minority crop for the classes that ``command`` (analyze_class_distribution) found in train.
-
-    Raises:
-        UserError: the file is missing, of another split, or names no minority class.
-    """
-    found = read_distribution(path, tiles.taxonomy, command)
-    made_from = {parent["digest"] for parent in tiles.manifest["made_from"]} | {tiles.digest}
-    if found["train_digest"] not in made_from:
-        raise UserError(f"{path} was written for another train split. Write it again: {command}")
-    names = found["minority_classes"]
-    if not names:
-        raise UserError(f"{path} names no minority class. Raise the threshold: {command} --minority-share 0.2")
-    shares = [found["classes"][name]["share"] for name in names]
-    classes = [tiles.taxonomy.index(name) for name in names]
-    return MinorityCrop(size, classes, shares)

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from common.rasters import class_pixels
 from common.samplers import AUGMENTATION_STREAM, WINDOW_STREAM, TileDraws, stream
-from common.tiles import TileSet, class_pixels
+from common.tiles import TileSet
 
 # Fixed beforehand, the same in every stage, never tuned.
 SCALE_RANGE = (0.8, 1.25)

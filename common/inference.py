@@ -1,32 +1,15 @@
 """Predictions on whole tiles of any size."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from common.cli import UserError
 from common.datasets import STRIDE, network_input, tile_loader
-from common.models import Checkpoint, rerun_command
-from common.tiles import TileSet
 
 WINDOW = 1024  # pixels; larger tiles are predicted in windows of this side
 OVERLAP = 256  # pixels that neighbouring windows share; their logits are averaged there
-METADATA_TO_SCORE = (
-    "stage",
-    "seed",
-    "step",
-    "iterations",
-    "cumulative_steps",
-    "arch",
-    "encoder",
-    "taxonomy",
-    "stretch",
-    "val",
-    "command",
-)
 
 
 def _forward(model, images: torch.Tensor) -> torch.Tensor:
@@ -99,55 +82,3 @@ def tile_confusions(model, tiles: list, num_classes: int, *, device, workers: in
     for index, mask, logits in predict_tiles(model, tiles, device=device, workers=workers, desc=desc):
         confusions[index] = confusion_by_tile(mask, logits.max(dim=1).indices, num_classes).cpu()
     return confusions.numpy()
-
-
-class UnfinishedRun(UserError):
-    """The run of a checkpoint has not come to its end."""
-
-
-def open_to_score(
-    path: Path, stage: str, seed: int, tiles: TileSet, command: str
-) -> tuple[Checkpoint, torch.nn.Module]:
-    """A checkpoint that may be scored on ``tiles``, and its network.
-
-    Args:
-        path: the checkpoint.
-        stage, seed: the run it must be of.
-        tiles: the split it is scored on.
-        command: trains this stage and seed, for the messages.
-
-    Raises:
-        UnfinishedRun: the run has not reached its last step.
-        UserError: the file is missing or broken, is of another run or network, or was trained under another
-            taxonomy, scaling or split, so that its scores would not be comparable or its training tiles may be here.
-    """
-    remedy = f"{command} --overwrite"
-    found = Checkpoint.load(path, remedy).require(METADATA_TO_SCORE)
-    known = found.metadata
-    remedy = rerun_command(known["command"], "--overwrite")
-    if (known["stage"], known["seed"]) != (stage, seed):
-        raise UserError(
-            f"{path} is of {known['stage']} seed {known['seed']}, expected {stage} seed {seed}. "
-            f"Train it again: {remedy}"
-        )
-    if found.training is not None:
-        raise UnfinishedRun(
-            f"{path} is of an unfinished run, at step {known['step']} of {known['iterations']}. "
-            f"Finish it: {rerun_command(known['command'], '--resume')}"
-        )
-    if found.taxonomy != tiles.taxonomy:
-        raise UserError(
-            f"{path} was trained for the classes {', '.join(found.taxonomy.classes)}, but {tiles.path} has "
-            f"{', '.join(tiles.taxonomy.classes)} (or other colours or OpenEarthMap rows). Train it again: {remedy}"
-        )
-    if known["stretch"] != tiles.stretch:
-        raise UserError(
-            f"{path} was trained on images scaled to 8 bit otherwise than those of {tiles.path}. "
-            f"Train it again: {remedy}"
-        )
-    if tiles.split == "val" and known["val"]["digest"] != tiles.digest:
-        raise UserError(
-            f"{path} was trained beside another val split than {tiles.path}, whose tiles may be among those it was "
-            f"trained on. Train it again: {remedy}"
-        )
-    return found, found.build()

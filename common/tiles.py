@@ -4,32 +4,19 @@ A tile is one image and its mask; their shared stem is the tile id. Sets are wri
 renamed when whole, so that a folder with a manifest is always complete.
 """
 
-import io
-import math
 import os
-import re
-import struct
 import unicodedata
-import warnings
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import rasterio
-import rasterio.warp
-from PIL import Image
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.io import MemoryFile
 
 from common.cli import UserError
 from common.files import MANIFEST, digest_json, read_json, replaced_folder
-from common.forms import is_count, is_number, is_object, is_text, list_of, misfit, optional, shown
+from common.rasters import DAMAGED, read_image, read_mask, unknown_ids
+from common.schema import is_count, is_number, is_object, is_text, list_of, misfit, optional, shown
 from common.taxonomy import IGNORE_INDEX, Taxonomy, taxonomy_from_json
 
-METRES_PER_DEGREE = 111_320.0  # of latitude, on the WGS 84 sphere
-DAMAGED = "Restore it from its source, or run the step that wrote its folder again with --overwrite."
-STRIP_ROWS = 128  # of a written image: few strips are read faster than many, and a window needs only those it meets
 TILE_SUFFIXES = (".tif", ".tiff", ".png")
 ENTRY = {
     **dict.fromkeys(("sha256", "mask_sha256", "content_sha256"), is_text),
@@ -49,83 +36,6 @@ MANIFEST_FORM = {
     "tiles": lambda value: is_object(value) and len(value) > 0,
     "digest": is_text,
 }
-
-
-@contextmanager
-def open_raster(path: Path, mode: str = "r", *, sidecars: bool = True, **profile):
-    """rasterio.open without its warning about rasters that have no place on earth: a tile need not have one.
-
-    GDAL asks for ``sidecars`` (world files, .aux.xml and so on) by name, instead of listing the folder each time.
-    """
-    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN=True if sidecars else "EMPTY_DIR"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = rasterio.open(path, mode, **profile)
-        with dataset:
-            yield dataset
-
-
-def read_image(path: Path, window: tuple[int, int, int] | None = None) -> np.ndarray:
-    """(3, H, W) uint8 image, or a window (row, column, side) of it in pixels: only the strips that it meets are read.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
-    try:
-        with open_raster(path, sidecars=False) as src:
-            if window is None:
-                return src.read()
-            row, column, side = window
-            return src.read(window=((row, row + side), (column, column + side)))
-    except RasterioError as error:
-        raise UserError(f"{path}: cannot be read as TIFF ({error}). {DAMAGED}") from None
-
-
-def read_mask(path: Path) -> np.ndarray:
-    """(H, W) uint8 class ids; UserError where the file is missing or damaged.
-
-    GDAL would be a third quicker, but reads what is missing of a truncated PNG as 0.
-    """
-    try:
-        with Image.open(path) as image:
-            return np.array(image)
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read as PNG ({error}). {DAMAGED}") from None
-
-
-def class_pixels(mask: np.ndarray, num_classes: int) -> np.ndarray:
-    """(C,) int64 pixels of each class of a uint8 mask of any shape; larger ids are counted nowhere.
-
-    One comparison a class takes a quarter of the time of numpy.bincount, which widens the ids first.
-    """
-    return np.array([np.count_nonzero(mask == label) for label in range(num_classes)])
-
-
-def unknown_ids(mask: np.ndarray, num_classes: int) -> list[int]:
-    """The ids in a uint8 mask that are no class, in order."""
-    if mask.max() < num_classes:
-        return []
-    return [label for label in np.unique(mask).tolist() if label >= num_classes]
-
-
-def write_image(path: Path, image: np.ndarray, *, crs=None, transform=None) -> None:
-    """Write a (3, H, W) uint8 image as a GeoTIFF without compression, so that windows of it are quick to read."""
-    _, height, width = image.shape
-    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "height": height, "width": width, "photometric": "RGB"}
-    layout = {"interleave": "band", "blockysize": min(STRIP_ROWS, height)}
-    with MemoryFile() as memory:  # GDAL does not always say so when a disk is full
-        with open_raster(memory.name, "w", **profile, **layout, crs=crs, transform=transform) as dst:
-            dst.write(image)
-        with open(path, "xb") as file:
-            file.write(memory.getbuffer())
-
-
-def write_mask(path: Path, mask: np.ndarray) -> None:
-    """Write (H, W) uint8 class ids as a single-channel PNG."""
-    content = io.BytesIO()
-    Image.fromarray(mask).save(content, "PNG", compress_level=1)
-    with open(path, "xb") as file:
-        file.write(content.getbuffer())
 
 
 def is_tile_id(name) -> bool:
@@ -160,48 +70,6 @@ def manifest_problem(manifest) -> str | None:
 def manifest_digest(manifest: dict) -> str:
     """SHA-256 of what a manifest says of pixels: split, taxonomy, stretch and tiles, not command or paths."""
     return digest_json({key: manifest[key] for key in ("split", "taxonomy", "stretch", "tiles")})
-
-
-def pixel_size(src) -> tuple[float, float] | None:
-    """Width and height in metres of an open raster's pixels; None where its unit is not known.
-
-    Where the scale depends on the latitude (geographic systems, Mercator) it is taken at the raster's centre.
-    """
-    crs, grid = src.crs, src.transform
-    if crs is None or grid.is_identity:
-        return None
-    width, height = math.hypot(grid.a, grid.d), math.hypot(grid.b, grid.e)
-    wkt = crs.to_wkt()
-    if crs.is_geographic:
-        latitude = (src.bounds.bottom + src.bounds.top) / 2
-        return width * METRES_PER_DEGREE * math.cos(math.radians(latitude)), height * METRES_PER_DEGREE
-    if crs.is_projected:
-        unit = crs.linear_units_factor[1]
-    else:
-        units = re.findall(r'UNIT\["[^"]*",\s*([0-9.eE+-]+)', wkt)  # of a local system the last one is linear
-        unit = float(units[-1]) if units else 0.0
-    if 'PROJECTION["Mercator_1SP"]' in wkt:  # EPSG:3857 and its like: true to scale at the equator alone
-        middle = grid * (src.width / 2, src.height / 2)
-        _, (latitude,) = rasterio.warp.transform(crs, "EPSG:4326", [middle[0]], [middle[1]])
-        unit *= math.cos(math.radians(latitude))
-    return (width * unit, height * unit) if unit else None
-
-
-def georeference(src) -> dict:
-    """Where an open raster lies: crs (WKT or None), bounds (left, bottom, right, top), gsd in metres or None.
-
-    bounds is None for a raster without a geotransform, and is the same for rasters stored from north to south and from
-    south to north. gsd is the ground sampling distance along x, as ``pixel_size`` gives it.
-    """
-    if src.transform.is_identity:
-        return {"crs": None, "bounds": None, "gsd": None}
-    left, bottom, right, top = src.bounds
-    size = pixel_size(src)
-    return {
-        "crs": src.crs.to_wkt() if src.crs is not None else None,
-        "bounds": [min(left, right), min(bottom, top), max(left, right), max(bottom, top)],
-        "gsd": round(size[0], 4) if size else None,
-    }
 
 
 @dataclass(frozen=True)
@@ -375,3 +243,20 @@ def shares_line(taxonomy: Taxonomy, pixels: np.ndarray) -> str:
     labelled = max(int(pixels[1:].sum()), 1)
     shares = [f"{name} {pixels[i + 1] / labelled:.1%}" for i, name in enumerate(taxonomy.foreground)]
     return ", ".join(shares) + f"; {taxonomy.void} {pixels[IGNORE_INDEX] / max(int(pixels.sum()), 1):.1%} of all pixels"
+
+
+def is_openearthmap(tile: Tile) -> bool:
+    """Whether a tile's entry says that it comes from OpenEarthMap."""
+    return tile.entry.get("source") == "openearthmap" or bool(tile.entry.get("region"))
+
+
+def is_blank(tile: Tile) -> bool:
+    """Whether an image has one colour throughout, so that its being in two splits tells nothing."""
+    image = tile.read_image()
+    return bool((image == image[:, :1, :1]).all())
+
+
+def shared_ids(train: list[Tile], val: list[Tile]) -> list[str]:
+    """The tiles of ``train`` that have an id or a base in ``val``, where a replica counts as its base."""
+    held = {name for tile in val for name in (tile.id, tile.base)}
+    return [tile.id for tile in train if {tile.id, tile.base} & held]

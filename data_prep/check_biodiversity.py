@@ -16,7 +16,7 @@ import numpy as np
 from common.cli import Parser, UserError, command_for, map_progress, run
 from common.figures import png_bytes
 from common.files import FolderKind, check_out_dir, json_text, new_folder, write_files
-from common.splitting import not_comparable, overlapping
+from common.ground import not_comparable, overlapping
 from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
 from common.text import some, table
 from data_prep.audit.sheets import draw, draw_suspects

@@ -16,10 +16,10 @@ from rasterio.errors import RasterioError
 
 from common.cli import Parser, UserError, fraction, map_progress, positive_float, run
 from common.files import check_out_dir, place
-from common.splitting import spatial_blocks
+from common.ground import spatial_blocks
+from common.rasters import open_raster, unknown_ids, write_image, write_mask
 from common.taxonomy import IGNORE_INDEX, OEM_BUILT_UP, OPENEARTHMAP
 from common.text import table
-from common.tiles import open_raster, unknown_ids, write_image, write_mask
 from data_prep.raw.files import IMAGE_SUFFIXES, files_by_stem, link_problem, name_problem, printable, size_problem
 from data_prep.raw.images import RawImage, read_raw, to_8bit
 from data_prep.raw.inspect import place_problem

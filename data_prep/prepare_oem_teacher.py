@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from common.cli import Parser, UserError, command_for, fraction, run
 from common.files import check_out_dirs, new_folders
-from common.splitting import overlapping
+from common.ground import overlapping
 from common.taxonomy import OPENEARTHMAP
 from common.text import table
 from common.tiles import TileSet

@@ -12,9 +12,10 @@ import numpy as np
 
 from common.cli import Parser, UserError, command_for, map_progress, run
 from common.files import check_out_dir, place, sha256_file
+from common.rasters import class_pixels, unknown_ids, write_mask
 from common.taxonomy import OPENEARTHMAP, load_taxonomy
 from common.text import table
-from common.tiles import Tile, TileSet, class_pixels, unknown_ids, write_mask
+from common.tiles import Tile, TileSet
 from data_prep.tile_sets.resampling import add_gsd, compare_gsd, require_gsd, write_resampled
 from data_prep.tile_sets.writer import new_tile_set
 

@@ -16,10 +16,10 @@ import numpy as np
 
 from common.cli import Parser, UserError, command_for, fraction, map_progress, positive_float, run
 from common.files import check_out_dirs, new_folders, place
-from common.splitting import TOUCH, not_comparable, overlapping, spatial_blocks
+from common.ground import TOUCH, not_comparable, overlapping, spatial_blocks
+from common.rasters import read_mask, write_image, write_mask
 from common.taxonomy import IGNORE_INDEX, load_taxonomy
 from common.text import some, table, warn
-from common.tiles import read_mask, write_image, write_mask
 from data_prep.raw.files import RawTile, find_raw
 from data_prep.raw.images import (
     PERCENTILES,

@@ -10,8 +10,8 @@ with the command that makes it.
 from pathlib import Path
 from string import Template
 
+from common.artifacts import read_distribution
 from common.cli import Parser, command_for, run
-from common.distribution import read_distribution
 from common.files import MANIFEST, write_text
 from common.text import warn
 from evaluation.report.data import OF_LEAKAGE, SPLITS, data, data_cautions, optional_json, read_manifest

@@ -19,10 +19,9 @@ from datetime import UTC, datetime
 
 from tqdm import tqdm
 
+from common.checkpoints import Checkpoint, UnfinishedRun, open_to_score
 from common.cli import Parser, UserError, command_for, non_negative_int, run
 from common.files import check_out_dir, locked, new_folder
-from common.inference import UnfinishedRun, open_to_score
-from common.models import Checkpoint
 from common.stages import ARM_OF, FINAL_STAGE, STAGE_NAMES, training_command
 from common.text import table
 from common.tiles import TileSet

@@ -16,16 +16,18 @@ import numpy as np
 import torch
 from PIL import Image
 
+from common.artifacts import read_minority
+from common.checkpoints import open_to_score
 from common.cli import Parser, UserError, command_for, positive_int, run
 from common.device import resolve_device
 from common.figures import class_legend, color_mask, new_figure, save_figure
 from common.files import FolderKind, new_folder, write_json
-from common.inference import confusion_by_tile, open_to_score, predict_tiles
+from common.inference import confusion_by_tile, predict_tiles
 from common.metrics import score
 from common.stages import ARMS, STAGE_NAMES, Arm, training_command
 from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
 from common.tiles import Tile, TileSet
-from evaluation.scoring.results import PHOTOS, PREDICTIONS_INDEX, read_minority
+from evaluation.scoring.results import PHOTOS, PREDICTIONS_INDEX
 
 DIMMED = 0.25  # how much of a prediction's colour is left where the truth is void
 LONGEST_SIDE = 1024  # of the pictures for the report; larger tiles are shown at fewer pixels

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 from rasterio.transform import from_origin
 
+from common.rasters import open_raster
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP, Taxonomy
-from common.tiles import open_raster
 from data_prep import (
     analyze_class_distribution,
     check_leakage,

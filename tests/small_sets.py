@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from common.rasters import georeference, open_raster, write_mask
 from common.taxonomy import BIODIVERSITY, Taxonomy
-from common.tiles import TileSet, georeference, open_raster, write_mask
+from common.tiles import TileSet
 from data_prep.tile_sets.writer import describe_tile, new_tile_set
 from tests.helpers import write_png, write_tif
 

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from common.checkpoints import UnfinishedRun
 from common.cli import UserError
 from common.files import write_json
-from common.inference import UnfinishedRun
 from common.stages import STAGE_NAMES
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet

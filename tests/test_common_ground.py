@@ -11,9 +11,8 @@ from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 
 from common.cli import UserError
-from common.leakage import is_blank, is_openearthmap, shared_ids
 from common.taxonomy import OPENEARTHMAP
-from common.tiles import Tile
+from common.tiles import Tile, is_blank, is_openearthmap, shared_ids
 from data_prep.check_leakage import shown
 from data_prep.leakage import near_duplicates, provenance, sets
 from data_prep.leakage.provenance import untrue_entries

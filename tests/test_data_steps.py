@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from common.cli import UserError
+from common.rasters import open_raster, read_mask
 from common.taxonomy import OPENEARTHMAP, load_taxonomy
-from common.tiles import TileSet, open_raster, read_mask
+from common.tiles import TileSet
 from data_prep import (
     analyze_class_distribution,
     check_biodiversity,

@@ -11,12 +11,15 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
+from common.artifacts import read_difficulty
+from common.checkpoints import Checkpoint
 from common.cli import UserError
 from common.files import json_text
-from common.models import Checkpoint, build_model
-from common.samplers import TileDraws, read_difficulty
+from common.models import build_model
+from common.rasters import write_image, write_mask
+from common.samplers import TileDraws
 from common.taxonomy import BIODIVERSITY
-from common.tiles import MANIFEST, TileSet, manifest_digest, write_image, write_mask
+from common.tiles import MANIFEST, TileSet, manifest_digest
 from data_prep.tile_sets.writer import describe_tile
 from tests.conftest import ARCH, ENCODER
 from tests.helpers import THREE_CLASSES, quiet, write_taxonomy

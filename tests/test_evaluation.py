@@ -11,14 +11,16 @@ import torch
 from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 
+from common.checkpoints import Checkpoint
 from common.cli import UserError, run
 from common.datasets import network_input
 from common.files import write_json
 from common.metrics import boundary_score, calibration_score, score
-from common.models import Checkpoint, build_model
+from common.models import build_model
+from common.rasters import write_image, write_mask
 from common.stages import ARM_OF, FINAL_STAGE, STAGE_NAMES, STAGES
 from common.taxonomy import BIODIVERSITY, IGNORE_INDEX
-from common.tiles import TileSet, write_image, write_mask
+from common.tiles import TileSet
 from data_prep.tile_sets.writer import describe_tile, new_tile_set
 from evaluation import aggregate_metrics, compute_metrics, plot_predictions
 from tests.synthetic_results import recipe_of

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from common.forms import (
+from common.schema import (
     is_count,
     is_flag,
     is_number,

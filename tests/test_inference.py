@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from common import inference
+from common.checkpoints import METADATA_TO_SCORE, Checkpoint, UnfinishedRun, open_to_score
 from common.cli import UserError
 from common.datasets import STRIDE, network_input
-from common.inference import METADATA_TO_SCORE, UnfinishedRun, open_to_score
-from common.models import Checkpoint, build_model
+from common.models import build_model
+from common.rasters import write_image, write_mask
 from common.taxonomy import BIODIVERSITY
-from common.tiles import Tile, write_image, write_mask
+from common.tiles import Tile
 from data_prep.tile_sets.writer import describe_tile
 from evaluation.scoring import counts
 

@@ -7,7 +7,7 @@ import pytest
 from rasterio.warp import transform_bounds
 
 from common.cli import UserError
-from common.tiles import georeference, open_raster, read_image
+from common.rasters import georeference, open_raster, read_image
 from data_prep import check_leakage, prepare_oem_teacher, split_biodiversity
 from data_prep.tile_sets.writer import describe_tile
 from tests.faults.leaks import NOWHERE, bring, copy_root, edit, edit_entry, folder_of, put, tiles_of

@@ -11,12 +11,13 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
+from common.checkpoints import Checkpoint, digest_tensors
 from common.cli import UserError
 from common.croppers import RandomCrop
 from common.datasets import CropDataset, network_input
 from common.device import Processes
 from common.losses import HardLoss, LossTerm
-from common.models import Checkpoint, SilenceVoid, digest_tensors
+from common.models import SilenceVoid
 from common.samplers import TileDraws, UniformTiles, WeightedTiles
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet, manifest_digest

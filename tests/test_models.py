@@ -9,22 +9,18 @@ import pytest
 import torch
 
 from common import models
-from common.cli import UserError
-from common.models import (
+from common.checkpoints import (
     METADATA,
     Checkpoint,
-    EncoderWeights,
-    SilenceVoid,
-    StageWeights,
-    build_model,
     digest_tensors,
     finished_checkpoint,
     lineage,
-    load_plain,
-    load_strictly,
     load_teacher,
     rerun_command,
 )
+from common.cli import UserError
+from common.initial_weights import EncoderWeights, StageWeights
+from common.models import SilenceVoid, build_model, load_plain, load_strictly
 from common.taxonomy import BIODIVERSITY, IGNORE_INDEX, OPENEARTHMAP
 from tests.conftest import ARCH, ENCODER
 from tests.helpers import THREE_CLASSES

@@ -15,9 +15,10 @@ from PIL import Image
 from torch import nn
 
 from common import datasets
+from common.checkpoints import Checkpoint
 from common.croppers import MinorityCrop, RandomCrop
 from common.datasets import CropDataset
-from common.models import Checkpoint, SilenceVoid
+from common.models import SilenceVoid
 from common.samplers import TileDraws, UniformTiles, WeightedTiles
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet

@@ -7,8 +7,9 @@ import rasterio
 from PIL import Image
 
 from common.cli import UserError
+from common.rasters import open_raster
 from common.taxonomy import BIODIVERSITY
-from common.tiles import TileSet, open_raster
+from common.tiles import TileSet
 from data_prep import check_biodiversity, split_biodiversity
 from data_prep.raw.files import RawTile, find_raw
 from data_prep.raw.images import read_raw, to_8bit

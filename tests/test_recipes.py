@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from common.artifacts import difficulty_text
+from common.checkpoints import Checkpoint, digest_tensors
 from common.cli import UserError
 from common.croppers import MinorityCrop, RandomCrop
+from common.initial_weights import EncoderWeights, StageWeights
 from common.losses import HardAndKDLoss, HardLoss
-from common.models import Checkpoint, EncoderWeights, StageWeights, build_model, digest_tensors
-from common.samplers import UniformTiles, WeightedTiles, difficulty_text
+from common.models import build_model
+from common.samplers import UniformTiles, WeightedTiles
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP
 from common.tiles import TileSet
 from tests.conftest import ARCH, ENCODER

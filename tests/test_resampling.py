@@ -11,8 +11,9 @@ from rasterio.transform import Affine
 from torch.nn.functional import interpolate
 
 from common.cli import UserError
+from common.rasters import METRES_PER_DEGREE, georeference, open_raster, write_image
 from common.taxonomy import BIODIVERSITY
-from common.tiles import METRES_PER_DEGREE, Tile, georeference, open_raster, write_image
+from common.tiles import Tile
 from data_prep.tile_sets import resampling
 from data_prep.tile_sets.resampling import compare_gsd, require_gsd, resample, write_resampled
 from tests.small_sets import LEFT, TOP, noise_of, with_pixels, write_set

@@ -6,17 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from common.artifacts import read_minority
 from common.cli import UserError
 from common.files import write_json
 from common.taxonomy import BIODIVERSITY
-from evaluation.scoring.results import (
-    TileConfusions,
-    describe_split,
-    read_minority,
-    results_folder,
-    seed_folders,
-    shared_blocks_note,
-)
+from evaluation.scoring.results import TileConfusions, describe_split, results_folder, seed_folders, shared_blocks_note
 from evaluation.scoring.test_log import read_test_log
 
 

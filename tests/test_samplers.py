@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from common import samplers
+from common.artifacts import difficulty_text, read_difficulty
 from common.cli import UserError
 from common.files import write_text
 from common.samplers import (
@@ -14,9 +15,7 @@ from common.samplers import (
     TileDraws,
     UniformTiles,
     WeightedTiles,
-    difficulty_text,
     difficulty_weights,
-    read_difficulty,
     stream,
 )
 from common.taxonomy import BIODIVERSITY

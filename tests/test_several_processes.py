@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from common.checkpoints import Checkpoint
 from common.device import Processes
-from common.models import Checkpoint, build_model
+from common.models import build_model
 from common.tiles import TileSet
 from tests.conftest import TRAIN_FLAGS
 from tests.faults.harness import Ended

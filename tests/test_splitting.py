@@ -13,7 +13,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from common.cli import UserError
-from common.splitting import block_side, not_comparable, overlapping, spatial_blocks, world_bounds
+from common.ground import block_side, not_comparable, overlapping, spatial_blocks, world_bounds
 from data_prep import split_biodiversity
 from data_prep.tile_sets import stratify as stratification
 from data_prep.tile_sets.stratify import joined, stratify

@@ -11,24 +11,19 @@ from rasterio.transform import Affine
 
 from common.cli import UserError
 from common.figures import class_legend, color_mask, new_figure
-from common.taxonomy import BIODIVERSITY
-from common.tiles import (
-    Tile,
-    TileSet,
+from common.rasters import (
     class_pixels,
     georeference,
-    is_tile_id,
-    manifest_digest,
-    manifest_problem,
     open_raster,
     pixel_size,
     read_image,
     read_mask,
-    shares_line,
     unknown_ids,
     write_image,
     write_mask,
 )
+from common.taxonomy import BIODIVERSITY
+from common.tiles import Tile, TileSet, is_tile_id, manifest_digest, manifest_problem, shares_line
 from data_prep.tile_sets.writer import describe_tile, new_tile_set
 from tests.helpers import THREE_CLASSES, write_tif
 

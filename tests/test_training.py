@@ -12,11 +12,13 @@ import pytest
 import torch
 
 from common import losses
+from common.artifacts import minority_crop
+from common.checkpoints import Checkpoint, digest_tensors
 from common.cli import UserError
-from common.croppers import RandomCrop, minority_crop
+from common.croppers import RandomCrop
 from common.datasets import CropDataset
 from common.device import Processes
-from common.models import Checkpoint, EncoderWeights, digest_tensors
+from common.initial_weights import EncoderWeights
 from common.samplers import TileDraws, UniformTiles
 from common.stages import ARM_OF
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP

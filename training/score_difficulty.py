@@ -10,13 +10,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from common.artifacts import LARGEST_ALPHA, difficulty_text
+from common.checkpoints import Checkpoint, finished_checkpoint
 from common.cli import Parser, UserError, command_for, non_negative_float, run
 from common.device import resolve_device
 from common.figures import new_figure, png_bytes
 from common.files import locked, write_files
 from common.inference import predict_tiles
-from common.models import Checkpoint, finished_checkpoint
-from common.samplers import LARGEST_ALPHA, difficulty_text, difficulty_weights
+from common.samplers import difficulty_weights
 from common.taxonomy import IGNORE_INDEX, load_taxonomy
 from common.tiles import TileSet
 

@@ -7,8 +7,8 @@ Tiles are drawn uniformly, windows at random; the loss is cross-entropy + Dice.
 
 from common.cli import run
 from common.croppers import RandomCrop
+from common.initial_weights import EncoderWeights
 from common.losses import HardLoss
-from common.models import EncoderWeights
 from common.samplers import UniformTiles
 from training.engine.flags import train_parser
 from training.engine.loop import fit

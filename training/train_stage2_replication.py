@@ -7,8 +7,8 @@ The only change from stage 1 is the set of training tiles: data_prep.replicate_m
 
 from common.cli import run
 from common.croppers import RandomCrop
+from common.initial_weights import EncoderWeights
 from common.losses import HardLoss
-from common.models import EncoderWeights
 from common.samplers import UniformTiles
 from training.engine.flags import train_parser
 from training.engine.loop import fit

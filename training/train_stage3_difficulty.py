@@ -6,11 +6,11 @@ training.score_difficulty wrote from the stage 2 checkpoint of the same seed.
     python -m training.train_stage3_difficulty
 """
 
+from common.artifacts import read_difficulty
 from common.cli import command_for, run
 from common.croppers import RandomCrop
+from common.initial_weights import EncoderWeights
 from common.losses import HardLoss
-from common.models import EncoderWeights
-from common.samplers import read_difficulty
 from training.engine.flags import train_parser
 from training.engine.loop import fit
 from training.engine.preflight import open_train_and_val

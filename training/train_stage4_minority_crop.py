@@ -6,11 +6,10 @@ minority class, where its tile has one. data_prep.analyze_class_distribution say
     python -m training.train_stage4_minority_crop
 """
 
+from common.artifacts import minority_crop, read_difficulty
 from common.cli import command_for, run
-from common.croppers import minority_crop
+from common.initial_weights import EncoderWeights
 from common.losses import HardLoss
-from common.models import EncoderWeights
-from common.samplers import read_difficulty
 from training.engine.flags import train_parser
 from training.engine.loop import fit
 from training.engine.preflight import open_train_and_val

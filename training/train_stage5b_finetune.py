@@ -6,11 +6,10 @@ the same seed. Together with stage 5A this arm has seen twice the steps of stage
     python -m training.train_stage5b_finetune
 """
 
+from common.artifacts import minority_crop, read_difficulty
 from common.cli import command_for, run
-from common.croppers import minority_crop
+from common.initial_weights import StageWeights
 from common.losses import HardLoss
-from common.models import StageWeights
-from common.samplers import read_difficulty
 from training.engine.flags import train_parser
 from training.engine.loop import fit
 from training.engine.preflight import open_train_and_val

@@ -8,11 +8,11 @@ the class matrix of the taxonomy; pixels that it takes for Bareland, Water or Un
 
 import torch
 
+from common.artifacts import minority_crop, read_difficulty
+from common.checkpoints import load_teacher
 from common.cli import command_for, fraction, positive_float, run
-from common.croppers import minority_crop
+from common.initial_weights import StageWeights
 from common.losses import KD_ALPHA, KD_TEMPERATURE, HardAndKDLoss
-from common.models import StageWeights, load_teacher
-from common.samplers import read_difficulty
 from training.engine.flags import train_parser
 from training.engine.loop import fit
 from training.engine.preflight import open_train_and_val

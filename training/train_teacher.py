@@ -7,8 +7,8 @@ The same loop, budget and augmentation as the stages; only stage 6 uses it, and 
 
 from common.cli import run
 from common.croppers import RandomCrop
+from common.initial_weights import EncoderWeights
 from common.losses import HardLoss
-from common.models import EncoderWeights
 from common.samplers import UniformTiles
 from common.taxonomy import OPENEARTHMAP
 from training.engine.flags import train_parser

@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from common.tiles import read_mask
+from common.rasters import read_mask
 from data_prep.raw.images import read_raw, to_8bit
 from data_prep.raw.inspect import Inspection
 

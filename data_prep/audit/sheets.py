@@ -4,8 +4,8 @@ import numpy as np
 from scipy import ndimage
 
 from common.figures import class_legend, color_mask, new_figure
+from common.rasters import read_mask
 from common.taxonomy import IGNORE_INDEX, Taxonomy
-from common.tiles import read_mask
 from data_prep.audit.faults import MOVED, REPEATED, Suspect
 from data_prep.raw.images import read_raw, to_8bit
 from data_prep.raw.inspect import Inspection

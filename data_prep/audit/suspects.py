@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.cli import map_progress
-from common.splitting import overlapping, spatial_blocks
+from common.ground import overlapping, spatial_blocks
 from common.taxonomy import IGNORE_INDEX
 from data_prep.audit.cells import SMALLEST_CELL, _Look, cell_size, fit_networks, learn_from
 from data_prep.audit.faults import Suspect, judge, most_suspicious_first, repeated_masks

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import uniform_filter
 
-from common.tiles import read_image
+from common.rasters import read_image
 
 RADIUS = 2  # of a neighbourhood, 5 x 5 pixels
 ONE_IN = 64  # neighbourhoods that are anchors; about 4000 of a tile of 512 px, 50 of the half of one of 64 px

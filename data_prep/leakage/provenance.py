@@ -5,10 +5,9 @@ import shlex
 from pathlib import Path
 
 from common.cli import map_progress
-from common.leakage import is_openearthmap
-from common.splitting import spatial_blocks
+from common.ground import spatial_blocks
 from common.text import some, warn
-from common.tiles import manifest_digest
+from common.tiles import is_openearthmap, manifest_digest
 from data_prep.leakage.sets import PARENTS, ImageLook, MaskLook, Part, finding, is_elsewhere, read_place
 from data_prep.raw.files import IMAGE_SUFFIXES, files_by_stem
 

@@ -10,9 +10,10 @@ from rasterio.errors import RasterioError
 
 from common.cli import UserError, command_for, map_progress
 from common.files import sha256_file
-from common.splitting import world_bounds
+from common.ground import world_bounds
+from common.rasters import georeference, open_raster, read_mask
 from common.taxonomy import OPENEARTHMAP, load_taxonomy
-from common.tiles import Tile, TileSet, georeference, open_raster, read_mask
+from common.tiles import Tile, TileSet
 from data_prep.leakage import near_duplicates
 
 SPLIT = "data_prep.split_biodiversity"

@@ -4,9 +4,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from common.cli import map_progress
-from common.leakage import shared_ids
-from common.splitting import not_comparable, overlapping
+from common.ground import not_comparable, overlapping
 from common.text import some
+from common.tiles import shared_ids
 from data_prep.leakage import near_duplicates
 from data_prep.leakage.sets import ImageLook, Part, finding
 

@@ -8,7 +8,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 
 from common.cli import UserError, positive_int
-from common.tiles import georeference, open_raster
+from common.rasters import georeference, open_raster
 from data_prep.raw.files import size_problem
 
 PERCENTILES = (2, 98)

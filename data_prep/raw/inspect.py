@@ -14,9 +14,9 @@ from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 
 from common.cli import UserError
+from common.rasters import class_pixels, georeference, open_raster, unknown_ids
 from common.taxonomy import IGNORE_INDEX, Taxonomy
 from common.text import some
-from common.tiles import class_pixels, georeference, open_raster, unknown_ids
 from data_prep.raw.files import Problem, RawTile, link_problem, size_problem
 from data_prep.raw.images import (
     NO_MEASUREMENT,

@@ -7,9 +7,10 @@ from PIL import Image
 from rasterio.transform import Affine
 
 from common.cli import UserError, command_for, positive_float
+from common.rasters import open_raster, pixel_size, write_image, write_mask
 from common.taxonomy import Taxonomy
 from common.text import some, warn
-from common.tiles import Tile, TileSet, open_raster, pixel_size, write_image, write_mask
+from common.tiles import Tile, TileSet
 from data_prep.raw.files import LARGEST_TILE
 from data_prep.tile_sets.writer import describe_tile
 

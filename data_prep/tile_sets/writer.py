@@ -8,8 +8,9 @@ import numpy as np
 
 from common.cli import UserError
 from common.files import MANIFEST, new_folder, place, sha256_file, write_json
+from common.rasters import class_pixels
 from common.taxonomy import Taxonomy
-from common.tiles import Tile, TileSet, class_pixels, is_tile_id, manifest_digest, shares_line
+from common.tiles import Tile, TileSet, is_tile_id, manifest_digest, shares_line
 
 
 def describe_tile(

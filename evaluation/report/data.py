@@ -6,7 +6,7 @@ import numpy as np
 
 from common.cli import UserError, command_for
 from common.files import read_json
-from common.forms import is_count, is_flag, is_number, is_object, is_text, list_of, misfit, optional, values_of
+from common.schema import is_count, is_flag, is_number, is_object, is_text, list_of, misfit, optional, values_of
 from common.taxonomy import Taxonomy
 from evaluation.report.format import short, told
 from evaluation.report.page import Html, el, facts_list, figure, fold, html_table, joined, listed, missing

@@ -8,7 +8,7 @@ from PIL import Image
 
 from common.cli import UserError, command_for
 from common.files import read_json
-from common.forms import is_count, is_number, is_object, is_text, list_of, misfit, optional, values_of
+from common.schema import is_count, is_number, is_object, is_text, list_of, misfit, optional, values_of
 from common.stages import ARM_OF, STAGE_NAMES
 from common.taxonomy import IGNORE_INDEX, Taxonomy, taxonomy_from_json
 from common.tiles import is_tile_id

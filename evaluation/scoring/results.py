@@ -9,10 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from common.cli import UserError
-from common.distribution import is_minority
-from common.files import read_json
 from common.metrics import CALIBRATION_BINS
-from common.taxonomy import Taxonomy
 from common.tiles import TileSet
 
 METRICS, CONFUSIONS, RUN_RECORD = "metrics.json", "tile_confusions.npz", "run.json"
@@ -32,15 +29,6 @@ def seed_folders(stage_dir: Path) -> list[tuple[int, Path]]:
 def results_folder(seed_dir: Path, which: str) -> Path:
     """Where the results of last.pt or best.pt are: in the seed's folder, or in ``best`` below it."""
     return seed_dir if which == "last" else seed_dir / which
-
-
-def read_minority(path: Path, taxonomy: Taxonomy, command: str) -> list[str]:
-    """Names of the minority classes that ``command`` (analyze_class_distribution) found in train."""
-    names = read_json(path, command)
-    names = names.get("minority_classes") if isinstance(names, dict) else None
-    if not is_minority(names, taxonomy):
-        raise UserError(f"{path} does not give minority classes of this taxonomy. Write it again: {command}")
-    return names
 
 
 def describe_split(tiles: TileSet) -> dict:

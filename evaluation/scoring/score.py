@@ -2,15 +2,16 @@
 
 from dataclasses import dataclass
 
+from common.artifacts import read_minority
+from common.checkpoints import Checkpoint
 from common.cli import UserError, command_for
 from common.device import resolve_device
 from common.metrics import boundary_score, calibration_score, mean_iou_of, score
-from common.models import Checkpoint
 from common.taxonomy import load_taxonomy
 from common.text import warn
 from common.tiles import TileSet
 from evaluation.scoring.counts import tile_counts
-from evaluation.scoring.results import TileConfusions, describe_split, read_minority, shared_blocks_note
+from evaluation.scoring.results import TileConfusions, describe_split, shared_blocks_note
 
 
 @dataclass(frozen=True)

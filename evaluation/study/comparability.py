@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from common.cli import UserError
 from common.files import read_json
-from common.forms import is_count, is_number, is_object, is_text, list_of, misfit, optional, values_of
 from common.metrics import boundary_score, calibration_score, score
+from common.schema import is_count, is_number, is_object, is_text, list_of, misfit, optional, values_of
 from common.stages import ARM_OF
 from common.taxonomy import Taxonomy, taxonomy_from_json
 from common.text import some

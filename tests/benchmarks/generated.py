@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from common.files import place
+from common.rasters import write_image, write_mask
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP, Taxonomy
-from common.tiles import write_image, write_mask
 from data_prep.tile_sets.writer import describe_tile, new_tile_set
 from tests.helpers import OEM_RAW, write_tif
 

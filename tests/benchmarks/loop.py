@@ -17,8 +17,8 @@ from common.croppers import MinorityCrop, RandomCrop
 from common.datasets import CropDataset, network_input
 from common.device import autocast, resolve_device
 from common.inference import tile_confusions
+from common.initial_weights import EncoderWeights
 from common.losses import HardLoss
-from common.models import EncoderWeights
 from common.samplers import TileDraws, UniformTiles, WeightedTiles
 from common.tiles import TileSet
 from tests.benchmarks.generated import SIDE, write_tile_set

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import torch
 
+from common.artifacts import difficulty_text, read_difficulty
 from common.croppers import MinorityCrop
 from common.datasets import CropDataset, StepSampler, crop_loader
 from common.device import resolve_device
 from common.files import write_text
-from common.samplers import TileDraws, difficulty_text, read_difficulty
+from common.samplers import TileDraws
 from common.tiles import TileSet
 from data_prep import analyze_class_distribution
 from evaluation.scoring.counts import tile_counts

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from common.rasters import open_raster
 from common.taxonomy import BIODIVERSITY
-from common.tiles import TileSet, open_raster
+from common.tiles import TileSet
 from evaluation import aggregate_metrics, compute_metrics, plot_predictions
 from tests.conftest import ARCH, ENCODER
 from tests.faults.harness import Ended, Family, Scripts, refusal_problem, scripts

@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common.models import Checkpoint
+from common.checkpoints import Checkpoint
 from common.stages import ARMS
 from tests.conftest import TRAIN_FLAGS
 from tests.faults.harness import Family, Scripts, scripts

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from common.rasters import open_raster, read_mask
 from common.taxonomy import OPENEARTHMAP, Taxonomy, load_taxonomy
 from common.text import table
-from common.tiles import open_raster, read_mask
 from data_prep import check_biodiversity, make_demo_data
 from data_prep.audit.cells import mask_key
 from data_prep.audit.faults import KINDS, MOVED, ONE, REPEATED, SWAPPED

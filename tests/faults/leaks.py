@@ -16,7 +16,8 @@ import numpy as np
 
 from common.cli import UserError
 from common.files import place, read_json, write_json
-from common.tiles import Tile, TileSet, manifest_digest, open_raster, write_image, write_mask
+from common.rasters import open_raster, write_image, write_mask
+from common.tiles import Tile, TileSet, manifest_digest
 from data_prep.tile_sets.writer import describe_tile
 from tests.faults.harness import REAL_DATA, Ended, Family, Scripts, refusal_problem, scripts
 from tests.helpers import OEM_RAW, prepare_root, run_data_steps

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from common import losses
+from common.checkpoints import Checkpoint
 from common.cli import UserError, map_progress
-from common.models import Checkpoint
 from common.samplers import TileDraws, UniformTiles
 from common.tiles import TileSet
 from data_prep import split_biodiversity

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from common.checkpoints import Checkpoint
 from common.croppers import RandomCrop
 from common.datasets import Augmentation, CropDataset, StepSampler, WholeTiles, crop_loader, network_input, tile_loader
-from common.models import Checkpoint
 from common.samplers import AUGMENTATION_STREAM, TileDraws, UniformTiles, stream
 from common.tiles import Tile, TileSet
 from tests.conftest import train

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from common.checkpoints import Checkpoint, rerun_command
 from common.cli import UserError
 from common.datasets import STRIDE, CropDataset, StepSampler, crop_loader, network_input
 from common.device import Processes, autocast
@@ -22,7 +23,6 @@ from common.figures import png_bytes
 from common.files import json_text, locked, remove_partials, write_files
 from common.inference import tile_confusions
 from common.metrics import score
-from common.models import Checkpoint, rerun_command
 from common.samplers import TileDraws
 from common.tiles import TileSet
 from training.engine.history import history_figure, history_row, history_text, validation_line

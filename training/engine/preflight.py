@@ -7,11 +7,10 @@ import torch
 from common.cli import UserError, command_for
 from common.device import cuda_problem, resolve_device
 from common.files import read_json
-from common.leakage import is_blank, is_openearthmap, shared_ids
-from common.splitting import overlapping
+from common.ground import overlapping
 from common.taxonomy import Taxonomy, load_taxonomy
 from common.text import some, warn
-from common.tiles import TileSet, manifest_digest
+from common.tiles import TileSet, is_blank, is_openearthmap, manifest_digest, shared_ids
 
 LEAKAGE_REPORT = "artifacts/leakage.json"
 

@@ -11,8 +11,8 @@ import segmentation_models_pytorch as smp
 import torch
 import torchvision
 
+from common.checkpoints import Checkpoint, rerun_command
 from common.cli import UserError
-from common.models import Checkpoint, rerun_command
 from common.samplers import TileDraws
 from common.stages import ARM_OF
 from common.text import warn

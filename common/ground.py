@@ -1,4 +1,4 @@
-"""Spatial blocks, and splits drawn so that each has every class."""
+"""Spatial blocks, and tiles that cover common ground."""
 
 import functools
 
@@ -8,7 +8,7 @@ from rasterio.errors import CRSError
 from rasterio.warp import transform_bounds
 
 from common.cli import UserError
-from common.tiles import METRES_PER_DEGREE
+from common.rasters import METRES_PER_DEGREE
 
 EDGE = 1e-6  # of a block side: rounding of coordinates moves no centre over a block's edge
 WORLD = CRS.from_epsg(4326)

@@ -1,0 +1,58 @@
+"""Where the weights of a training start: an encoder's, or those of an earlier stage."""
+
+from pathlib import Path
+
+from torch import nn
+
+from common.checkpoints import finished_checkpoint, lineage
+from common.cli import UserError
+from common.files import sha256_file
+from common.models import build_model
+from common.taxonomy import Taxonomy
+from common.tiles import TileSet
+
+
+class EncoderWeights:
+    """Start from an encoder's weights, or from none; the rest of the network is random."""
+
+    ancestors: tuple[dict, ...] = ()
+
+    def __init__(self, source: str):
+        self.source = source
+
+    def build(self, arch: str, encoder: str, taxonomy: Taxonomy) -> nn.Module:
+        return build_model(arch, encoder, taxonomy.num_classes, self.source)
+
+    def describe(self) -> dict:
+        file = {} if self.source in ("imagenet", "none") else {"sha256": sha256_file(Path(self.source))}
+        return {"kind": "encoder", "weights": self.source, **file}
+
+
+class StageWeights:
+    """Start from every tensor of an earlier stage's last checkpoint.
+
+    Raises:
+        UserError: the checkpoint is missing, broken, of an unfinished run, another seed, another split (what it
+            was trained on could be in ``val`` or test here), or of another network or taxonomy.
+    """
+
+    def __init__(self, path: Path, stage: str, seed: int, val: TileSet, remedy: str):
+        self.checkpoint = finished_checkpoint(path, stage, seed, remedy)
+        known = self.checkpoint.metadata
+        if known["val"]["digest"] != val.digest or known["stretch"] != val.stretch:
+            raise UserError(
+                f"{path} was trained under another split than that of {val.path}. Train it again: {remedy} --overwrite"
+            )
+        self.ancestors = tuple(lineage(self.checkpoint))
+
+    def build(self, arch: str, encoder: str, taxonomy: Taxonomy) -> nn.Module:
+        found = self.checkpoint
+        if found.taxonomy != taxonomy:
+            raise UserError(
+                f"{found.path} was trained for {', '.join(found.taxonomy.classes)}, not for this taxonomy. Train it "
+                f"again: {found.remedy} --overwrite"
+            )
+        return found.load_into(arch, encoder)
+
+    def describe(self) -> dict:
+        return {"kind": "stage", "stage": self.checkpoint.metadata["stage"], "digest": self.checkpoint.digest}
