@@ -29,7 +29,7 @@ from tests.helpers import (
     write_tif,
 )
 
-REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "real_data"
+REAL_DATA = Path(__file__).resolve().parents[3] / "shared" / "real_data"
 SPLITS = ("train", "val", "test")
 
 
