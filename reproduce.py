@@ -36,7 +36,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 try:
-    from common.cli import Parser, UserError, non_negative_int, positive_int, run
+    from common.cli import Parser, non_negative_int, positive_int, run
+    from common.errors import UserError
     from common.files import locked
 except ModuleNotFoundError as missing:
     raise SystemExit(

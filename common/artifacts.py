@@ -4,8 +4,8 @@ import csv
 import io
 from pathlib import Path
 
-from common.cli import UserError
 from common.croppers import MinorityCrop
+from common.errors import UserError
 from common.files import read_json, sha256_file
 from common.samplers import WeightedTiles
 from common.schema import is_count, is_object, is_share, is_text, misfit

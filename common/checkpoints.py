@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common.cli import UserError
+from common.errors import UserError
 from common.files import write_files
 from common.models import build_model, load_plain, load_strictly
 from common.taxonomy import OPENEARTHMAP, Taxonomy, taxonomy_from_json

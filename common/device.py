@@ -9,7 +9,7 @@ import torch.distributed as dist
 from timm.layers import convert_sync_batchnorm
 from torch.nn.parallel import DistributedDataParallel
 
-from common.cli import UserError
+from common.errors import UserError
 
 # Of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4

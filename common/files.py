@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from common.cli import UserError
+from common.errors import UserError
 
 MANIFEST = "manifest.json"
 SECONDS_TO_DIE = 2

@@ -7,7 +7,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.warp import transform_bounds
 
-from common.cli import UserError
+from common.errors import UserError
 from common.rasters import METRES_PER_DEGREE
 
 EDGE = 1e-6  # of a block side: rounding of coordinates moves no centre over a block's edge

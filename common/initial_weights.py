@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import nn
 
 from common.checkpoints import finished_checkpoint, lineage
-from common.cli import UserError
+from common.errors import UserError
 from common.files import sha256_file
 from common.models import build_model
 from common.taxonomy import Taxonomy

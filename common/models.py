@@ -13,7 +13,7 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import nn
 
-from common.cli import UserError
+from common.errors import UserError
 from common.taxonomy import IGNORE_INDEX
 
 # What reading a file that is no checkpoint, or a damaged one, ends with.

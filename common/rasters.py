@@ -15,7 +15,7 @@ from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
-from common.cli import UserError
+from common.errors import UserError
 
 METRES_PER_DEGREE = 111_320.0  # of latitude, on the WGS 84 sphere
 DAMAGED = "Restore it from its source, or run the step that wrote its folder again with --overwrite."

@@ -6,7 +6,7 @@ come from three separate streams, so that changing one of them between stages le
 
 import numpy as np
 
-from common.cli import UserError
+from common.errors import UserError
 from common.tiles import TileSet
 
 TILE_STREAM, WINDOW_STREAM, AUGMENTATION_STREAM = range(3)

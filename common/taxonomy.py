@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.cli import UserError
+from common.errors import UserError
 
 IGNORE_INDEX = 0
 FILE_NAME = "taxonomy.json"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.cli import UserError
+from common.errors import UserError
 from common.files import MANIFEST, digest_json, read_json, replaced_folder
 from common.rasters import DAMAGED, read_image, read_mask, unknown_ids
 from common.schema import is_count, is_number, is_object, is_text, list_of, misfit, optional, shown

@@ -13,7 +13,8 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
-from common.cli import Parser, UserError, command_for, map_progress, run
+from common.cli import Parser, command_for, map_progress, run
+from common.errors import UserError
 from common.figures import png_bytes
 from common.files import FolderKind, check_out_dir, json_text, new_folder, write_files
 from common.ground import not_comparable, overlapping

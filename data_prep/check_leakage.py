@@ -7,7 +7,8 @@ are found from their pixels. Exit status 2 where anything leaks.
     python -m data_prep.check_leakage
 """
 
-from common.cli import Parser, UserError, run
+from common.cli import Parser, run
+from common.errors import UserError
 from common.files import write_json
 from common.text import table, warn
 from data_prep.leakage.provenance import blocks, check_files, from_steps, origins

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from rasterio.errors import RasterioError
 
-from common.cli import Parser, UserError, fraction, map_progress, positive_float, run
+from common.cli import Parser, fraction, map_progress, positive_float, run
+from common.errors import UserError
 from common.files import check_out_dir, place
 from common.ground import spatial_blocks
 from common.rasters import open_raster, unknown_ids, write_image, write_mask

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.cli import Parser, UserError, map_progress, positive_int, run
+from common.cli import Parser, map_progress, positive_int, run
+from common.errors import UserError
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP
 from data_prep.demo.scenes import (
     OEM_REGIONS,

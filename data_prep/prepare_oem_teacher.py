@@ -6,7 +6,8 @@ python -m data_prep.prepare_oem_teacher --val-fraction 0.1 --seed 42
 import numpy as np
 from tqdm import tqdm
 
-from common.cli import Parser, UserError, command_for, fraction, run
+from common.cli import Parser, command_for, fraction, run
+from common.errors import UserError
 from common.files import check_out_dirs, new_folders
 from common.ground import overlapping
 from common.taxonomy import OPENEARTHMAP

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.cli import Parser, UserError, command_for, map_progress, run
+from common.cli import Parser, command_for, map_progress, run
+from common.errors import UserError
 from common.files import check_out_dir, place, sha256_file
 from common.rasters import class_pixels, unknown_ids, write_mask
 from common.taxonomy import OPENEARTHMAP, load_taxonomy

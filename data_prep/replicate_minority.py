@@ -6,7 +6,8 @@ python -m data_prep.replicate_minority --copies 2
 from tqdm import tqdm
 
 from common.artifacts import read_distribution
-from common.cli import Parser, UserError, command_for, positive_int, run
+from common.cli import Parser, command_for, positive_int, run
+from common.errors import UserError
 from common.taxonomy import load_taxonomy
 from common.text import some, table
 from common.tiles import TileSet

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.cli import Parser, UserError, command_for, fraction, map_progress, positive_float, run
+from common.cli import Parser, command_for, fraction, map_progress, positive_float, run
+from common.errors import UserError
 from common.files import check_out_dirs, new_folders, place
 from common.ground import TOUCH, not_comparable, overlapping, spatial_blocks
 from common.rasters import read_mask, write_image, write_mask

@@ -20,7 +20,8 @@ from datetime import UTC, datetime
 from tqdm import tqdm
 
 from common.checkpoints import Checkpoint, UnfinishedRun, open_to_score
-from common.cli import Parser, UserError, command_for, non_negative_int, run
+from common.cli import Parser, command_for, non_negative_int, run
+from common.errors import UserError
 from common.files import check_out_dir, locked, new_folder
 from common.stages import ARM_OF, FINAL_STAGE, STAGE_NAMES, training_command
 from common.text import table

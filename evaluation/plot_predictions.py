@@ -18,8 +18,9 @@ from PIL import Image
 
 from common.artifacts import read_minority
 from common.checkpoints import open_to_score
-from common.cli import Parser, UserError, command_for, positive_int, run
+from common.cli import Parser, command_for, positive_int, run
 from common.device import resolve_device
+from common.errors import UserError
 from common.figures import class_legend, color_mask, new_figure, save_figure
 from common.files import FolderKind, new_folder, write_json
 from common.inference import confusion_by_tile, predict_tiles

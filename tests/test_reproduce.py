@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 import reproduce
-from common.cli import UserError
+from common.errors import UserError
 
 SCRIPT = """
 '''Another script takes --preset; this one says so only here.'''

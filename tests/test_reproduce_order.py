@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 import reproduce
-from common.cli import UserError
+from common.errors import UserError
 from reproduce import Record, Run, Step, choose, continue_trainings, keep_trainings, needs, next_run, plan
 
 DATA, TRAINING, EVALUATION = "REPRODUCE_DATA.md", "REPRODUCE_TRAINING.md", "REPRODUCE_EVALUATION.md"

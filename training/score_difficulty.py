@@ -12,8 +12,9 @@ import torch.nn.functional as F
 
 from common.artifacts import LARGEST_ALPHA, difficulty_text
 from common.checkpoints import Checkpoint, finished_checkpoint
-from common.cli import Parser, UserError, command_for, non_negative_float, run
+from common.cli import Parser, command_for, non_negative_float, run
 from common.device import resolve_device
+from common.errors import UserError
 from common.figures import new_figure, png_bytes
 from common.files import locked, write_files
 from common.inference import predict_tiles

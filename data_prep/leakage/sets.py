@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from rasterio.errors import RasterioError
 
-from common.cli import UserError, command_for, map_progress
+from common.cli import command_for, map_progress
+from common.errors import UserError
 from common.files import sha256_file
 from common.ground import world_bounds
 from common.rasters import georeference, open_raster, read_mask

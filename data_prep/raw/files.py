@@ -5,7 +5,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.cli import UserError
+from common.errors import UserError
 from common.tiles import is_tile_id
 
 IMAGE_SUFFIXES = (".tif", ".tiff")

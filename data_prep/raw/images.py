@@ -7,7 +7,8 @@ import numpy as np
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 
-from common.cli import UserError, positive_int
+from common.cli import positive_int
+from common.errors import UserError
 from common.rasters import georeference, open_raster
 from data_prep.raw.files import size_problem
 

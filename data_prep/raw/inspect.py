@@ -13,7 +13,7 @@ from PIL import Image
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 
-from common.cli import UserError
+from common.errors import UserError
 from common.rasters import class_pixels, georeference, open_raster, unknown_ids
 from common.taxonomy import IGNORE_INDEX, Taxonomy
 from common.text import some

@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image
 from rasterio.transform import Affine
 
-from common.cli import UserError, command_for, positive_float
+from common.cli import command_for, positive_float
+from common.errors import UserError
 from common.rasters import open_raster, pixel_size, write_image, write_mask
 from common.taxonomy import Taxonomy
 from common.text import some, warn

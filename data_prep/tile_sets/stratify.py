@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from common.cli import UserError
+from common.errors import UserError
 
 FEWEST_DRAWS, MOST_DRAWS = 64, 512  # few units need more draws until one fits, and cost less each
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.cli import UserError
+from common.errors import UserError
 from common.files import MANIFEST, new_folder, place, sha256_file, write_json
 from common.rasters import class_pixels
 from common.taxonomy import Taxonomy

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.cli import UserError, command_for
+from common.cli import command_for
+from common.errors import UserError
 from common.files import read_json
 from common.schema import is_count, is_flag, is_number, is_object, is_text, list_of, misfit, optional, values_of
 from common.taxonomy import Taxonomy

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, features
 
-from common.cli import UserError
+from common.errors import UserError
 from common.stages import Arm
 
 VOID_ELEMENTS = ("img", "input")

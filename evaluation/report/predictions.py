@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.cli import UserError, command_for
+from common.cli import command_for
+from common.errors import UserError
 from common.files import read_json
 from common.schema import is_count, is_number, is_object, is_text, list_of, misfit, optional, values_of
 from common.stages import ARM_OF, STAGE_NAMES

@@ -3,7 +3,8 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-from common.cli import UserError, command_for
+from common.cli import command_for
+from common.errors import UserError
 from common.files import read_json
 from common.stages import ARM_OF, FINAL_STAGE
 from evaluation.report.format import hundredths, short, told

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.cli import UserError
+from common.errors import UserError
 from common.metrics import CALIBRATION_BINS
 from common.tiles import TileSet
 

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from common.artifacts import read_minority
 from common.checkpoints import Checkpoint
-from common.cli import UserError, command_for
+from common.cli import command_for
 from common.device import resolve_device
+from common.errors import UserError
 from common.metrics import boundary_score, calibration_score, mean_iou_of, score
 from common.taxonomy import load_taxonomy
 from common.text import warn

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from common.cli import UserError
+from common.errors import UserError
 
 
 def read_test_log(path: Path) -> list[dict]:

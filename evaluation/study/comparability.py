@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from common.cli import UserError
+from common.errors import UserError
 from common.files import read_json
 from common.metrics import boundary_score, calibration_score, score
 from common.schema import is_count, is_number, is_object, is_text, list_of, misfit, optional, values_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.cli import UserError
+from common.errors import UserError
 from common.metrics import class_ratios
 from common.stages import ARMS, CONTROLS, STAGE_NAMES, Arm
 from common.taxonomy import Taxonomy

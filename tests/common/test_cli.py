@@ -4,10 +4,8 @@ import pytest
 
 from common.cli import (
     Parser,
-    UserError,
     command_for,
     fraction,
-    loader_died,
     map_progress,
     non_negative_float,
     non_negative_int,
@@ -15,6 +13,7 @@ from common.cli import (
     positive_int,
     run,
 )
+from common.errors import UserError, loader_died
 
 
 def status(error):

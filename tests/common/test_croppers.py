@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.artifacts import minority_crop
-from common.cli import UserError
 from common.croppers import MinorityCrop, RandomCrop
+from common.errors import UserError
 from common.samplers import WINDOW_STREAM, stream
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from common import device
-from common.cli import UserError
 from common.device import Processes, autocast, cuda_problem, resolve_device
+from common.errors import UserError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 1)
 

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from common.cli import UserError
+from common.errors import UserError
 from common.files import (
     FolderKind,
     check_out_dir,

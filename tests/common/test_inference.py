@@ -9,8 +9,8 @@ from torch import nn
 
 from common import inference
 from common.checkpoints import METADATA_TO_SCORE, Checkpoint, UnfinishedRun, open_to_score
-from common.cli import UserError
 from common.datasets import STRIDE, network_input
+from common.errors import UserError
 from common.models import build_model
 from common.rasters import write_image, write_mask
 from common.taxonomy import BIODIVERSITY

@@ -18,7 +18,7 @@ from common.checkpoints import (
     load_teacher,
     rerun_command,
 )
-from common.cli import UserError
+from common.errors import UserError
 from common.initial_weights import EncoderWeights, StageWeights
 from common.models import SilenceVoid, build_model, load_plain, load_strictly
 from common.taxonomy import BIODIVERSITY, IGNORE_INDEX, OPENEARTHMAP

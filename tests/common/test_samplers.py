@@ -6,7 +6,7 @@ import pytest
 
 from common import samplers
 from common.artifacts import difficulty_text, read_difficulty
-from common.cli import UserError
+from common.errors import UserError
 from common.files import write_text
 from common.samplers import (
     AUGMENTATION_STREAM,

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from common.cli import UserError
+from common.errors import UserError
 from common.taxonomy import (
     BIODIVERSITY,
     IGNORE_INDEX,

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import to_hex
 from rasterio.transform import Affine
 
-from common.cli import UserError
+from common.errors import UserError
 from common.figures import class_legend, color_mask, new_figure
 from common.rasters import (
     class_pixels,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rasterio.warp import transform_bounds
 
-from common.cli import UserError
+from common.errors import UserError
 from common.rasters import georeference, open_raster, read_image
 from data_prep import check_leakage, prepare_oem_teacher, split_biodiversity
 from data_prep.tile_sets.writer import describe_tile

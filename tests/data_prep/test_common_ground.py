@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 
-from common.cli import UserError
+from common.errors import UserError
 from common.taxonomy import OPENEARTHMAP
 from common.tiles import Tile, is_blank, is_openearthmap, shared_ids
 from data_prep.check_leakage import shown

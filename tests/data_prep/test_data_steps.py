@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.cli import UserError
+from common.errors import UserError
 from common.rasters import open_raster, read_mask
 from common.taxonomy import OPENEARTHMAP, load_taxonomy
 from common.tiles import TileSet

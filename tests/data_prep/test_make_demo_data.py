@@ -7,7 +7,7 @@ import pytest
 import rasterio
 from PIL import Image
 
-from common.cli import UserError
+from common.errors import UserError
 from common.taxonomy import BIODIVERSITY, OEM_BUILT_UP, OPENEARTHMAP
 from data_prep import make_demo_data
 from data_prep.demo import scenes

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.cli import UserError
+from common.errors import UserError
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP
 from common.tiles import TileSet
 from data_prep import combine_biodiversity_oem, filter_oem_rural, prepare_oem_teacher, relabel_oem

@@ -6,7 +6,7 @@ import pytest
 import rasterio
 from PIL import Image
 
-from common.cli import UserError
+from common.errors import UserError
 from common.rasters import open_raster
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet

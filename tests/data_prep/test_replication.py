@@ -8,7 +8,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from common.artifacts import read_distribution
-from common.cli import UserError
+from common.errors import UserError
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet
 from data_prep import analyze_class_distribution, replicate_minority

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rasterio.transform import Affine
 from torch.nn.functional import interpolate
 
-from common.cli import UserError
+from common.errors import UserError
 from common.rasters import METRES_PER_DEGREE, georeference, open_raster, write_image
 from common.taxonomy import BIODIVERSITY
 from common.tiles import Tile

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.cli import UserError
+from common.errors import UserError
 from common.taxonomy import BIODIVERSITY
 from data_prep import check_biodiversity, split_biodiversity
 from data_prep.audit import sheets

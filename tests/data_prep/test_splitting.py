@@ -12,7 +12,7 @@ from rasterio.warp import transform_bounds
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from common.cli import UserError
+from common.errors import UserError
 from common.ground import block_side, not_comparable, overlapping, spatial_blocks, world_bounds
 from data_prep import split_biodiversity
 from data_prep.tile_sets import stratify as stratification

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from common.checkpoints import UnfinishedRun
-from common.cli import UserError
+from common.errors import UserError
 from common.files import write_json
 from common.stages import STAGE_NAMES
 from common.taxonomy import BIODIVERSITY

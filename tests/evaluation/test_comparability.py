@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from common.cli import UserError
+from common.errors import UserError
 from common.stages import STAGE_NAMES
 from common.taxonomy import BIODIVERSITY, Taxonomy
 from evaluation.study.comparability import OF_ONE_SEED, Result, _unlike_most, mixed_changes, read_result, read_results

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.cli import UserError
+from common.errors import UserError
 from common.metrics import mean_iou_of, score
 from common.stages import ARM_OF, CONTROLS, STAGE_NAMES
 from common.taxonomy import BIODIVERSITY, Taxonomy

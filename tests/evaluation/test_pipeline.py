@@ -12,8 +12,9 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 
 from common.checkpoints import Checkpoint
-from common.cli import UserError, run
+from common.cli import run
 from common.datasets import network_input
+from common.errors import UserError
 from common.files import write_json
 from common.metrics import boundary_score, calibration_score, score
 from common.models import build_model

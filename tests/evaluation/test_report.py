@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.cli import UserError
+from common.errors import UserError
 from common.files import read_json, write_json
 from common.stages import ARM_OF, CONTROLS, STAGES
 from common.taxonomy import BIODIVERSITY, Taxonomy

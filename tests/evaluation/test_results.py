@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from common.artifacts import read_minority
-from common.cli import UserError
+from common.errors import UserError
 from common.files import write_json
 from common.taxonomy import BIODIVERSITY
 from evaluation.scoring.results import TileConfusions, describe_split, results_folder, seed_folders, shared_blocks_note

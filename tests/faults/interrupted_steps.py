@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from common.cli import UserError
+from common.errors import UserError
 from common.files import sha256_file
 from common.tiles import TileSet, manifest_digest
 from tests.faults.harness import Family, Scripts, scripts

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.cli import UserError
+from common.errors import UserError
 from common.files import place, read_json, write_json
 from common.rasters import open_raster, write_image, write_mask
 from common.tiles import Tile, TileSet, manifest_digest

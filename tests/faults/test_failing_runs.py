@@ -10,7 +10,8 @@ from PIL import Image
 
 from common import losses
 from common.checkpoints import Checkpoint
-from common.cli import UserError, map_progress
+from common.cli import map_progress
+from common.errors import UserError
 from common.samplers import TileDraws, UniformTiles
 from common.tiles import TileSet
 from data_prep import split_biodiversity

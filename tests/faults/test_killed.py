@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from common.checkpoints import Checkpoint
-from common.cli import UserError
+from common.errors import UserError
 from data_prep import filter_oem_rural
 from tests.conftest import ENCODER, train
 from tests.faults.harness import refusal_problem, wait_for

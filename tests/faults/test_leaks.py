@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from common.cli import UserError
+from common.errors import UserError
 from common.files import write_json
 from tests.conftest import TRAIN_FLAGS
 from tests.faults.harness import refusal_problem

@@ -14,10 +14,10 @@ import torch
 from common import losses
 from common.artifacts import minority_crop
 from common.checkpoints import Checkpoint, digest_tensors
-from common.cli import UserError
 from common.croppers import RandomCrop
 from common.datasets import CropDataset
 from common.device import Processes
+from common.errors import UserError
 from common.initial_weights import EncoderWeights
 from common.samplers import TileDraws, UniformTiles
 from common.stages import ARM_OF

@@ -13,7 +13,7 @@ from PIL import Image
 
 from common.artifacts import read_difficulty
 from common.checkpoints import Checkpoint
-from common.cli import UserError
+from common.errors import UserError
 from common.files import json_text
 from common.models import build_model
 from common.rasters import write_image, write_mask

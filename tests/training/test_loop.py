@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from common.checkpoints import Checkpoint, digest_tensors
-from common.cli import UserError
 from common.croppers import RandomCrop
 from common.datasets import CropDataset, network_input
 from common.device import Processes
+from common.errors import UserError
 from common.losses import HardLoss, LossTerm
 from common.models import SilenceVoid
 from common.samplers import TileDraws, UniformTiles, WeightedTiles

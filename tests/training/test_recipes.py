@@ -10,8 +10,8 @@ import torch
 
 from common.artifacts import difficulty_text
 from common.checkpoints import Checkpoint, digest_tensors
-from common.cli import UserError
 from common.croppers import MinorityCrop, RandomCrop
+from common.errors import UserError
 from common.initial_weights import EncoderWeights, StageWeights
 from common.losses import HardAndKDLoss, HardLoss
 from common.models import build_model

@@ -4,7 +4,7 @@ import signal
 from collections.abc import Callable
 from contextlib import contextmanager
 
-from common.cli import UserError, lacks_memory, loader_died
+from common.errors import UserError, lacks_memory, loader_died
 from training.engine.run_folder import CHECKPOINT_KEPT
 
 

@@ -16,9 +16,9 @@ import torch
 from tqdm import tqdm
 
 from common.checkpoints import Checkpoint, rerun_command
-from common.cli import UserError
 from common.datasets import STRIDE, CropDataset, StepSampler, crop_loader, network_input
 from common.device import Processes, autocast
+from common.errors import UserError
 from common.figures import png_bytes
 from common.files import json_text, locked, remove_partials, write_files
 from common.inference import tile_confusions

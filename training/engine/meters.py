@@ -6,8 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from common.cli import UserError
 from common.device import Processes
+from common.errors import UserError
 from common.taxonomy import IGNORE_INDEX
 from common.tiles import TileSet
 from training.engine.run_folder import CHECKPOINT_KEPT

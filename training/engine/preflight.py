@@ -4,8 +4,9 @@ from pathlib import Path
 
 import torch
 
-from common.cli import UserError, command_for
+from common.cli import command_for
 from common.device import cuda_problem, resolve_device
+from common.errors import UserError
 from common.files import read_json
 from common.ground import overlapping
 from common.taxonomy import Taxonomy, load_taxonomy

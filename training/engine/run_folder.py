@@ -12,7 +12,7 @@ import torch
 import torchvision
 
 from common.checkpoints import Checkpoint, rerun_command
-from common.cli import UserError
+from common.errors import UserError
 from common.samplers import TileDraws
 from common.stages import ARM_OF
 from common.text import warn

@@ -1,0 +1,45 @@
+"""What goes wrong for reasons that lie outside this project, and what then helps."""
+
+import errno
+
+# What the system refuses for reasons that lie outside this project, and what then helps.
+_NO_ROOM = "Make room, then run the command again."
+_NOT_ALLOWED = "Give yourself the right to it, or choose another place."
+WHOLE = "What is there is whole, of an earlier run or of this one."
+REMEDIES = {
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.EFBIG: "Raise the limit on the size of files (ulimit -f), or choose another file system.",
+    errno.EROFS: "Choose another place.",
+    errno.EACCES: _NOT_ALLOWED,
+    errno.EPERM: _NOT_ALLOWED,
+    errno.ENOENT: "Restore it where it vanished, or give another path.",
+    errno.ENOTDIR: "A file stands where a folder is needed: move it away, or give another path.",
+    errno.EISDIR: "A folder stands where a file is needed: move it away, or give another path.",
+    errno.EEXIST: "Move it away, or give another path.",
+    errno.ELOOP: "A symbolic link leads in a circle: mend it.",
+    errno.ENAMETOOLONG: "Choose shorter names.",
+    errno.EIO: "The disk or the network gave an error: look at its health before you trust what is on it.",
+    errno.ESTALE: "The network file system lost it: mount it again.",
+    errno.ENOLCK: "The file system cannot lock files: choose another place for the output.",
+    errno.EMFILE: "Raise the limit on open files (ulimit -n), or give fewer --workers.",
+    errno.ENFILE: "Too many files are open on this machine: try again later.",
+    errno.ENOMEM: "Memory does not suffice: give fewer --workers, or stop other work.",
+    errno.EAGAIN: "The system allows no more processes: give fewer --workers.",
+}
+
+
+class UserError(Exception):
+    """Wrong use or bad input: the message names the file or flag, what was found, what was expected, the remedy."""
+
+
+def loader_died(error: BaseException) -> bool:
+    """Whether torch says that a process that read tiles for it is gone; not where it passes on an error of one."""
+    said = str(error)
+    return isinstance(error, RuntimeError) and "DataLoader worker" in said and "Original Traceback" not in said
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error of Python or of torch, on a GPU or not, says that memory does not suffice."""
+    said = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in said)
