@@ -15,6 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from common.errors import REMEDIES, WHOLE, UserError, lacks_memory, loader_died
+from common.inputs import Command, Input
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
@@ -36,14 +37,37 @@ class Parser(argparse.ArgumentParser):
         prog = f"python -m {spec.name}" if spec and not spec.name.endswith("__main__") else None
         super().__init__(prog=prog, description=doc, formatter_class=_HelpFormatter, allow_abbrev=False)
         self._path_defaults: dict[str, str] = {}
+        self._makers: dict[str, tuple[str, str, list[str]]] = {}
         self.add_argument("--root", type=Path, default=Path("."), help="folder from which the default paths hang")
 
-    def add_path(self, flag: str, default: str, help: str) -> None:
-        """Add a path flag; ``default`` is relative to --root and may hold the names of other flags in braces."""
+    def add_path(self, flag: str, default: str, help: str) -> str:
+        """Add a path flag and return its name in what is parsed.
+
+        ``default`` is relative to --root and may hold the names of other flags in braces.
+        """
         action = self.add_argument(
             flag, type=Path, metavar="PATH", help=f"{help} (default: ROOT/{default.replace('%', '%%')})"
         )
         self._path_defaults[action.dest] = default
+        return action.dest
+
+    def add_input(self, flag: str, default: str | None, help: str, *, made_by: str) -> None:
+        """Add the flag of a file or folder that another script makes; parsed, it is an Input.
+
+        Its command has the --root of this call, its --seed where ``default`` holds one, and for a training its
+        --preset.
+
+        Args:
+            flag, default, help: as for ``add_path``; without a default the flag may be left out, and is None then.
+            made_by: the script, with flags where it takes some to make this: ``training.train_teacher``.
+        """
+        if default is None:
+            dest = self.add_argument(flag, type=Path, metavar="PATH", help=help).dest
+        else:
+            dest = self.add_path(flag, default, help)
+        with_seed = "--seed" if "{seed}" in (default or "") else None
+        with_preset = "--preset" if made_by.startswith("training.train_") else None
+        self._makers[dest] = (flag, made_by, [name for name in (with_preset, with_seed) if name])
 
     def add_seed(self) -> None:
         self.add_argument("--seed", type=non_negative_int, default=42, help="seed of every random draw")
@@ -67,18 +91,14 @@ class Parser(argparse.ArgumentParser):
         for dest, default in self._path_defaults.items():
             if getattr(parsed, dest) is None:
                 setattr(parsed, dest, parsed.root / default.format(**vars(parsed)))
+        for dest, (flag, made_by, passed_on) in self._makers.items():
+            path = getattr(parsed, dest)
+            values = [(name, getattr(parsed, name[2:], None)) for name in passed_on]
+            flags = [word for name, value in values if value is not None for word in (name, str(value))]
+            if path is not None:
+                setattr(parsed, dest, Input(path, Command.of(made_by, parsed.root, *flags), flag))
         parsed.command = shlex.join([*self.prog.split(), *given])
         return parsed
-
-
-def command_for(module: str, args, *flags: str) -> str:
-    """The command that runs another script for the same root, with the same values of ``flags``, for messages."""
-    words = ["python", "-m", module]
-    if args.root != Path("."):
-        words += ["--root", str(args.root)]
-    for flag in flags:
-        words += [flag, str(getattr(args, flag[2:].replace("-", "_")))]
-    return shlex.join(words)
 
 
 def _number(kind, accept, wanted):

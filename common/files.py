@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.errors import UserError
+from common.inputs import Input
 
 MANIFEST = "manifest.json"
 SECONDS_TO_DIE = 2
@@ -78,14 +79,14 @@ def write_json(path: Path, content) -> None:
     write_text(path, json_text(content))
 
 
-def read_json(path: Path, made_by: str):
-    """The content of a JSON file that ``made_by`` (a command) writes; UserError where it is missing or broken."""
+def read_json(source: Input):
+    """The content of a JSON file; UserError where it is missing or broken."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(source.path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist. Write it first: {made_by}") from None
+        raise source.missing() from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}). Write it again: {made_by}") from None
+        raise source.unusable(f"{source} is not valid JSON ({error})") from None
 
 
 def sha256_file(path: Path) -> str:

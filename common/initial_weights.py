@@ -5,8 +5,8 @@ from pathlib import Path
 from torch import nn
 
 from common.checkpoints import finished_checkpoint, lineage
-from common.errors import UserError
 from common.files import sha256_file
+from common.inputs import Input
 from common.models import build_model
 from common.taxonomy import Taxonomy
 from common.tiles import TileSet
@@ -29,30 +29,25 @@ class EncoderWeights:
 
 
 class StageWeights:
-    """Start from every tensor of an earlier stage's last checkpoint.
+    """Start from every tensor of an earlier stage's last checkpoint, ``source``.
 
     Raises:
         UserError: the checkpoint is missing, broken, of an unfinished run, another seed, another split (what it
             was trained on could be in ``val`` or test here), or of another network or taxonomy.
     """
 
-    def __init__(self, path: Path, stage: str, seed: int, val: TileSet, remedy: str):
-        self.checkpoint = finished_checkpoint(path, stage, seed, remedy)
-        known = self.checkpoint.metadata
-        if known["val"]["digest"] != val.digest or known["stretch"] != val.stretch:
-            raise UserError(
-                f"{path} was trained under another split than that of {val.path}. Train it again: {remedy} --overwrite"
-            )
+    def __init__(self, source: Input, stage: str, seed: int, val: TileSet):
+        self.checkpoint = finished_checkpoint(source, stage, seed)
+        metadata = self.checkpoint.metadata
+        if metadata["val"]["digest"] != val.digest or metadata["stretch"] != val.stretch:
+            raise source.unusable(f"{source} was trained under another split than that of {val.path}")
         self.ancestors = tuple(lineage(self.checkpoint))
 
     def build(self, arch: str, encoder: str, taxonomy: Taxonomy) -> nn.Module:
-        found = self.checkpoint
-        if found.taxonomy != taxonomy:
-            raise UserError(
-                f"{found.path} was trained for {', '.join(found.taxonomy.classes)}, not for this taxonomy. Train it "
-                f"again: {found.remedy} --overwrite"
-            )
-        return found.load_into(arch, encoder)
+        source, classes = self.checkpoint.source, self.checkpoint.taxonomy.classes
+        if self.checkpoint.taxonomy != taxonomy:
+            raise source.unusable(f"{source} was trained for {', '.join(classes)}, not for this taxonomy")
+        return self.checkpoint.load_into(arch, encoder)
 
     def describe(self) -> dict:
         return {"kind": "stage", "stage": self.checkpoint.metadata["stage"], "digest": self.checkpoint.digest}

@@ -27,7 +27,9 @@ class LossTerm(NamedTuple):
     weight: float
 
 
-def hard_loss_by_crop(logits: torch.Tensor, mask: torch.Tensor, *, label_smoothing: float = LABEL_SMOOTHING):
+def hard_loss_by_crop(
+    logits: torch.Tensor, mask: torch.Tensor, *, label_smoothing: float = LABEL_SMOOTHING
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy + Dice of each crop over its labelled pixels and the foreground outputs.
 
     Args:
@@ -64,35 +66,60 @@ def hard_loss(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return losses.sum() / counted.sum().clamp(min=1)
 
 
-def kd_targets(teacher_logits, class_matrix, *, temperature):
+def kd_targets(
+    teacher_logits: torch.Tensor,
+    class_matrix: torch.Tensor,
+    *,
+    temperature: float,
+    max_mapped_void: float = MAX_MAPPED_VOID,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """What the teacher teaches: its probabilities in Biodiversity classes, tempered like the student's.
 
     Args:
         teacher_logits: (N, T, H, W) float.
         class_matrix: (T, S) float; row t shares teacher class t among the S classes and sums to 1.
         temperature: > 0.
+        max_mapped_void: probability of the void class from which on a pixel teaches nothing.
 
     Returns:
         (N, S - 1, H, W) float distribution over the foreground, q^(1/T) renormalised, and (N, H, W) bool: where
-        the teacher gives the void class less than MAX_MAPPED_VOID.
+        the teacher gives the void class less than ``max_mapped_void``.
     """
     probs = torch.einsum("nthw,ts->nshw", teacher_logits.float().softmax(dim=1), class_matrix)
-    certain = probs[:, IGNORE_INDEX] < MAX_MAPPED_VOID
+    certain = probs[:, IGNORE_INDEX] < max_mapped_void
     # q^(1/T) / Σ q^(1/T) is the softmax of log q / T; the renormalisation of q itself cancels in it.
     targets = (probs[:, 1:].clamp(min=1e-12).log() / temperature).softmax(dim=1)
     return targets, certain
 
 
-def kd_loss_sum(student_logits, teacher_logits, class_matrix, mask, *, temperature):
+def kd_loss_sum(
+    student_logits: torch.Tensor,
+    teacher_logits: torch.Tensor,
+    class_matrix: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    temperature: float,
+    max_mapped_void: float = MAX_MAPPED_VOID,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """As ``kd_loss``, but () float sum over the counted pixels, and () float their number."""
-    targets, certain = kd_targets(teacher_logits.detach(), class_matrix, temperature=temperature)
+    targets, certain = kd_targets(
+        teacher_logits.detach(), class_matrix, temperature=temperature, max_mapped_void=max_mapped_void
+    )
     counted = certain & (mask != IGNORE_INDEX)
     log_probs = (student_logits[:, 1:].float() / temperature).log_softmax(dim=1)
     divergence = F.kl_div(log_probs, targets, reduction="none").sum(dim=1)
     return (divergence * counted).sum() * temperature**2, counted.sum().float()
 
 
-def kd_loss(student_logits, teacher_logits, class_matrix, mask, *, temperature):
+def kd_loss(
+    student_logits: torch.Tensor,
+    teacher_logits: torch.Tensor,
+    class_matrix: torch.Tensor,
+    mask: torch.Tensor,
+    *,
+    temperature: float,
+    max_mapped_void: float = MAX_MAPPED_VOID,
+) -> torch.Tensor:
     """KL divergence of the student from the remapped teacher, averaged over the pixels that count.
 
     Args:
@@ -100,7 +127,7 @@ def kd_loss(student_logits, teacher_logits, class_matrix, mask, *, temperature):
         teacher_logits: (N, T, H, W) float, T OpenEarthMap classes; receives no gradient.
         class_matrix: (T, S) float; row t shares teacher class t among the S classes and sums to 1.
         mask: (N, H, W) int64 class ids; pixels equal to IGNORE_INDEX do not count, nor do pixels that the teacher
-            maps to void with a probability of MAX_MAPPED_VOID or more.
+            maps to void with a probability of ``max_mapped_void`` or more.
         temperature: softmax temperature, > 0. The loss is multiplied by its square so that
             gradients keep their size when it changes.
 
@@ -109,22 +136,27 @@ def kd_loss(student_logits, teacher_logits, class_matrix, mask, *, temperature):
 
     Source: Hinton et al. 2015, arXiv:1503.02531, section 2. The remapping is ours.
     """
-    total, count = kd_loss_sum(student_logits, teacher_logits, class_matrix, mask, temperature=temperature)
+    total, count = kd_loss_sum(
+        student_logits, teacher_logits, class_matrix, mask, temperature=temperature, max_mapped_void=max_mapped_void
+    )
     return total / count.clamp(min=1)
 
 
 class HardLoss:
-    """The loss of every stage without a teacher."""
+    """The loss of every stage without a teacher: cross-entropy with label smoothing, and Dice."""
+
+    def __init__(self, label_smoothing: float = LABEL_SMOOTHING):
+        self.label_smoothing = label_smoothing
 
     def to(self, device: torch.device) -> "HardLoss":
         return self
 
     def terms(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> list[LossTerm]:
-        losses, counted = hard_loss_by_crop(logits, batch["mask"])
+        losses, counted = hard_loss_by_crop(logits, batch["mask"], label_smoothing=self.label_smoothing)
         return [LossTerm("hard", losses.sum(), counted.sum().float(), 1.0)]
 
     def describe(self) -> dict:
-        return {"hard": {"cross_entropy": 1, "dice": 1, "label_smoothing": LABEL_SMOOTHING}}
+        return {"hard": {"cross_entropy": 1, "dice": 1, "label_smoothing": self.label_smoothing}}
 
 
 class HardAndKDLoss:
@@ -133,7 +165,10 @@ class HardAndKDLoss:
     Args:
         teacher: network with OpenEarthMap outputs; kept in eval mode, never trained.
         class_matrix: (T, S) float OpenEarthMap classes → student classes.
-        facts: what ``describe`` says of the teacher.
+        hard: the hard loss.
+        alpha: weight of the KD loss; the hard loss has the rest.
+        temperature, max_mapped_void: as in ``kd_loss``.
+        origin: what ``describe`` says of the teacher and the class matrix.
     """
 
     def __init__(
@@ -141,16 +176,19 @@ class HardAndKDLoss:
         teacher: torch.nn.Module,
         class_matrix: torch.Tensor,
         *,
+        hard: HardLoss | None = None,
         alpha: float = KD_ALPHA,
         temperature: float = KD_TEMPERATURE,
-        **facts,
+        max_mapped_void: float = MAX_MAPPED_VOID,
+        origin: dict[str, str] | None = None,
     ):
-        self.hard = HardLoss()
+        self.hard = hard or HardLoss()
         self.teacher = teacher.eval().requires_grad_(False)
         self.class_matrix = class_matrix
         self.alpha = alpha
         self.temperature = temperature
-        self.facts = facts
+        self.max_mapped_void = max_mapped_void
+        self.origin = origin or {}
 
     def to(self, device: torch.device) -> "HardAndKDLoss":
         self.teacher.to(device)
@@ -161,10 +199,16 @@ class HardAndKDLoss:
         with torch.no_grad(), autocast(logits.device):
             teacher_logits = self.teacher(batch["image"])
         total, count = kd_loss_sum(
-            logits, teacher_logits, self.class_matrix, batch["mask"], temperature=self.temperature
+            logits,
+            teacher_logits,
+            self.class_matrix,
+            batch["mask"],
+            temperature=self.temperature,
+            max_mapped_void=self.max_mapped_void,
         )
         (hard,) = self.hard.terms(logits, batch)
         return [hard._replace(weight=1 - self.alpha), LossTerm("kd", total, count, self.alpha)]
 
     def describe(self) -> dict:
-        return {**self.hard.describe(), "kd": {"alpha": self.alpha, "temperature": self.temperature, **self.facts}}
+        kd = {"alpha": self.alpha, "temperature": self.temperature, "max_mapped_void": self.max_mapped_void}
+        return {**self.hard.describe(), "kd": {**kd, **self.origin}}

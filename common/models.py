@@ -21,6 +21,7 @@ UNREADABLE = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error, EOFError),
     *(RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
 )
+GIVE_ITS_NETWORK = "Give the --arch and --encoder it was made with."
 VOID_LOGIT = -1e4  # its softmax is 0 in every precision, and unlike -inf it leaves no NaN in products
 
 
@@ -60,20 +61,27 @@ def build_model(arch: str, encoder: str, num_classes: int, encoder_weights: str 
             "saved with torch.save(model.encoder.state_dict(), FILE) where there is one."
         ) from None
     if encoder_weights not in ("imagenet", "none"):
-        path = Path(encoder_weights)
-        state = load_plain(path, "give imagenet, none, or the path of an encoder's state dict to --encoder-weights")
-        load_strictly(model.encoder, state, f"--encoder-weights {path}")
+        try:
+            state = load_plain(Path(encoder_weights))
+        except UserError as error:
+            raise UserError(
+                f"--encoder-weights: {error} Give imagenet, none, or the path of an encoder's state dict."
+            ) from None
+        try:
+            load_strictly(model.encoder, state)
+        except UserError as error:
+            raise UserError(f"--encoder-weights {encoder_weights} {error} {GIVE_ITS_NETWORK}") from None
     model.segmentation_head = nn.Sequential(model.segmentation_head, SilenceVoid())
     return model
 
 
-def load_plain(path: Path, remedy: str):
-    """Tensors and plain containers from a file, executing nothing in it; UserError where that cannot be done.
+def load_plain(path: Path) -> object:
+    """Tensors and plain containers from a file, executing nothing in it; UserError, why it cannot be, in a sentence.
 
     Checksums are compared, so that a bit that was turned over on the disk is not taken for a weight.
     """
     if not path.is_file():
-        raise UserError(f"{path} {'is no file' if os.path.lexists(path) else 'does not exist'}. Remedy: {remedy}")
+        raise UserError(f"{path} {'is no file' if os.path.lexists(path) else 'does not exist'}.")
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as parts:
@@ -83,21 +91,20 @@ def load_plain(path: Path, remedy: str):
         return torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path} cannot be read as a checkpoint: {reason} Remedy: {remedy}") from None
+        raise UserError(f"{path} cannot be read as a checkpoint: {reason.removesuffix('.')}.") from None
 
 
-def load_strictly(module: nn.Module, state, where: str, remedy: str = "") -> None:
-    """Load a state dict of exactly this module's tensors; UserError names the first that differs, and the remedy."""
+def load_strictly(module: nn.Module, state: object) -> None:
+    """Load a state dict of exactly this module's tensors; UserError says, in a clause, why another one is not."""
     wanted = module.state_dict()
-    remedy = remedy or "Give the --arch and --encoder it was made with."
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise UserError(f"{where}: expected a state dict, found {type(state).__name__}. {remedy}")
+        raise UserError(f"is no state dict, but {type(state).__name__}.")
     missing, stray = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     shapes = [k for k in wanted if k in state and getattr(state[k], "shape", None) != wanted[k].shape]
     if missing or stray or shapes:
         first = (missing or stray or shapes)[0]
         raise UserError(
-            f"{where} does not fit this network: {len(missing)} tensors are missing, {len(stray)} are unknown and "
-            f"{len(shapes)} have another shape (first: {first}). {remedy}"
+            f"does not fit this network: {len(missing)} tensors are missing, {len(stray)} are unknown and "
+            f"{len(shapes)} have another shape (first: {first})."
         )
     module.load_state_dict(state, strict=True)

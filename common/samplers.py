@@ -29,18 +29,18 @@ class UniformTiles:
 
 
 class WeightedTiles:
-    """Tiles are drawn in proportion to weights given by tile id."""
+    """Tiles are drawn in proportion to weights given by tile id; ``origin`` says where these come from."""
 
-    def __init__(self, weight_of: dict[str, float], **facts):
+    def __init__(self, weight_of: dict[str, float], origin: dict[str, str]):
         self.weight_of = weight_of
-        self.facts = facts
+        self.origin = origin
 
     def weights(self, tiles: TileSet) -> np.ndarray:
         """(T,) float64 tile weights, in the order of the set; KeyError for a tile without a weight."""
         return np.array([self.weight_of[tile_id] for tile_id in tiles.ids])
 
     def describe(self) -> dict:
-        return {"kind": "weighted", **self.facts}
+        return {"kind": "weighted", **self.origin}
 
 
 class TileDraws:

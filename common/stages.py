@@ -1,10 +1,9 @@
 """The arms of the study: the stages in their order, the controls, and what each is compared with."""
 
-import argparse
 from pathlib import Path
 from typing import NamedTuple
 
-from common.cli import command_for
+from common.inputs import Command
 
 
 class Answers(NamedTuple):
@@ -93,6 +92,6 @@ STAGE_NAMES = tuple(stage.name for stage in STAGES)
 FINAL_STAGE = STAGES[-1].name
 
 
-def training_command(root: Path, arm: str, seed: int) -> str:
+def training_command(root: Path, arm: str, seed: int) -> Command:
     """The command that trains a stage or a control with a seed, with the default preset."""
-    return command_for(f"training.train_{arm}", argparse.Namespace(root=root, seed=seed), "--seed")
+    return Command.of(f"training.train_{arm}", root, "--seed", str(seed))

@@ -4,6 +4,7 @@ A tile is one image and its mask; their shared stem is the tile id. Sets are wri
 renamed when whole, so that a folder with a manifest is always complete.
 """
 
+import json
 import os
 import unicodedata
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import MANIFEST, digest_json, read_json, replaced_folder
+from common.inputs import Input
 from common.rasters import DAMAGED, read_image, read_mask, unknown_ids
 from common.schema import is_count, is_number, is_object, is_text, list_of, misfit, optional, shown
 from common.taxonomy import IGNORE_INDEX, Taxonomy, taxonomy_from_json
@@ -130,51 +132,53 @@ class Tile:
 class TileSet:
     """The tiles of a folder in the order of their ids, and its manifest."""
 
-    def __init__(self, path: Path, manifest: dict, taxonomy: Taxonomy):
-        self.path = path
+    def __init__(self, source: Input, manifest: dict, taxonomy: Taxonomy):
+        self.source = source
+        self.path = source.path
         self.manifest = manifest
         self.taxonomy = taxonomy
-        self.tiles = [Tile(tile_id, path, entry) for tile_id, entry in sorted(manifest["tiles"].items())]
+        self.tiles = [Tile(tile_id, self.path, entry) for tile_id, entry in sorted(manifest["tiles"].items())]
         self._position = {tile.id: i for i, tile in enumerate(self.tiles)}
 
     @classmethod
-    def open(cls, path: Path, command: str) -> "TileSet":
-        """Open a finished tile set; UserError where it is missing, or its files differ from its manifest.
+    def open(cls, source: Input) -> "TileSet":
+        """Open a finished tile set. Hidden files and the sidecars of GIS programs are passed over.
 
-        ``command`` makes this folder (see ``command_for``); the messages name it. Hidden files and the sidecars of GIS
-        programs are passed over.
+        Raises:
+            UserError: it is missing, or its files differ from its manifest.
         """
+        path = source.path
         if not (path / MANIFEST).is_file():
             if replaced_folder(path):
-                raise UserError(f"{path}: a run was killed while it was replaced. Run it again: {command} --overwrite")
-            raise UserError(f"{path} is not a finished tile set: it has no {MANIFEST}. Make it first: {command}")
-        manifest = read_json(path / MANIFEST, f"move {path} away, then {command}")
-        wrong = manifest_problem(manifest)
-        if wrong:
-            raise UserError(
-                f"{path / MANIFEST} is not a manifest of this project: {wrong}. Move {path} away, then make it: "
-                f"{command}"
-            )
-        tiles = cls(path, manifest, taxonomy_from_json(manifest["taxonomy"], path / MANIFEST))
+                raise source.unusable(f"{path}: a run was killed while it was replaced")
+            raise source.missing(f"is not a finished tile set: it has no {MANIFEST}")
+        try:
+            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+            problem = manifest_problem(manifest)
+        except (ValueError, RecursionError) as error:
+            manifest, problem = None, f"it is not valid JSON ({error})"
+        if problem:  # such a folder is not known to be ours, and not replaced
+            raise source.missing(f"{MANIFEST} is not a manifest of this project: {problem}. Move {path} away")
+        tiles = cls(source, manifest, taxonomy_from_json(manifest["taxonomy"], path / MANIFEST))
         for folder, suffix in (("images", ".tif"), ("masks", ".png")):
-            found = list(os.scandir(path / folder)) if (path / folder).is_dir() else []
-            links = [entry.name for entry in found if entry.is_symlink() and not entry.name.startswith(".")]
-            if links:
-                raise UserError(
-                    f"{path / folder} holds {len(links)} symbolic links (first: {min(links)} to "
-                    f"{os.readlink(path / folder / min(links))}), expected files: a link may lead to a tile of another "
-                    f"split. Make the folder again: {command} --overwrite"
-                )
-            there = {entry.name for entry in found}
-            listed = {tile_id + suffix for tile_id in tiles._position}
-            others = {n for n in there - listed if not n.startswith(".") and n.lower().endswith(TILE_SUFFIXES)}
-            for names, what in ((listed - there, "lacks"), (others, "holds, beside its manifest,")):
-                if names:
-                    raise UserError(
-                        f"{path / folder} {what} {len(names)} of {len(listed)} files (first: {min(names)}). "
-                        f"Make the folder again: {command} --overwrite"
-                    )
+            tiles._require_files(path / folder, {tile_id + suffix for tile_id in tiles._position})
         return tiles
+
+    def _require_files(self, folder: Path, listed: set[str]) -> None:
+        """Refuse a folder that holds other files than ``listed``, or links."""
+        entries = list(os.scandir(folder)) if folder.is_dir() else []
+        links = [entry.name for entry in entries if entry.is_symlink() and not entry.name.startswith(".")]
+        if links:
+            first = f"{min(links)} to {os.readlink(folder / min(links))}"
+            raise self.source.unusable(
+                f"{folder} holds {len(links)} symbolic links (first: {first}), expected files: a link may lead to a "
+                "tile of another split"
+            )
+        there = {entry.name for entry in entries}
+        others = {n for n in there - listed if not n.startswith(".") and n.lower().endswith(TILE_SUFFIXES)}
+        for names, what in ((listed - there, "lacks"), (others, "holds, beside its manifest,")):
+            if names:
+                raise self.source.unusable(f"{folder} {what} {len(names)} of {len(listed)} files (first: {min(names)})")
 
     def __len__(self) -> int:
         return len(self.tiles)
@@ -216,15 +220,16 @@ class TileSet:
         known = [tile.entry["gsd"] for tile in self.tiles if tile.entry["gsd"]]
         return float(np.median(known)) if known else None
 
-    def require_unchanged(self, remedy: str) -> None:
-        """Refuse to go on with a folder that was replaced since it was opened; the message ends in ``remedy``."""
-        if read_json(self.path / MANIFEST, remedy).get("digest") != self.digest:
-            raise UserError(f"{self.path} was replaced while it was in use. {remedy}")
+    def require_unchanged(self) -> None:
+        """Refuse to go on with a folder that was replaced since it was opened."""
+        if read_json(self.source / MANIFEST).get("digest") != self.digest:
+            raise UserError(f"{self.path} was replaced while it was in use.")
 
-    def require_split(self, split: str, flag: str) -> "TileSet":
+    def require_split(self, split: str) -> "TileSet":
         """Refuse a folder that belongs to another split: a validation or test tile must never be trained on."""
         if self.split != split:
-            raise UserError(f"{flag} {self.path}: its manifest says it is '{self.split}', expected '{split}'.")
+            flag = f"{self.source.flag} " if self.source.flag else ""
+            raise UserError(f"{flag}{self.path}: its manifest says it is '{self.split}', expected '{split}'.")
         return self
 
     def require_taxonomy(self, taxonomy: Taxonomy) -> "TileSet":

@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image
 from rasterio.transform import from_origin
 
+from common.checkpoints import checkpoint_bytes
+from common.inputs import Command, Input
 from common.rasters import open_raster
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP, Taxonomy
 from data_prep import (
@@ -35,6 +37,18 @@ THREE_CLASSES = Taxonomy(
         for name in OPENEARTHMAP.classes
     },
 )
+
+
+def made(path: Path, command: str = "python -m some.step") -> Input:
+    """What a script would have parsed of ``path``, with the command that makes it."""
+    return Input(Path(path), Command.read(command))
+
+
+def save_checkpoint(path: Path, state: dict, metadata: dict, training: dict | None = None) -> Path:
+    """Write a checkpoint as the loop does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(checkpoint_bytes(state, metadata, training))
+    return path
 
 
 def write_tif(path: Path, pixels: np.ndarray, *, origin=None, gsd=GSD, crs=CRS, **profile) -> None:

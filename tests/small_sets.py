@@ -10,7 +10,7 @@ from common.rasters import georeference, open_raster, write_mask
 from common.taxonomy import BIODIVERSITY, Taxonomy
 from common.tiles import TileSet
 from data_prep.tile_sets.writer import describe_tile, new_tile_set
-from tests.helpers import write_png, write_tif
+from tests.helpers import made, write_png, write_tif
 
 LEFT, TOP = 500_000, 5_000_000
 SPLITS = ("train", "val", "test")
@@ -69,7 +69,7 @@ def write_set(
                 place = georeference(src)
             entry = describe_tile(image, mask, *paths, place, taxonomy.num_classes)
             out.record(tile_id, {**entry, **(entries or {}).get(tile_id, {})})
-    return TileSet.open(path, "x")
+    return TileSet.open(made(path))
 
 
 def with_pixels(side: int, counts: dict[int, int]) -> np.ndarray:
@@ -80,4 +80,4 @@ def with_pixels(side: int, counts: dict[int, int]) -> np.ndarray:
 
 def split_sets(root: Path) -> list[TileSet]:
     """train, val and test of Biodiversity."""
-    return [TileSet.open(root / "data/biodiversity_split" / name, "x") for name in SPLITS]
+    return [TileSet.open(made(root / "data/biodiversity_split" / name)) for name in SPLITS]

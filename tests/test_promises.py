@@ -26,7 +26,7 @@ from data_prep import prepare_oem_teacher, relabel_oem
 from evaluation import aggregate_metrics, compute_metrics
 from evaluation.scoring import write
 from tests.conftest import train
-from tests.helpers import GSD, OEM_RAW, quiet, run_data_steps, write_png, write_tif
+from tests.helpers import GSD, OEM_RAW, made, quiet, run_data_steps, write_png, write_tif
 from training import train_stage1_baseline
 
 # Written out once more: the position of a name is its pixel value.
@@ -74,7 +74,7 @@ def speaking(tmp_path_factory):
 
 
 def tiles_of(root, *folders) -> TileSet:
-    return TileSet.open(root.joinpath("data", *folders), "x")
+    return TileSet.open(made(root.joinpath("data", *folders)))
 
 
 def said_by(image: np.ndarray, step: int) -> np.ndarray:
@@ -129,7 +129,7 @@ def test_resampling_keeps_each_mask_with_its_image(speaking, tmp_path, gsd):
     ):
         quiet(step.main, "--root", speaking, "--out-dir", out, "--gsd", gsd)
         folder = out if step is relabel_oem else out / "train"
-        for tile in TileSet.open(folder, "x"):
+        for tile in TileSet.open(made(folder)):
             image, mask = tile.read_image(), tile.read_mask()
             assert mask.shape == (round(OEM_SIDE * GSD / gsd),) * 2
             inside = inside_patches(image, margin=1)

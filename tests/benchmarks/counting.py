@@ -17,6 +17,7 @@ from common.tiles import TileSet
 from evaluation.scoring.counts import tile_counts
 from tests.benchmarks.generated import SIDE, write_tile_set
 from tests.benchmarks.measuring import Figure, alternate, at_least
+from tests.helpers import made
 from training.engine.flags import PRESETS
 
 TILES, SCORED = 16, 48
@@ -61,7 +62,7 @@ def scoring() -> Figure:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "val"
         write_tile_set(path, SCORED, split="val", distinct=SCORED)
-        tiles = TileSet.open(path, "")
+        tiles = TileSet.open(made(path))
         image = network_input(torch.from_numpy(tiles.tiles[0].read_image())[None])
         model = build_model(preset["arch"], preset["encoder"], tiles.taxonomy.num_classes)
         model = TakingTurns(model, image)

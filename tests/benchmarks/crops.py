@@ -18,6 +18,7 @@ from common.samplers import TileDraws, UniformTiles
 from common.tiles import TileSet
 from tests.benchmarks.generated import SIDE, write_tile_set
 from tests.benchmarks.measuring import Figure, alternate, at_least
+from tests.helpers import made
 
 TILES, DISTINCT, BATCH, BATCHES, ROUNDS = 2_300, 300, 8, 25, 6
 
@@ -28,7 +29,7 @@ def measure() -> list[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "train"
         write_tile_set(path, TILES, split="train", distinct=DISTINCT)
-        tiles = TileSet.open(path, "")
+        tiles = TileSet.open(made(path))
         draws = TileDraws(tiles, UniformTiles(), seed=0)
 
         def plain(**options):

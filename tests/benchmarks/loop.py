@@ -23,6 +23,7 @@ from common.samplers import TileDraws, UniformTiles, WeightedTiles
 from common.tiles import TileSet
 from tests.benchmarks.generated import SIDE, write_tile_set
 from tests.benchmarks.measuring import Figure, at_least, at_most
+from tests.helpers import made
 from training.engine.flags import PRESETS, train_parser
 from training.engine.loop import fit, make_optimizer
 from training.engine.recipe import Recipe
@@ -132,7 +133,7 @@ def measure(preset: str = "laptop", device: str = "cpu") -> list[Figure]:
         root = Path(folder)
         write_tile_set(root / "train", 256, split="train", distinct=256)
         write_tile_set(root / "val", 1, split="val", seed=1)
-        tiles, val = TileSet.open(root / "train", ""), TileSet.open(root / "val", "")
+        tiles, val = TileSet.open(made(root / "train")), TileSet.open(made(root / "val"))
         args = parse(preset, device, steps, root / "out")
         if device == "cpu":
             bare, real = compare_step_by_step(tiles, val, args)

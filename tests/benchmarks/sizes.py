@@ -16,12 +16,13 @@ from common.croppers import MinorityCrop
 from common.datasets import CropDataset, StepSampler, crop_loader
 from common.device import resolve_device
 from common.files import write_text
-from common.samplers import TileDraws
+from common.samplers import TileDraws, WeightedTiles
 from common.tiles import TileSet
 from data_prep import analyze_class_distribution
 from evaluation.scoring.counts import tile_counts
 from tests.benchmarks.generated import write_tile_set
 from tests.benchmarks.measuring import Figure, alternate, at_most, run_module
+from tests.helpers import made
 from training.engine.meters import Drawn
 
 STEPS, BATCHES = 30, 40
@@ -32,7 +33,7 @@ def prepare(root: Path, count: int) -> None:
     split = root / "data/biodiversity_split"
     write_tile_set(split / "train_rep", count, split="train")
     write_tile_set(split / "val", 8, split="val", seed=1)
-    ids = TileSet.open(split / "train_rep", "").ids
+    ids = TileSet.open(made(split / "train_rep")).ids
     rows = [(tile_id, 1, "1", "0.5", str(1 + i % 3)) for i, tile_id in enumerate(ids)]
     write_text(root / "artifacts/seed42/tile_difficulty.tsv", difficulty_text(rows))
     with contextlib.redirect_stdout(io.StringIO()):
@@ -55,8 +56,8 @@ def compare_batches(roots: list[Path]) -> list[float]:
     """Milliseconds of drawing, reading and counting a batch of 8 crops of 128 px of each root, in turns."""
     loaders = []
     for root in roots:
-        tiles = TileSet.open(root / "data/biodiversity_split/train_rep", "")
-        sampler = read_difficulty(root / "artifacts/seed42/tile_difficulty.tsv", tiles, "")
+        tiles = TileSet.open(made(root / "data/biodiversity_split/train_rep"))
+        sampler = WeightedTiles(*read_difficulty(made(root / "artifacts/seed42/tile_difficulty.tsv"), tiles))
         crops = CropDataset(tiles, TileDraws(tiles, sampler, 0), MinorityCrop(128, [5]), 0)
         loaders.append((crops, Drawn(len(tiles), tiles.taxonomy.num_classes, torch.device("cpu"))))
 
@@ -98,7 +99,7 @@ def measure() -> list[Figure]:
 
 def score(path: Path) -> None:
     """Count what a network of one layer predicts on the tiles of ``path``, as evaluation does."""
-    tiles = TileSet.open(path, "")
+    tiles = TileSet.open(made(path))
     model = torch.nn.Conv2d(3, tiles.taxonomy.num_classes, 1)
     tile_counts(model, tiles.tiles, tiles.taxonomy.num_classes, device=resolve_device("cpu"), workers=1)
 

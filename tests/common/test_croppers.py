@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.artifacts import minority_crop
+from common.artifacts import read_minority_classes
 from common.croppers import MinorityCrop, RandomCrop
 from common.errors import UserError
 from common.samplers import WINDOW_STREAM, stream
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet
+from tests.helpers import made
 
 FOREST, CROPLAND, SETTLEMENT = (BIODIVERSITY.index(name) for name in ("Forest", "Cropland", "Settlement"))
 
@@ -216,16 +217,28 @@ def tiles_with(tmp_path, digest, *parents):
 
 @pytest.mark.parametrize(("digest", "parents"), [("train", ()), ("train_rep", ("other", "train"))])
 def test_the_minority_crop_seeks_the_classes_found_in_train_by_their_ids_and_shares(tmp_path, digest, parents):
-    cropper = minority_crop(64, distribution(tmp_path), tiles_with(tmp_path, digest, *parents), "again")
+    cropper = MinorityCrop(
+        64, *read_minority_classes(made(distribution(tmp_path)), tiles_with(tmp_path, digest, *parents))
+    )
     assert cropper.size == 64
     assert cropper.describe() == {"kind": "minority", "classes": [4, 5], "shares": [0.03, 0.01], "p": 0.5}
 
 
 def test_a_class_distribution_of_another_split_is_refused(tmp_path):
     with pytest.raises(UserError, match="another train split. Write it again: python -m again"):
-        minority_crop(64, distribution(tmp_path, "old"), tiles_with(tmp_path, "train_rep", "train"), "python -m again")
+        MinorityCrop(
+            64,
+            *read_minority_classes(
+                made(distribution(tmp_path, "old"), "python -m again"), tiles_with(tmp_path, "train_rep", "train")
+            ),
+        )
 
 
 def test_a_class_distribution_without_a_minority_class_is_refused_with_the_flag_that_helps(tmp_path):
     with pytest.raises(UserError, match="names no minority class.*python -m again --minority-share"):
-        minority_crop(64, distribution(tmp_path, names=()), tiles_with(tmp_path, "train"), "python -m again")
+        MinorityCrop(
+            64,
+            *read_minority_classes(
+                made(distribution(tmp_path, names=()), "python -m again"), tiles_with(tmp_path, "train")
+            ),
+        )

@@ -18,6 +18,7 @@ from common.files import (
     write_files,
     write_json,
 )
+from tests.helpers import made
 
 RENAMES = 4  # two folders: the old ones away, the new ones in
 
@@ -196,12 +197,12 @@ def test_files_are_told_apart_by_content_and_json_values_by_what_they_say(tmp_pa
         digest_json({"a": 1, "b": [1, 2]}) == digest_json({"b": [1, 2], "a": 1}) != digest_json({"b": [2, 1], "a": 1})
     )
     write_json(tmp_path / "a.json", {"b": [1.5, None], "a": "ä"})
-    assert read_json(tmp_path / "a.json", "C") == {"b": [1.5, None], "a": "ä"}
+    assert read_json(made(tmp_path / "a.json")) == {"b": [1.5, None], "a": "ä"}
     (tmp_path / "a.json").write_text('{"b": ')
     with pytest.raises(UserError, match="is not valid JSON .*Write it again: C"):
-        read_json(tmp_path / "a.json", "C")
+        read_json(made(tmp_path / "a.json"))
     with pytest.raises(UserError, match="does not exist. Write it first: C"):
-        read_json(tmp_path / "b.json", "C")
+        read_json(made(tmp_path / "b.json"))
 
 
 def test_what_a_link_leads_to_is_taken_over_not_the_link(tmp_path):

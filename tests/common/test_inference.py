@@ -17,6 +17,7 @@ from common.taxonomy import BIODIVERSITY
 from common.tiles import Tile
 from data_prep.tile_sets.writer import describe_tile
 from evaluation.scoring import counts
+from tests.helpers import made
 
 SIZES = [(204, 204), (50, 50), (1, 1), (1, 50), (33, 204)]
 
@@ -226,7 +227,7 @@ def open_saved(tmp_path, monkeypatch, *, split="val", digest="of val", training=
     tiles = SimpleNamespace(
         taxonomy=BIODIVERSITY, stretch=METADATA["stretch"], split=split, digest=digest, path=tmp_path / split
     )
-    return open_to_score(path, "stage2_replication", 42, tiles, "train it")
+    return open_to_score(made(path), "stage2_replication", 42, tiles)
 
 
 def test_the_checkpoint_of_the_run_that_is_asked_for_is_opened(tmp_path, monkeypatch):

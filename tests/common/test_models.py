@@ -23,7 +23,7 @@ from common.initial_weights import EncoderWeights, StageWeights
 from common.models import SilenceVoid, build_model, load_plain, load_strictly
 from common.taxonomy import BIODIVERSITY, IGNORE_INDEX, OPENEARTHMAP
 from tests.conftest import ARCH, ENCODER
-from tests.helpers import THREE_CLASSES
+from tests.helpers import THREE_CLASSES, made
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def checkpoint(path, small):
 
 def test_a_checkpoint_comes_back_as_the_same_network(small, tmp_path):
     checkpoint(tmp_path / "last.pt", small).save()
-    found = Checkpoint.load(tmp_path / "last.pt", "remedy")
+    found = Checkpoint.load(made(tmp_path / "last.pt"))
     assert found.digest == digest_tensors(small.state_dict()) and found.taxonomy == BIODIVERSITY
     assert digest_tensors(found.build().state_dict()) == found.digest
 
@@ -183,7 +183,7 @@ def test_a_checkpoint_comes_back_as_the_same_network(small, tmp_path):
 def test_the_digest_of_a_checkpoint_does_not_depend_on_its_name(small, tmp_path):
     for name in ("a.pt", "b.pt"):
         checkpoint(tmp_path / name, small).save()
-    assert Checkpoint.load(tmp_path / "a.pt", "").digest == Checkpoint.load(tmp_path / "b.pt", "").digest
+    assert Checkpoint.load(made(tmp_path / "a.pt")).digest == Checkpoint.load(made(tmp_path / "b.pt")).digest
 
 
 def test_a_truncated_checkpoint_is_refused_with_the_remedy(small, tmp_path):
@@ -191,7 +191,7 @@ def test_a_truncated_checkpoint_is_refused_with_the_remedy(small, tmp_path):
     checkpoint(path, small).save()
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(UserError, match="last.pt.*train again"):
-        Checkpoint.load(path, "train again")
+        Checkpoint.load(made(path))
 
 
 def test_a_checkpoint_that_holds_code_is_refused_and_runs_nothing(tmp_path):
@@ -203,7 +203,7 @@ def test_a_checkpoint_that_holds_code_is_refused_and_runs_nothing(tmp_path):
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(Bomb(), protocol=2))
     for name in ("bomb.pt", "plain.pt"):
         with pytest.raises(UserError, match=name):
-            Checkpoint.load(tmp_path / name, "train again")
+            Checkpoint.load(made(tmp_path / name))
     assert not (tmp_path / "executed").exists()
 
 
@@ -215,7 +215,7 @@ def test_a_checkpoint_with_a_bit_turned_over_on_the_disk_is_refused(small, tmp_p
     content[start + 2000] ^= 1
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"last\.pt cannot be read.*damaged.*train again"):
-        Checkpoint.load(path, "train again")
+        Checkpoint.load(made(path))
 
 
 def test_what_is_no_file_is_told_from_what_is_not_there(tmp_path):
@@ -231,7 +231,7 @@ def test_what_is_no_file_is_told_from_what_is_not_there(tmp_path):
 def test_a_file_of_another_program_is_no_checkpoint(tmp_path, content):
     torch.save(content, tmp_path / "x.pt")
     with pytest.raises(UserError, match="x.pt is not a checkpoint of this project. Remedy: train again"):
-        Checkpoint.load(tmp_path / "x.pt", "train again")
+        Checkpoint.load(made(tmp_path / "x.pt"))
 
 
 @pytest.mark.parametrize(
@@ -254,13 +254,13 @@ def test_a_file_of_another_program_is_no_checkpoint(tmp_path, content):
 )
 def test_metadata_of_another_form_are_refused_by_name(small, tmp_path, key, value):
     with pytest.raises(UserError, match=f"not a checkpoint of this project: its {key} is .*train again"):
-        Checkpoint.load(save(tmp_path / "last.pt", small, **{key: value}), "train again")
+        Checkpoint.load(made(save(tmp_path / "last.pt", small, **{key: value})))
 
 
 def test_a_taxonomy_that_is_none_is_refused_with_the_remedy(small, tmp_path):
     path = save(tmp_path / "last.pt", small, taxonomy={"classes": ["a"]})
     with pytest.raises(UserError, match=r"last\.pt: 'classes' has 1 names.*train again"):
-        Checkpoint.load(path, "train again")
+        Checkpoint.load(made(path))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -268,19 +268,19 @@ def test_a_checkpoint_with_a_weight_that_is_not_finite_is_refused(tmp_path, valu
     state = {"a": torch.zeros(3), "b": torch.tensor([0.0, value]), "steps": torch.tensor([1])}
     Checkpoint(tmp_path / "last.pt", state, known()).save()
     with pytest.raises(UserError, match="1 tensors are not finite.*first: b.*train again"):
-        Checkpoint.load(tmp_path / "last.pt", "train again")
+        Checkpoint.load(made(tmp_path / "last.pt"))
 
 
 @pytest.mark.parametrize(("state", "training"), [({"a": 1}, None), ({"a": torch.zeros(1)}, [1])])
 def test_a_checkpoint_that_holds_other_things_than_tensors_is_refused(tmp_path, state, training):
     torch.save({"model": state, "metadata": known(), "training": training}, tmp_path / "x.pt")
     with pytest.raises(UserError, match="holds other things than tensors"):
-        Checkpoint.load(tmp_path / "x.pt", "train again")
+        Checkpoint.load(made(tmp_path / "x.pt"))
 
 
 def test_a_checkpoint_keeps_its_metadata_and_where_the_run_is(small, tmp_path):
     training = {"history": [{"step": 1}], "optimizer": {"state": {0: torch.ones(2)}}}
-    found = Checkpoint.load(save(tmp_path / "last.pt", small, training), "r")
+    found = Checkpoint.load(made(save(tmp_path / "last.pt", small, training)))
     assert found.metadata == known() and found.training["history"] == training["history"]
     assert torch.equal(found.training["optimizer"]["state"][0], torch.ones(2)) and found.remedy == "r"
     assert found.require(["stage", "val"]) is found
@@ -291,13 +291,13 @@ def test_a_checkpoint_keeps_its_metadata_and_where_the_run_is(small, tmp_path):
 def test_a_checkpoint_names_itself_where_its_network_cannot_be_built(small, tmp_path):
     path = save(tmp_path / "last.pt", small, arch="unett")
     with pytest.raises(UserError, match=r"last\.pt: --arch unett.*Remedy: train again"):
-        Checkpoint.load(path, "train again").build()
+        Checkpoint.load(made(path)).build()
     with pytest.raises(UserError, match=r"last\.pt does not fit.*give another"):
-        Checkpoint.load(save(path, small), "").load_into("linknet", ENCODER, "give another")
+        Checkpoint.load(made(save(path, small))).load_into("linknet", ENCODER, "give another")
 
 
 def finished(path, stage="stage5a_pretrain", seed=42):
-    return finished_checkpoint(path, stage, seed, "train it")
+    return finished_checkpoint(made(path), stage, seed)
 
 
 def test_a_checkpoint_of_a_finished_run_is_accepted_as_it_is(small, tmp_path):
@@ -336,7 +336,7 @@ def test_a_teacher_is_a_finished_run_of_the_teacher_in_the_openearthmap_classes(
     torch.manual_seed(0)
     network = build_model(ARCH, ENCODER, 9)
     path = save(tmp_path / "last.pt", network, stage="teacher", taxonomy=OPENEARTHMAP.to_json())
-    teacher = load_teacher(path, 42, "train it")
+    teacher = load_teacher(made(path), 42)
     assert teacher.taxonomy == OPENEARTHMAP and digest_tensors(teacher.build().state_dict()) == teacher.digest
     for refused, said in (
         ({"taxonomy": BIODIVERSITY.to_json(), "stage": "teacher"}, "not trained in the OpenEarthMap.*train it --over"),
@@ -344,12 +344,12 @@ def test_a_teacher_is_a_finished_run_of_the_teacher_in_the_openearthmap_classes(
         ({"taxonomy": OPENEARTHMAP.to_json(), "stage": "teacher", "seed": 43}, "expected teacher with seed 42"),
     ):
         with pytest.raises(UserError, match=said):
-            load_teacher(save(tmp_path / "other.pt", network, **refused), 42, "train it")
+            load_teacher(made(save(tmp_path / "other.pt", network, **refused)), 42)
 
 
 def stage_weights(path, digest="v", stretch="set"):
     val = SimpleNamespace(digest=digest, stretch={"kind": stretch}, path="data/val")
-    return StageWeights(path, "stage5a_pretrain", 42, val, "train it")
+    return StageWeights(made(path), "stage5a_pretrain", 42, val)
 
 
 def test_a_stage_starts_from_every_tensor_of_the_earlier_one_and_counts_its_steps(small, tmp_path):

@@ -20,6 +20,7 @@ from common.samplers import (
 )
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet
+from tests.helpers import made
 
 
 def tile_set(tmp_path, labelled: dict[str, int]) -> TileSet:
@@ -147,7 +148,7 @@ def test_weights_are_joined_by_tile_id_whatever_the_order_of_lines(tmp_path):
     tiles = tile_set(tmp_path, {"a": 1, "b": 1, "c": 1})
     rows = [("c", 1, "0", "0", "3.0"), ("a", 1, "0", "0", "1.0"), ("b", 1, "0", "0", "2.0")]
     write_text(tmp_path / "d.tsv", difficulty_text(rows))
-    assert read_difficulty(tmp_path / "d.tsv", tiles, "again").weights(tiles).tolist() == [1.0, 2.0, 3.0]
+    assert WeightedTiles(*read_difficulty(made(tmp_path / "d.tsv"), tiles)).weights(tiles).tolist() == [1.0, 2.0, 3.0]
 
 
 def test_a_difficulty_table_is_tab_separated_under_a_header():
@@ -159,7 +160,7 @@ def test_a_difficulty_table_is_tab_separated_under_a_header():
 def test_samplers_record_what_they_draw_by(tmp_path):
     text = difficulty_text(good_rows("a"))
     write_text(tmp_path / "d.tsv", text)
-    weighted = read_difficulty(tmp_path / "d.tsv", tile_set(tmp_path, {"a": 1}), "again")
+    weighted = WeightedTiles(*read_difficulty(made(tmp_path / "d.tsv"), tile_set(tmp_path, {"a": 1})))
     digest = hashlib.sha256(text.encode()).hexdigest()
     assert weighted.describe() == {"kind": "weighted", "weights_from": "difficulty", "sha256": digest}
     assert UniformTiles().describe() == {"kind": "uniform"}
@@ -173,10 +174,12 @@ def test_a_weight_is_above_0_and_at_most_1_plus_a_million(tmp_path, weight, acce
     tiles = tile_set(tmp_path, {"a": 1})
     write_text(tmp_path / "d.tsv", difficulty_text([("a", 100, "0.5", "0.25", weight)]))
     if accepted:
-        assert read_difficulty(tmp_path / "d.tsv", tiles, "again").weights(tiles).tolist() == [float(weight)]
+        assert WeightedTiles(*read_difficulty(made(tmp_path / "d.tsv"), tiles)).weights(tiles).tolist() == [
+            float(weight)
+        ]
     else:
         with pytest.raises(UserError, match="line 2"):
-            read_difficulty(tmp_path / "d.tsv", tiles, "again")
+            WeightedTiles(*read_difficulty(made(tmp_path / "d.tsv"), tiles))
 
 
 HEADER = b"tile_id\tlabelled_pixels\tloss\tdifficulty\tweight\n"
@@ -199,7 +202,7 @@ def test_a_file_that_is_no_difficulty_table_is_refused(tmp_path, content, said):
     if content is not None:
         (tmp_path / "d.tsv").write_bytes(content)
     with pytest.raises(UserError, match=said) as error:
-        read_difficulty(tmp_path / "d.tsv", tile_set(tmp_path, {"a": 1}), "python -m again")
+        WeightedTiles(*read_difficulty(made(tmp_path / "d.tsv", "python -m again"), tile_set(tmp_path, {"a": 1})))
     assert "python -m again" in str(error.value)
 
 
@@ -217,5 +220,7 @@ def test_a_file_that_is_no_difficulty_table_is_refused(tmp_path, content, said):
 def test_a_difficulty_table_that_does_not_fit_is_refused_with_the_command_to_mend_it(tmp_path, rows, said):
     write_text(tmp_path / "d.tsv", difficulty_text(rows))
     with pytest.raises(UserError, match=said) as error:
-        read_difficulty(tmp_path / "d.tsv", tile_set(tmp_path, {"a": 1, "b": 1}), "python -m again")
+        WeightedTiles(
+            *read_difficulty(made(tmp_path / "d.tsv", "python -m again"), tile_set(tmp_path, {"a": 1, "b": 1}))
+        )
     assert "python -m again" in str(error.value) and "d.tsv" in str(error.value)

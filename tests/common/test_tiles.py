@@ -25,7 +25,7 @@ from common.rasters import (
 from common.taxonomy import BIODIVERSITY
 from common.tiles import Tile, TileSet, is_tile_id, manifest_digest, manifest_problem, shares_line
 from data_prep.tile_sets.writer import describe_tile, new_tile_set
-from tests.helpers import THREE_CLASSES, write_tif
+from tests.helpers import THREE_CLASSES, made, write_tif
 
 NOWHERE = {"crs": None, "bounds": None, "gsd": None}
 
@@ -47,7 +47,7 @@ def make_set(path, ids=("a", "b"), split="train", taxonomy=BIODIVERSITY, **chang
     with new_tile_set(path, flags(**changes), taxonomy=taxonomy, split=split) as out:
         for seed, tile_id in enumerate(ids):
             add_tile(out, tile_id, seed)
-    return TileSet.open(path, command="python -m some.step")
+    return TileSet.open(made(path, "python -m some.step"))
 
 
 def test_a_tile_set_reads_back_what_was_written(tmp_path):
@@ -77,7 +77,7 @@ def test_a_step_that_fails_half_way_leaves_the_earlier_output_whole(tmp_path):
     ):
         add_tile(out, "other")
         raise RuntimeError("power cut")
-    assert TileSet.open(tmp_path / "set", command="python -m some.step").digest == digest
+    assert TileSet.open(made(tmp_path / "set", "python -m some.step")).digest == digest
 
 
 def test_an_interrupted_run_does_not_stand_in_the_way_of_the_next(tmp_path):
@@ -111,21 +111,21 @@ def test_a_missing_and_a_stray_file_are_named(tmp_path):
     make_set(tmp_path / "set")
     (tmp_path / "set" / "masks" / "stray.png").write_text("")
     with pytest.raises(UserError, match=r"stray\.png"):
-        TileSet.open(tmp_path / "set", command="python -m some.step")
+        TileSet.open(made(tmp_path / "set", "python -m some.step"))
     (tmp_path / "set" / "masks" / "stray.png").unlink()
     (tmp_path / "set" / "images" / "a.tif").unlink()
     with pytest.raises(UserError, match=r"lacks 1 of 2 files \(first: a\.tif\)"):
-        TileSet.open(tmp_path / "set", command="python -m some.step")
+        TileSet.open(made(tmp_path / "set", "python -m some.step"))
 
 
 def test_files_that_gis_programs_and_file_browsers_leave_are_passed_over(tmp_path):
     make_set(tmp_path / "set")
     for name in ("images/a.tif.aux.xml", "images/.DS_Store", "masks/._a.png"):
         (tmp_path / "set" / name).write_text("")
-    assert TileSet.open(tmp_path / "set", command="python -m some.step").ids == ["a", "b"]
+    assert TileSet.open(made(tmp_path / "set", "python -m some.step")).ids == ["a", "b"]
     (tmp_path / "set" / "images" / "b (copy).TIF").write_text("")
     with pytest.raises(UserError, match=r"copy\).*again: python -m some\.step --overwrite"):
-        TileSet.open(tmp_path / "set", command="python -m some.step")
+        TileSet.open(made(tmp_path / "set", "python -m some.step"))
 
 
 def test_a_damaged_image_or_mask_is_named_with_a_remedy(tmp_path):
@@ -390,7 +390,7 @@ def test_links_among_the_files_of_a_set_are_refused(tmp_path):
     path.rename(tmp_path / "a.png")
     path.symlink_to(tmp_path / "a.png")
     with pytest.raises(UserError, match=r"masks holds 1 symbolic links \(first: a\.png"):
-        TileSet.open(tmp_path / "set", "x")
+        TileSet.open(made(tmp_path / "set"))
 
 
 def test_a_set_records_its_sources_and_counts_all_its_pixels(tmp_path):
@@ -404,7 +404,7 @@ def test_a_set_records_its_sources_and_counts_all_its_pixels(tmp_path):
         out.add(source["a"], tile_id="a2", base="a", block="r0_c0")
         add_tile(out, "b", label=3)
         assert out.pixels.tolist() == [0, 128, 0, 64, 0, 0] and "3 tiles; Forest 66.7%" in out.summary()
-    tiles = TileSet.open(tmp_path / "out", "x")
+    tiles = TileSet.open(made(tmp_path / "out"))
     manifest = tiles.manifest
     assert manifest["made_from"] == [{"path": str(source.path), "digest": source.digest}]
     assert manifest["inputs"] == [str(tmp_path / "raw")] and manifest["copies"] == 3

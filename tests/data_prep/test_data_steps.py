@@ -21,6 +21,7 @@ from data_prep import (
 from tests.helpers import (
     OEM_RAW,
     THREE_CLASSES,
+    made,
     make_biodiversity,
     make_raw,
     prepare_root,
@@ -41,7 +42,7 @@ def root(prepared, tmp_path):
 
 
 def tiles(root, *parts):
-    return TileSet.open(root.joinpath("data", *parts), command="x")
+    return TileSet.open(made(root.joinpath("data", *parts)))
 
 
 def splits(root):

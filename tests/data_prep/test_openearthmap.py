@@ -13,7 +13,7 @@ from data_prep import combine_biodiversity_oem, filter_oem_rural, prepare_oem_te
 from data_prep.filter_oem_rural import built_share, find_pairs, find_regions, read_label, read_pair
 from data_prep.relabel_oem import relabel
 from data_prep.tile_sets import stratify
-from tests.helpers import OEM_RAW, THREE_CLASSES, quiet, write_taxonomy, write_tif
+from tests.helpers import OEM_RAW, THREE_CLASSES, made, quiet, write_taxonomy, write_tif
 from tests.small_sets import LEFT, TOP, noise_of, with_pixels, write_set
 
 UNKNOWN, BARELAND, RANGELAND, DEVELOPED, ROAD, TREE, WATER, AGRICULTURE, BUILDING = range(9)
@@ -45,7 +45,7 @@ def write_oem(root, region, name, label, *, image=None, at=(0, 0), **profile):
 
 def rural(root, *flags):
     printed = quiet(filter_oem_rural.main, "--root", root, *flags)
-    return TileSet.open(root / "data/openearthmap_filtered", "x"), printed
+    return TileSet.open(made(root / "data/openearthmap_filtered")), printed
 
 
 @pytest.mark.parametrize("label", [DEVELOPED, ROAD, BUILDING])
@@ -206,7 +206,7 @@ def pool_root(tmp_path, monkeypatch):
 
 
 def opened(root, *parts):
-    return TileSet.open(root.joinpath("data", *parts), "x")
+    return TileSet.open(made(root.joinpath("data", *parts)))
 
 
 def test_relabelled_tiles_say_whose_they_are_where_they_lie_and_what_they_hold(pool_root):

@@ -14,7 +14,7 @@ from data_prep import check_biodiversity, split_biodiversity
 from data_prep.raw.files import RawTile, find_raw
 from data_prep.raw.images import read_raw, to_8bit
 from data_prep.raw.inspect import inspect
-from tests.helpers import GSD, make_biodiversity, quiet, write_png, write_tif
+from tests.helpers import GSD, made, make_biodiversity, quiet, write_png, write_tif
 
 SIZE = 32
 ORIGIN = (500_000, 5_000_000)
@@ -47,7 +47,7 @@ def noise(bands, dtype, high, seed=0, side=SIZE):
 def split(root, *flags):
     quiet(split_biodiversity.main, "--root", root, "--overwrite", *flags)
     parts = root / "data" / "biodiversity_split"
-    sets = [TileSet.open(parts / name, command="x") for name in ("train", "val", "test")]
+    sets = [TileSet.open(made(parts / name)) for name in ("train", "val", "test")]
     return {tile.id: tile for tiles in sets for tile in tiles}, sets
 
 

@@ -14,7 +14,7 @@ from common.tiles import TileSet
 from data_prep import analyze_class_distribution, replicate_minority
 from data_prep.analyze_class_distribution import class_distribution, draw
 from data_prep.replicate_minority import replica_ids, tiles_to_replicate
-from tests.helpers import quiet
+from tests.helpers import made, quiet
 from tests.small_sets import with_pixels, write_set
 
 STRETCH = {"kind": "train", "percentiles": [2, 98], "ranges": [[0.0, 1.0]] * 3}
@@ -111,7 +111,7 @@ def train_root(tmp_path):
 
 def sets(root):
     parts = root / "data/biodiversity_split"
-    return TileSet.open(parts / "train", "x"), TileSet.open(parts / "train_rep", "x")
+    return TileSet.open(made(parts / "train")), TileSet.open(made(parts / "train_rep"))
 
 
 def analyze(root, *flags):
@@ -138,7 +138,7 @@ def test_what_is_found_in_train_is_written_with_the_version_of_train(train_root)
 
 
 def sets_digest(root):
-    return TileSet.open(root / "data/biodiversity_split/train", "x").digest
+    return TileSet.open(made(root / "data/biodiversity_split/train")).digest
 
 
 def test_other_thresholds_are_used_and_recorded(train_root):
@@ -201,7 +201,7 @@ def test_up_to_a_thousand_copies_are_made():
 
 def test_tiles_to_replicate_must_be_tiles_of_this_train(train_root):
     analyze(train_root)
-    train = TileSet.open(train_root / "data/biodiversity_split/train", "x")
+    train = TileSet.open(made(train_root / "data/biodiversity_split/train"))
     found = json.loads((train_root / "artifacts/class_distribution.json").read_text())
     assert tiles_to_replicate(found, train, "F", "C") == ["b", "c"]
     with pytest.raises(UserError, match="F was written for another version of .*train. Write it again: C"):
@@ -255,10 +255,10 @@ def spoilt(known, change):
 def test_a_class_distribution_that_was_edited_into_nonsense_is_refused(train_root, change, said):
     path = distribution_of(train_root)
     known = json.loads(path.read_text())
-    assert read_distribution(path, BIODIVERSITY, "C") == known
+    assert read_distribution(made(path), BIODIVERSITY) == known
     path.write_text(json.dumps(spoilt(known, change)))
     with pytest.raises(UserError, match=f"is not a class distribution of this taxonomy: .*{said}.*Write it again: C"):
-        read_distribution(path, BIODIVERSITY, "C")
+        read_distribution(made(path), BIODIVERSITY)
 
 
 def test_a_distribution_of_tiles_without_a_labelled_pixel_is_read(train_root):
@@ -267,4 +267,4 @@ def test_a_distribution_of_tiles_without_a_labelled_pixel_is_read(train_root):
     for of in known["classes"].values():
         of.update(share=0.0, pixels=0)
     path.write_text(json.dumps({**known, "minority_classes": []}))
-    assert read_distribution(path, BIODIVERSITY, "C")["minority_classes"] == []
+    assert read_distribution(made(path), BIODIVERSITY)["minority_classes"] == []

@@ -19,7 +19,7 @@ from evaluation.study.comparisons import DESCRIPTIVE, PLANNED
 from evaluation.study.evidence import MINORITY, gather
 from evaluation.study.figures import ablation_figure, class_gains_figure, comparisons_figure, draws_figure
 from evaluation.study.wording import finding_in_words
-from tests.helpers import quiet
+from tests.helpers import made, quiet
 from tests.synthetic_results import VAL, write_result, write_study
 
 ONE, TWO, THREE, FOUR, FIVE_A, FIVE_B, SIX = STAGE_NAMES
@@ -40,7 +40,7 @@ def root(tmp_path_factory):
     for place, arm in enumerate(GAINS):
         for seed in SEEDS:
             folder = root / VAL / arm / f"seed{seed}"
-            run = read_json(folder / "run.json", "")
+            run = read_json(made(folder / "run.json"))
             shares = np.array([5, 4, 3, 2, 1 + place + seed - 43])
             for key, values in (("pixel_share", shares / shares.sum()), ("crops_with_class", shares / 20)):
                 run["drawn"][key] = dict(zip(BIODIVERSITY.foreground, values.tolist(), strict=True))
@@ -50,7 +50,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def evidence(root):
-    return gather(*read_results(root / VAL, "evaluate again"))
+    return gather(*read_results(made(root / VAL)))
 
 
 def means(evidence, metric, arms):
@@ -135,7 +135,7 @@ def test_controls_have_a_table_of_their_own(evidence):
 def test_the_summary_says_what_was_planned_and_not_made_and_that_test_is_apart(tmp_path):
     write_study(tmp_path, {ONE: 0.0, TWO: 0.4}, SEEDS, 12)
     (tmp_path / VAL.parent / "test" / SIX).mkdir(parents=True)
-    evidence = gather(*read_results(tmp_path / VAL, ""))
+    evidence = gather(*read_results(made(tmp_path / VAL)))
     text = aggregate_metrics.summary(aggregate_metrics.parts_of(evidence, tmp_path / VAL, "python -m the.command"))
     joined = " ".join(text.split())
     lacking = f"{THREE} to {TWO} ({THREE} not run); {FOUR} to {THREE} ({FOUR} not run, {THREE} not run); {FIVE_B} to "
@@ -332,17 +332,17 @@ def test_what_was_drawn_is_the_mean_over_the_seeds_of_each_arm(evidence):
 def test_an_arm_that_does_not_say_what_it_drew_is_not_drawn(tmp_path):
     write_study(tmp_path, {ONE: 0.0, TWO: 0.1}, (1, 2), 3)
     path = tmp_path / VAL / TWO / "seed2" / "run.json"
-    run = read_json(path, "")
+    run = read_json(made(path))
     del run["drawn"]
     write_json(path, run)
-    found = gather(*read_results(tmp_path / VAL, ""))
+    found = gather(*read_results(made(tmp_path / VAL)))
     assert labels(draws_figure(found).axes[0]) == ["1 Baseline"]
     assert comparisons_figure(found) is not None and class_gains_figure(found) is not None
 
 
 def test_there_is_no_figure_of_comparisons_where_none_was_made(tmp_path):
     write_result(tmp_path, TWO, 1, np.ones((3, 6, 6), int))
-    found = gather(*read_results(tmp_path / VAL, ""))
+    found = gather(*read_results(made(tmp_path / VAL)))
     assert comparisons_figure(found) is None and class_gains_figure(found) is None
     (dots,) = [of["dots"] for of in marks(ablation_figure(found).axes[0]).values()]
     assert dots == pytest.approx([10.0])  # one seed is shown as a dot; every class has IoU 1 / 10

@@ -16,7 +16,7 @@ from common.tiles import TileSet
 from evaluation import compute_metrics
 from evaluation.scoring import write
 from evaluation.scoring.results import TileConfusions
-from tests.helpers import quiet
+from tests.helpers import made, quiet
 
 ONE, TWO, SIX = STAGE_NAMES[0], STAGE_NAMES[1], STAGE_NAMES[6]
 RESULTS = "evaluation/evaluation_results"
@@ -94,7 +94,7 @@ def metrics(scorer, stage, seed, *parts, split="val"):
 
 def expected(scorer, share, split="val"):
     """IoU of each class by the pixels of the split alone."""
-    tiles = TileSet.open(scorer.root / "data/biodiversity_split" / split, "")
+    tiles = TileSet.open(made(scorer.root / "data/biodiversity_split" / split))
     pixels = np.array([tile.pixels for tile in tiles])
     right = np.floor(share * pixels).sum(axis=0)
     missed = pixels.sum(axis=0) - right
@@ -183,7 +183,7 @@ def test_results_of_something_else_are_replaced_only_when_asked(scorer, changed)
         write_json(path, json.loads(path.read_text()) | {"minority_classes": ["Forest"]})
     else:
         path = scorer.root / "data/biodiversity_split/val/manifest.json"
-        path.write_text(path.read_text().replace(TileSet.open(path.parent, "").digest, "0" * 64))
+        path.write_text(path.read_text().replace(TileSet.open(made(path.parent)).digest, "0" * 64))
     before = metrics(scorer, ONE, 42)
     refused, predicted = said_of(scorer)
     assert "holds results of other checkpoints, tiles or minority classes. Replace them with --overwrite" in refused

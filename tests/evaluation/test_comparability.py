@@ -11,6 +11,7 @@ from common.errors import UserError
 from common.stages import STAGE_NAMES
 from common.taxonomy import BIODIVERSITY, Taxonomy
 from evaluation.study.comparability import OF_ONE_SEED, Result, _unlike_most, mixed_changes, read_result, read_results
+from tests.helpers import made
 from tests.synthetic_results import SETTINGS, STEPS, VAL, recipe_of, write_result
 
 ONE, TWO, THREE, FOUR, FIVE_A, FIVE_B, SIX = STAGE_NAMES
@@ -92,7 +93,7 @@ def test_three_entries_of_a_recipe_are_of_its_seed():
 
 
 def reasons(root):
-    return [out.reason for out in read_results(root / VAL, "evaluate again")[1]]
+    return [out.reason for out in read_results(made(root / VAL))[1]]
 
 
 @pytest.mark.parametrize(
@@ -113,11 +114,11 @@ def reasons(root):
 )
 def test_files_of_two_evaluations_or_of_another_run_are_refused(tmp_path, changes, message):
     folder = write_result(tmp_path, ONE, 1, ROWS)
-    read_result(folder, ONE, 1, "last", "evaluate again")
+    read_result(made(folder), ONE, 1, "last")
     facts = json.loads((folder / "metrics.json").read_text())
     (folder / "metrics.json").write_text(json.dumps(facts | changes))
     with pytest.raises(UserError, match=message):
-        read_result(folder, ONE, 1, "last", "evaluate again")
+        read_result(made(folder), ONE, 1, "last")
 
 
 @pytest.mark.parametrize("lacking", ["settings", "recipe"])
@@ -180,7 +181,7 @@ def test_a_run_of_another_ancestor_is_left_out_and_one_whose_ancestor_was_not_sc
 def test_a_run_is_left_out_with_the_run_that_it_starts_from(tmp_path):
     write_arms(tmp_path, ONE, TWO, THREE, FIVE_A, FIVE_B, SIX)
     write_result(tmp_path, FIVE_A, 2, ROWS, settings=SETTINGS | {"lr": 1})
-    left_out = {(out.arm, out.seed): out.reason for out in read_results(tmp_path / VAL, "")[1]}
+    left_out = {(out.arm, out.seed): out.reason for out in read_results(made(tmp_path / VAL))[1]}
     assert left_out == {
         (FIVE_A, 2): f"{FIVE_A} seed 2 was trained with lr 1 (most: 0.001)",
         (FIVE_B, 2): f"{FIVE_B} seed 2 starts from {FIVE_A} seed 2, which is left out",
@@ -193,7 +194,7 @@ def test_best_is_left_out_with_the_last_of_its_run(tmp_path):
     for seed in (1, 2):
         write_result(tmp_path, TWO, seed, ROWS, which="best")
     write_result(tmp_path, TWO, 2, ROWS, settings=SETTINGS | {"lr": 1})
-    results, _ = read_results(tmp_path / VAL, "evaluate again")
+    results, _ = read_results(made(tmp_path / VAL))
     assert [(r.arm, r.seed, r.which) for r in results] == [
         (ONE, 1, "last"),
         (ONE, 2, "last"),
@@ -216,7 +217,7 @@ def test_results_on_other_ground_do_not_decide_what_is_usual(tmp_path):
 
 def test_the_scores_of_a_result_come_from_its_counts(tmp_path):
     folder = write_result(tmp_path, ONE, 1, ROWS, mIoU=0.99, OA=0.99)
-    found = read_result(folder, ONE, 1, "last", "").scores
+    found = read_result(made(folder), ONE, 1, "last").scores
     # of each class 10 of 60 labelled pixels are right, and 40 labelled ones of other classes are taken for it
     assert (found["mIoU"], found["OA"]) == (pytest.approx(10 / 100), pytest.approx(10 / 60))
     assert (found["boundary mIoU"], found["ECE"]) == (1.0, 0.0)

@@ -19,6 +19,7 @@ from evaluation.study.comparisons import DESCRIPTIVE, PLANNED
 from evaluation.study.evidence import MINORITY, by_block, crossed_scores, gather
 from evaluation.study.intervals import holm
 from evaluation.study.wording import finding_in_words
+from tests.helpers import made
 from tests.synthetic_results import SETTINGS, STEPS, VAL, recipe_of, write_result, write_study
 
 SEEDS = [42, 43, 44]
@@ -44,7 +45,7 @@ def without_figures(monkeypatch):
 
 
 def evidence_of(root):
-    return gather(*read_results(root / VAL, "evaluate again"))
+    return gather(*read_results(made(root / VAL)))
 
 
 def summarise(root, suffix="txt"):
@@ -71,7 +72,7 @@ def test_blocks_pair_up_whatever_the_order_of_tiles_and_empty_ones_do_not_count(
     counts[2] = 0
     counts[2, 0, 1] = 500  # nothing labelled
     folder = write_result(tmp_path, ONE, 1, counts, tiles_a_block=3)
-    (result,), _ = read_results(tmp_path / VAL, "")
+    (result,), _ = read_results(made(tmp_path / VAL))
     tiles = result.tiles
     assert by_block(tiles).tolist() == counts[[0, 1, 3]].tolist()
     turned = type(tiles)(tiles.tile_ids[::-1], tiles.blocks[::-1], tiles.confusions[::-1], *_rest(tiles))
@@ -167,7 +168,7 @@ def test_under_three_seeds_or_ten_blocks_it_says_what_is_missing(tmp_path):
 
 
 def left_out(root):
-    return [out.reason for out in read_results(root / VAL, "evaluate again")[1]]
+    return [out.reason for out in read_results(made(root / VAL))[1]]
 
 
 ROWS = COUNTS[None].repeat(12, 0)

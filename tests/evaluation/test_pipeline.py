@@ -24,6 +24,7 @@ from common.taxonomy import BIODIVERSITY, IGNORE_INDEX
 from common.tiles import TileSet
 from data_prep.tile_sets.writer import describe_tile, new_tile_set
 from evaluation import aggregate_metrics, compute_metrics, plot_predictions
+from tests.helpers import made
 from tests.synthetic_results import recipe_of
 
 ARCH, ENCODER = "linknet", "timm-mobilenetv3_small_minimal_100"  # 3 MB a checkpoint
@@ -62,13 +63,13 @@ def make_split(root, split, seed):
             place = {"crs": None, "bounds": None, "gsd": None}
             entry = describe_tile(image, mask, out.image_path(tile_id), out.mask_path(tile_id), place, 6)
             out.record(tile_id, {**entry, "block": f"block{number // 2}"})
-    return TileSet.open(path, "nothing")
+    return TileSet.open(made(path))
 
 
 def save_run(root, stage, seed, weights_seed, **changes):
     """last.pt, best.pt and run.json of a finished run with random weights; best.pt has other weights than last.pt."""
     folder = root / "model_weights" / "biodiversity" / stage / f"seed{seed}"
-    val = TileSet.open(root / "data" / "biodiversity_split" / "val", "nothing")
+    val = TileSet.open(made(root / "data" / "biodiversity_split" / "val"))
     for name, offset in (("last.pt", 0), ("best.pt", 1)):
         torch.manual_seed(10 * weights_seed + offset)
         model = build_model(ARCH, ENCODER, BIODIVERSITY.num_classes)
@@ -151,10 +152,10 @@ def test_every_checkpoint_gets_its_files(scored):
 @pytest.fixture(scope="module")
 def val_pixels(scored):
     """Truth (P,) and probabilities (P, C) of the labelled pixels of val, by the second stage's last.pt."""
-    checkpoint = Checkpoint.load(scored / "model_weights/biodiversity" / SECOND / "seed42/last.pt", "nothing")
+    checkpoint = Checkpoint.load(made(scored / "model_weights/biodiversity" / SECOND / "seed42/last.pt"))
     model = checkpoint.build().eval()
     truth, probs = [], []
-    for tile in TileSet.open(scored / "data/biodiversity_split/val", "nothing"):
+    for tile in TileSet.open(made(scored / "data/biodiversity_split/val")):
         with torch.no_grad():
             logits = model(network_input(torch.from_numpy(tile.read_image())[None]))
         labelled = tile.read_mask() != IGNORE_INDEX
@@ -212,7 +213,7 @@ def test_absent_class_is_named_and_not_scored(scored):
 
 
 def test_every_score_can_be_computed_again_from_the_confusions_of_tiles(scored):
-    val = TileSet.open(scored / "data/biodiversity_split/val", "nothing")
+    val = TileSet.open(made(scored / "data/biodiversity_split/val"))
     for parts in ((), ("best",)):
         found = metrics_of(scored, FIRST, *parts)
         with np.load(scored.joinpath(VAL, FIRST, "seed42", *parts) / "tile_confusions.npz", allow_pickle=False) as npz:
@@ -278,7 +279,7 @@ def test_unusable_checkpoints_are_named_and_the_others_scored(root, capsys):
     other_taxonomy = save_run(root, SECOND, 44, 3, taxonomy=other_classes) / "last.pt"
     other_split = save_run(root, SECOND, 45, 3, val={"digest": "0" * 64}) / "last.pt"
     unfinished = weights / FINAL_STAGE / "seed42" / "last.pt"
-    found = Checkpoint.load(unfinished, "nothing")
+    found = Checkpoint.load(made(unfinished))
     Checkpoint(unfinished, found.state, {**found.metadata, "step": 5}, {"optimizer": {}}).save()
 
     with pytest.raises(SystemExit) as stopped:
@@ -392,7 +393,7 @@ def test_panel_of_predictions(root, capsys):
 
 
 def test_drawn_tiles_have_most_minority_pixels_and_come_from_different_blocks(root):
-    tiles = TileSet.open(root / "data" / "biodiversity_split" / "val", "nothing").tiles
+    tiles = TileSet.open(made(root / "data" / "biodiversity_split" / "val")).tiles
     minority = [BIODIVERSITY.index(name) for name in MINORITY]
     chosen = plot_predictions.choose_tiles(tiles, minority, 3)
     assert len({tile.block for tile in chosen}) == 3

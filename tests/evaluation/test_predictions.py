@@ -17,7 +17,7 @@ from common.tiles import TileSet
 from evaluation import plot_predictions
 from evaluation.plot_predictions import Predicted, caption, choose_tiles, dimmed, draw, score_tile, write_pictures
 from evaluation.report.predictions import errors_picture, predictions, read_predictions, tile_panel
-from tests.helpers import quiet
+from tests.helpers import made, quiet
 
 ONE, TWO, THREE = STAGE_NAMES[:3]
 CONTROL = "control_kd_uniform"
@@ -118,7 +118,7 @@ def test_the_figure_shows_image_truth_and_each_stage_in_its_column():
 
 def test_pictures_and_index_hold_each_arm_of_each_tile(tmp_path):
     write_pictures(tmp_path, TILES, FOUND, BIODIVERSITY, {"seed": 42})
-    index = read_json(tmp_path / "predictions.json", "")
+    index = read_json(made(tmp_path / "predictions.json"))
     assert index["seed"] == 42 and index["taxonomy"] == BIODIVERSITY.to_json()
     assert index["arms"] == [{"name": name, "checkpoint_digest": f"digest of {name}"} for name in OF_ARM]
     for place, (one, known) in enumerate(zip(TILES, index["tiles"], strict=True)):
@@ -162,10 +162,10 @@ def test_predictions_are_those_of_last_of_the_seed_that_is_asked_for(prepared, t
     ]
     assert all(f"training.train_{arm} " in command and "--seed 7" in command for _, arm, _, _, command in asked)
     assert f"not run with seed 7: {TWO}, " in said and CONTROL not in said.split("not run")[1].splitlines()[0]
-    (tiles, columns), index = drawn[0], read_json(out / "predictions.json", "")
+    (tiles, columns), index = drawn[0], read_json(made(out / "predictions.json"))
     assert [title for title, _ in columns] == ["1\nBaseline", "3\n+ Difficulty sampling"]
-    known = read_json(prepared / "artifacts/class_distribution.json", "")["minority_classes"]
-    val = TileSet.open(prepared / "data/biodiversity_split/val", "")
+    known = read_json(made(prepared / "artifacts/class_distribution.json"))["minority_classes"]
+    val = TileSet.open(made(prepared / "data/biodiversity_split/val"))
     minority = [BIODIVERSITY.index(name) for name in known]
     most = max(int(one.pixels[minority].sum()) for one in val)
     assert tiles[0].pixels[minority].sum() == most and index["minority_classes"] == known
@@ -220,7 +220,7 @@ def test_predictions_of_other_checkpoints_tiles_or_classes_are_told(folder):
     other_seed.arms[TWO].last = {43: other_seed.arms[TWO].last[42]}
     assert read_predictions(args_for(folder), other_seed)[1] == []
     path = folder / "predictions.json"
-    index = read_json(path, "")
+    index = read_json(made(path))
     write_json(path, index | {"split_digest": "of another"})
     assert "of other val tiles or classes" in read_predictions(args_for(folder), evidence_with(SCORED))[1][0]
     colors = BIODIVERSITY.to_json() | {"colors": ["#101010", *BIODIVERSITY.colors[1:]]}
@@ -229,7 +229,7 @@ def test_predictions_of_other_checkpoints_tiles_or_classes_are_told(folder):
 
 
 def test_a_panel_shows_each_arm_with_its_picture_errors_and_scores(folder):
-    index = read_json(folder / "predictions.json", "")
+    index = read_json(made(folder / "predictions.json"))
     html = tile_panel(1, index["tiles"][0], index, args_for(folder), TWO)
     views = html.split("<figure")[1:]
     assert [view.partition('data-view="')[2].split('"')[0] for view in views] == ["image", "truth", *OF_ARM]
@@ -265,7 +265,7 @@ def test_errors_of_small_and_of_large_tiles_keep_their_place():
 
 @pytest.mark.parametrize(("ranked", "start"), [([THREE, TWO, ONE], TWO), ([ONE, TWO], ONE), ([THREE], ONE), ([], ONE)])
 def test_the_large_view_begins_with_the_best_stage_that_was_drawn(folder, ranked, start):
-    index = read_json(folder / "predictions.json", "")
+    index = read_json(made(folder / "predictions.json"))
     html = "".join(map(str, predictions(evidence_with(SCORED, ranked), index, args_for(folder))))
     chosen = [part.split(">")[0] for part in html.split("<input")[1:] if "checked" in part.split(">")[0]]
     assert len(chosen) == 3 and all(f'value="{start}"' in one for one in chosen)  # for all tiles, and for each

@@ -25,7 +25,7 @@ from evaluation import aggregate_metrics, build_report, plot_predictions
 from evaluation.report.page import el, joined
 from evaluation.report.predictions import errors_picture
 from evaluation.scoring.results import METRICS, PREDICTIONS_INDEX
-from tests.helpers import quiet
+from tests.helpers import made, quiet
 from tests.synthetic_results import VAL, checkpoint_digest, write_result, write_study
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -134,7 +134,7 @@ def report_of(root, *flags) -> Page:
 def whole(prepared, tmp_path_factory):
     """A root with everything that a report can show, but made up."""
     root = shutil.copytree(prepared, tmp_path_factory.mktemp("whole") / "study")
-    digest = read_json(root / "data" / "biodiversity_split" / "val" / "manifest.json", "")["digest"]
+    digest = read_json(made(root / "data" / "biodiversity_split" / "val" / "manifest.json"))["digest"]
     gains = GAINS | {control.name: 0.2 for control in CONTROLS}
     write_study(root, gains, (42, 43, 44), 12, split_digest=digest)
     quiet(aggregate_metrics.main, "--root", root)
@@ -149,7 +149,7 @@ def whole(prepared, tmp_path_factory):
 def write_test_result(root) -> None:
     folder = root / VAL.parent / "test" / STAGES[-1].name / "seed42"
     folder.mkdir(parents=True)
-    facts = read_json(root / VAL / STAGES[-1].name / "seed42" / METRICS, "")
+    facts = read_json(made(root / VAL / STAGES[-1].name / "seed42" / METRICS))
     write_json(folder / METRICS, facts | {"split": "test", "which": "best"})
     use = {"time": "2030-01-02T03:04:05+00:00", "seed": 42, "checkpoint_digest": "a" * 64}
     use |= {"split_digest": "b" * 64, "reason": None}
@@ -218,7 +218,7 @@ def test_cautions_come_before_any_number(tmp_path):
     write_study(tmp_path, {name: GAINS[name] for name in list(GAINS)[:2]}, (42,), 4)
     write_predictions(tmp_path, list(GAINS)[:2])
     index = tmp_path / VAL / "predictions" / PREDICTIONS_INDEX
-    old = read_json(index, "")
+    old = read_json(made(index))
     old["arms"][1]["checkpoint_digest"] = "of an earlier training"
     write_json(index, old)
     leakage = {"passed": False, "findings": [{"text": "val and train share <2> tiles"}], "compared": [], "sets": {}}
@@ -283,7 +283,7 @@ def test_predictions_lie_beside_their_figure_as_pictures_and_are_replaced(drawab
     folder = drawable / VAL / "predictions"
     for count in (3, 2):
         said = quiet(plot_predictions.main, "--root", drawable, "--tiles", count)
-        index = read_json(folder / PREDICTIONS_INDEX, "")
+        index = read_json(made(folder / PREDICTIONS_INDEX))
         names = [arm["name"] for arm in index["arms"]]
         assert names == [STAGES[0].name, STAGES[2].name, CONTROLS[2].name]
         assert [arm["checkpoint_digest"] for arm in index["arms"]] == [f"digest of {name}" for name in names]

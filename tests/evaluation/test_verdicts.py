@@ -22,6 +22,7 @@ from evaluation.study.wording import (
     starred,
     why_no_intervals,
 )
+from tests.helpers import made
 from tests.synthetic_results import KNOWN, VAL, arm_of, finding_of, recipe_of, write_result
 
 ONE, TWO, THREE, FOUR, FIVE_A, FIVE_B, SIX = STAGE_NAMES
@@ -233,7 +234,7 @@ def counts(factor=1, without=(), blocks=SHARE) -> np.ndarray:
 
 
 def evidence_in(root):
-    return gather(*read_results(root / VAL, "evaluate again"))
+    return gather(*read_results(made(root / VAL)))
 
 
 def test_each_score_is_that_of_its_own_classes(tmp_path):

@@ -28,6 +28,7 @@ from tests.helpers import (
     GSD,
     OEM_RAW,
     THREE_CLASSES,
+    made,
     make_biodiversity,
     make_oem,
     quiet,
@@ -240,7 +241,7 @@ def as_float(root: Path, change: Callable[[np.ndarray], object] = lambda pixels:
 
 def split_tiles(root: Path) -> dict:
     """The tiles of train, val and test by id."""
-    sets = [TileSet.open(root / SPLIT / name, "python") for name in ("train", "val", "test")]
+    sets = [TileSet.open(made(root / SPLIT / name, "python")) for name in ("train", "val", "test")]
     return {tile.id: tile for tiles in sets for tile in tiles}
 
 

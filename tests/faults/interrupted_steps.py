@@ -19,7 +19,7 @@ from common.errors import UserError
 from common.files import sha256_file
 from common.tiles import TileSet, manifest_digest
 from tests.faults.harness import Family, Scripts, scripts
-from tests.helpers import prepare_root
+from tests.helpers import made, prepare_root
 
 SPLIT = "data/biodiversity_split"
 POINTS = 6  # kills of each step from nothing, and of each that replaces what is there
@@ -70,7 +70,7 @@ def content(root: Path, output: str) -> str | None:
     if not path.exists():
         return None
     if path.is_dir() and (path / "images").exists():
-        tiles = TileSet.open(path, "")
+        tiles = TileSet.open(made(path))
         for tile in tiles:
             files = {"sha256": tile.image_path, "mask_sha256": tile.mask_path}
             if any(sha256_file(file) != tile.entry[key] for key, file in files.items()):

@@ -13,7 +13,7 @@ from common.checkpoints import Checkpoint
 from common.stages import ARMS
 from tests.conftest import TRAIN_FLAGS
 from tests.faults.harness import Family, Scripts, scripts
-from tests.helpers import prepare_root
+from tests.helpers import made, prepare_root
 
 KILLS = 20
 STEPS, VAL_EVERY = 6, 2
@@ -25,7 +25,7 @@ FOLDERS = {arm.name: f"model_weights/biodiversity/{arm.name}/seed42" for arm in 
 
 def outcome(out_dir: Path) -> tuple:
     """All that two runs must have in common: weights, history, and what was drawn."""
-    last, best = (Checkpoint.load(out_dir / name, "") for name in ("last.pt", "best.pt"))
+    last, best = (Checkpoint.load(made(out_dir / name)) for name in ("last.pt", "best.pt"))
     known = last.metadata
     facts = [known[key] for key in ("drawn", "last", "best", "finished", "step", "ancestors")]
     return last.digest, best.digest, (out_dir / "history.csv").read_text(), facts

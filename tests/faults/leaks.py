@@ -20,7 +20,7 @@ from common.rasters import open_raster, write_image, write_mask
 from common.tiles import Tile, TileSet, manifest_digest
 from data_prep.tile_sets.writer import describe_tile
 from tests.faults.harness import REAL_DATA, Ended, Family, Scripts, refusal_problem, scripts
-from tests.helpers import OEM_RAW, prepare_root, run_data_steps
+from tests.helpers import OEM_RAW, made, prepare_root, run_data_steps
 from training.engine.preflight import require_apart
 
 CHECK = "data_prep.check_leakage"
@@ -45,7 +45,7 @@ def folder_of(root: Path, name: str) -> Path:
 
 
 def tiles_of(root: Path, name: str) -> TileSet:
-    return TileSet.open(folder_of(root, name), command="x")
+    return TileSet.open(made(folder_of(root, name)))
 
 
 def edit(path: Path, change: Callable[[dict], None]) -> None:
@@ -80,7 +80,7 @@ def put(root: Path, name: str, tile_id: str, image: np.ndarray, mask: np.ndarray
 
 
 def class_count(path: Path) -> int:
-    return len(read_json(path / "manifest.json", "")["taxonomy"]["classes"])
+    return len(read_json(made(path / "manifest.json"))["taxonomy"]["classes"])
 
 
 def move(root: Path, tile: Tile, source: str, name: str) -> None:
@@ -242,7 +242,7 @@ def linked(root, rng):
 
 def linked_folder(root, rng):
     test, rep = folder_of(root, "test"), folder_of(root, "train_rep")
-    manifest = read_json(test / "manifest.json", "")
+    manifest = read_json(made(test / "manifest.json"))
     for sub in ("images", "masks"):
         shutil.rmtree(rep / sub)
         (rep / sub).symlink_to(os.path.relpath(test / sub, rep))
@@ -337,7 +337,7 @@ def hide(root: Path, lies: list[tuple[str, str, dict]]) -> None:
 
 
 def digest_of(root: Path, name: str) -> str:
-    return read_json(folder_of(root, name) / "manifest.json", "")["digest"]
+    return read_json(made(folder_of(root, name) / "manifest.json"))["digest"]
 
 
 def spoil(root: Path, leak: Leak, hidden: bool, seed: int) -> None:
@@ -356,7 +356,7 @@ def leak_problem(ended: Ended, root: Path, leak: Leak) -> str | None:
     problem = refusal_problem(ended, str(root / "artifacts/leakage.json"))
     if problem:
         return problem
-    report = read_json(root / "artifacts/leakage.json", "")
+    report = read_json(made(root / "artifacts/leakage.json"))
     named = {(finding["kind"], tuple(finding["sets"])) for finding in report["findings"]}
     if report["passed"] or (leak.kind, leak.sets) not in named:
         return f"named {sorted(named)}, not {leak.kind} of {leak.sets}"

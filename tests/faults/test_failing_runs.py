@@ -19,7 +19,7 @@ from tests.conftest import TRAIN_FLAGS, train
 from tests.faults.harness import refusal_problem
 from tests.faults.killed_runs import RUN
 from tests.faults.processes import die_at_three
-from tests.helpers import quiet
+from tests.helpers import made, quiet
 from training import train_stage1_baseline
 from training.engine.meters import Drawn
 from training.engine.run_folder import require_finite
@@ -30,7 +30,7 @@ BATCH = int(TRAIN_FLAGS[TRAIN_FLAGS.index("--batch-size") + 1])
 
 def drawn(root, step: int) -> set[str]:
     """The tiles of a step, the first being 1, drawn again."""
-    tiles = TileSet.open(root / "data/biodiversity_split/train", "")
+    tiles = TileSet.open(made(root / "data/biodiversity_split/train"))
     draws = TileDraws(tiles, UniformTiles(), 42)
     return {tiles.ids[draws(position)] for position in range((step - 1) * BATCH, step * BATCH)}
 
@@ -57,7 +57,7 @@ def test_a_loss_that_is_not_finite_names_its_step_and_tiles_and_keeps_the_last_c
     ) as stop:
         train(train_stage1_baseline, prepared, *RUN[-4:], "--out-dir", tmp_path / "out")
     assert named(str(stop.value)) == drawn(prepared, 5)
-    kept = Checkpoint.load(tmp_path / "out/last.pt", "")
+    kept = Checkpoint.load(made(tmp_path / "out/last.pt"))
     assert kept.metadata["step"] == 4
     require_finite(kept.state, "stage1_baseline", 4)
 
@@ -67,7 +67,7 @@ def test_an_infinite_gradient_is_told_although_the_loss_is_finite(script, prepar
     ended = script("tests.faults.fault", "gradient@4", STAGE1, *flags)
     assert refusal_problem(ended, "the norm of the gradient became inf at step 4, ", "--lr") is None
     assert named(ended.err) == drawn(prepared, 4)
-    assert Checkpoint.load(tmp_path / "out/last.pt", "").metadata["step"] == 2
+    assert Checkpoint.load(made(tmp_path / "out/last.pt")).metadata["step"] == 2
     assert script(STAGE1, *flags, "--resume").status == 0
 
 
@@ -84,7 +84,7 @@ def test_a_run_whose_tiles_are_replaced_meanwhile_stops_at_its_next_checkpoint(p
     monkeypatch.setattr(Drawn, "add", replace)
     with pytest.raises(UserError, match="was replaced while it was in use|cannot be read"):
         train(train_stage1_baseline, root, *RUN[-4:], "--out-dir", tmp_path / "out")
-    assert Checkpoint.load(tmp_path / "out/last.pt", "").metadata["step"] == 2
+    assert Checkpoint.load(made(tmp_path / "out/last.pt")).metadata["step"] == 2
 
 
 def test_weights_that_are_not_finite_are_not_saved():
@@ -102,7 +102,7 @@ def test_a_loader_process_that_dies_is_told_with_step_and_tiles(script, prepared
     during, after = (re.search(rf"at {what} (\d+)", ended.err) for what in ("step", "the validation after step"))
     step = int((during or after)[1])
     assert 4 <= step <= 8 and (after or named(ended.err) == drawn(prepared, step))
-    assert Checkpoint.load(tmp_path / "out/last.pt", "").metadata["step"] in (2, 4, 6)
+    assert Checkpoint.load(made(tmp_path / "out/last.pt")).metadata["step"] in (2, 4, 6)
 
 
 def test_memory_that_runs_short_is_told_with_step_and_tiles(script, prepared, tmp_path):
@@ -112,7 +112,7 @@ def test_memory_that_runs_short_is_told_with_step_and_tiles(script, prepared, tm
 
 
 def test_a_tile_that_is_damaged_or_changed_while_a_run_reads_it_is_named(prepared, tmp_path, monkeypatch):
-    tiles = TileSet.open(prepared / "data/biodiversity_split/train", "")
+    tiles = TileSet.open(made(prepared / "data/biodiversity_split/train"))
     copy = tmp_path / "train"
     for name in ("images", "masks"):
         (copy / name).mkdir(parents=True)

@@ -11,7 +11,7 @@ from tests.conftest import ENCODER, train
 from tests.faults.harness import refusal_problem, wait_for
 from tests.faults.interrupted_steps import STEPS, kill_steps
 from tests.faults.killed_runs import RUN, kill_problem, outcome, resume_problem
-from tests.helpers import THREE_CLASSES, make_oem, prepare_root, quiet
+from tests.helpers import THREE_CLASSES, made, make_oem, prepare_root, quiet
 from training import train_stage1_baseline, train_stage3_difficulty
 from training.engine.run_folder import RUN_FILES
 
@@ -48,7 +48,7 @@ def test_a_training_that_is_stopped_saves_and_says_how_to_go_on(script, prepared
     ended = script("tests.faults.fault", f"{ending.name}@3", STAGE1, *flags)
     assert ended.status == status and "Traceback" not in ended.err
     assert "Stopped at step 3. Continue with: python -m" in ended.err and "--resume" in ended.err
-    assert Checkpoint.load(tmp_path / "out/last.pt", "").metadata["step"] == 3
+    assert Checkpoint.load(made(tmp_path / "out/last.pt")).metadata["step"] == 3
     assert resume_problem(script, STAGE1, flags, whole, tmp_path / "out") is None
 
 
@@ -68,7 +68,7 @@ def killed(script, trained, tmp_path):
     out_dir = tmp_path / "out"
     flags = ("--root", trained, *RUN, "--out-dir", out_dir)
     assert script("tests.faults.fault", "step@4", "training.train_stage3_difficulty", *flags).status == -9
-    assert Checkpoint.load(out_dir / "last.pt", "").metadata["step"] == 2
+    assert Checkpoint.load(made(out_dir / "last.pt")).metadata["step"] == 2
     return ("--out-dir", out_dir, *RUN[-4:])
 
 

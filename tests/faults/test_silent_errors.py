@@ -10,7 +10,7 @@ from common.datasets import Augmentation, CropDataset, StepSampler, WholeTiles, 
 from common.samplers import AUGMENTATION_STREAM, TileDraws, UniformTiles, stream
 from common.tiles import Tile, TileSet
 from tests.conftest import train
-from tests.helpers import prepare_root, quiet
+from tests.helpers import made, prepare_root, quiet
 from training import (
     score_difficulty,
     train_stage2_replication,
@@ -31,7 +31,7 @@ class WholeWindow(RandomCrop):
 
 def as_read(prepared) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Input and mask of one tile by the reader of training, without its augmentation, and by that of evaluation."""
-    tiles = TileSet.open(prepared / "data/biodiversity_split/train", "")
+    tiles = TileSet.open(made(prepared / "data/biodiversity_split/train"))
     position = next(n for n in range(1000) if Augmentation.draw(stream(0, n, AUGMENTATION_STREAM)).orientation == 0)
     crops = CropDataset(tiles, TileDraws(tiles, UniformTiles(), 0), WholeWindow(64), 0)
     training = next(iter(crop_loader(crops, StepSampler(position, position + 1, 1), 0, CPU)))
@@ -80,6 +80,6 @@ def test_the_last_stage_and_all_it_builds_on_give_the_same_weights_when_run_twic
     checkpoints = [path.relative_to(second) for path in (second / "model_weights").rglob("*.pt")]
     assert len(checkpoints) == 4 * 2
     for path in checkpoints:
-        assert Checkpoint.load(second / path, "").digest == Checkpoint.load(trained / path, "").digest, path
+        assert Checkpoint.load(made(second / path)).digest == Checkpoint.load(made(trained / path)).digest, path
     table = "artifacts/seed42/tile_difficulty.tsv"
     assert (second / table).read_bytes() == (trained / table).read_bytes()

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from common import losses
-from common.artifacts import minority_crop
+from common.artifacts import read_minority_classes
 from common.checkpoints import Checkpoint, digest_tensors
-from common.croppers import RandomCrop
+from common.croppers import MinorityCrop, RandomCrop
 from common.datasets import CropDataset
 from common.device import Processes
 from common.errors import UserError
@@ -24,7 +24,7 @@ from common.stages import ARM_OF
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP
 from common.tiles import Tile, TileSet
 from tests.conftest import TRAIN_FLAGS, train
-from tests.helpers import ONE_THREAD, quiet
+from tests.helpers import ONE_THREAD, made, quiet
 from training import (
     score_difficulty,
     train_control_kd_cycled,
@@ -61,7 +61,7 @@ def run_of(root, stage):
 
 
 def checkpoint(root, stage, name="last.pt"):
-    return Checkpoint.load(root / WEIGHTS / stage / "seed42" / name, "")
+    return Checkpoint.load(made(root / WEIGHTS / stage / "seed42" / name))
 
 
 @pytest.mark.parametrize("stage", COMPONENT)
@@ -145,15 +145,15 @@ def minority(root):
 def test_replication_raises_the_share_of_minority_pixels_that_are_drawn(trained):
     shares = []
     for folder in ("train", "train_rep"):
-        tiles = TileSet.open(trained / "data/biodiversity_split" / folder, "")
+        tiles = TileSet.open(made(trained / "data/biodiversity_split" / folder))
         summary, _ = drawn_by(tiles, UniformTiles(), RandomCrop(32))
         shares.append(sum(summary["pixel_share"][name] for name in minority(trained)))
     assert shares[1] > 1.1 * shares[0]
 
 
 def test_the_minority_crop_raises_the_share_of_crops_with_each_minority_class(trained):
-    tiles = TileSet.open(trained / "data/biodiversity_split/train_rep", "")
-    cropper = minority_crop(32, trained / "artifacts/class_distribution.json", tiles, "")
+    tiles = TileSet.open(made(trained / "data/biodiversity_split/train_rep"))
+    cropper = MinorityCrop(32, *read_minority_classes(made(trained / "artifacts/class_distribution.json"), tiles))
     without, _ = drawn_by(tiles, UniformTiles(), RandomCrop(32))
     seeking, _ = drawn_by(tiles, UniformTiles(), cropper)
     for name in minority(trained):
@@ -178,7 +178,7 @@ def test_one_seed_gives_one_result_whatever_the_number_of_workers(root):
 
 def test_another_seed_gives_another_result(root):
     train(train_stage1_baseline, root, "--seed", 43)
-    other = Checkpoint.load(root / WEIGHTS / "stage1_baseline/seed43/last.pt", "")
+    other = Checkpoint.load(made(root / WEIGHTS / "stage1_baseline/seed43/last.pt"))
     assert other.digest != checkpoint(root, "stage1_baseline").digest
 
 
@@ -221,7 +221,7 @@ def test_a_signal_to_all_processes_of_a_run_leaves_a_checkpoint_to_resume_from(p
         assert run.wait(60) == 130, (tmp_path / "said").read_text()
     text = (tmp_path / "said").read_text()
     assert "--resume" in text and "Traceback" not in text
-    assert Checkpoint.load(tmp_path / "out/last.pt", "").training is not None
+    assert Checkpoint.load(made(tmp_path / "out/last.pt")).training is not None
 
 
 def test_an_existing_run_is_neither_replaced_nor_continued_unasked(root):

@@ -17,12 +17,12 @@ from common.errors import UserError
 from common.files import json_text
 from common.models import build_model
 from common.rasters import write_image, write_mask
-from common.samplers import TileDraws
+from common.samplers import TileDraws, WeightedTiles
 from common.taxonomy import BIODIVERSITY
 from common.tiles import MANIFEST, TileSet, manifest_digest
 from data_prep.tile_sets.writer import describe_tile
 from tests.conftest import ARCH, ENCODER
-from tests.helpers import THREE_CLASSES, quiet, write_taxonomy
+from tests.helpers import THREE_CLASSES, made, quiet, write_taxonomy
 from training import score_difficulty
 
 SIDE = 32
@@ -63,7 +63,7 @@ def write_tiles(folder: Path, tenths: dict[str, int], replicas: dict[str, str], 
         **{"stretch": None, "tile_count": len(entries), "tiles": dict(sorted(entries.items()))},
     }
     (folder / MANIFEST).write_text(json_text({**manifest, "digest": manifest_digest(manifest)}))
-    return TileSet.open(folder, "x")
+    return TileSet.open(made(folder))
 
 
 def save_checkpoint(root: Path, tiles: TileSet, *, seed=42, network=None, **changes) -> Path:
@@ -139,8 +139,8 @@ def test_the_figure_shows_the_losses_and_the_weight_of_each_in_their_order():
 
 def test_stages_draw_tiles_by_the_table_that_was_written(root):
     score(root)
-    tiles = TileSet.open(root / "data/biodiversity_split/train_rep", "x")
-    sampler = read_difficulty(root / "artifacts/seed42/tile_difficulty.tsv", tiles, "again")
+    tiles = TileSet.open(made(root / "data/biodiversity_split/train_rep"))
+    sampler = WeightedTiles(*read_difficulty(made(root / "artifacts/seed42/tile_difficulty.tsv"), tiles))
     drawn = [tiles.ids[TileDraws(tiles, sampler, 0)(n)] for n in range(400)]
     assert "void" not in drawn and drawn.count("t20") + drawn.count("t19") > 2 * (
         drawn.count("t00") + drawn.count("t01")
@@ -232,7 +232,7 @@ def test_alpha_is_not_negative_and_at_most_a_million(alpha, accepted, capsys):
 
 
 def test_each_seed_is_scored_by_its_own_network(root):
-    tiles = TileSet.open(root / "data/biodiversity_split/train_rep", "x")
+    tiles = TileSet.open(made(root / "data/biodiversity_split/train_rep"))
     with pytest.raises(UserError, match="seed7/last.pt does not exist.*train_stage2_replication.*--seed 7"):
         score(root, "--seed", 7)
     save_checkpoint(root, tiles, seed=7)
@@ -251,14 +251,14 @@ def test_each_seed_is_scored_by_its_own_network(root):
     ],
 )
 def test_tiles_are_not_scored_by_another_network(root, changes, said):
-    save_checkpoint(root, TileSet.open(root / "data/biodiversity_split/train_rep", "x"), **changes)
+    save_checkpoint(root, TileSet.open(made(root / "data/biodiversity_split/train_rep")), **changes)
     with pytest.raises(UserError, match=said):
         score(root)
     assert not (root / "artifacts/seed42/tile_difficulty.tsv").exists()
 
 
 def test_a_network_of_another_seed_is_not_taken_for_that_of_this_one(root):
-    other = save_checkpoint(root, TileSet.open(root / "data/biodiversity_split/train_rep", "x"), seed=43)
+    other = save_checkpoint(root, TileSet.open(made(root / "data/biodiversity_split/train_rep")), seed=43)
     with pytest.raises(UserError, match="with seed 43, expected stage2_replication with seed 42"):
         score(root, "--checkpoint", other)
 

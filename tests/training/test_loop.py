@@ -21,7 +21,7 @@ from common.models import SilenceVoid
 from common.samplers import TileDraws, UniformTiles, WeightedTiles
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet, manifest_digest
-from tests.helpers import THREE_CLASSES, quiet
+from tests.helpers import THREE_CLASSES, made, quiet
 from tests.small_sets import write_set
 from training.engine import loop as engine
 from training.engine import meters, run_folder
@@ -297,7 +297,7 @@ def test_best_is_the_first_validation_with_the_highest_miou_and_last_is_the_end(
     scripted(monkeypatch, (0.2, 0.9), (0.5, 0.1), (0.5, 0.8), (0.4, 0.95))
     args = flags("--iterations", 4, "--val-every", 1)
     run = run_fit(recipe_of(train), val, args)
-    best, last = (Checkpoint.load(args.out_dir / name, "") for name in ("best.pt", "last.pt"))
+    best, last = (Checkpoint.load(made(args.out_dir / name)) for name in ("best.pt", "last.pt"))
     assert (best.metadata["step"], last.metadata["step"]) == (2, 4) and best.digest != last.digest
     assert (run["best"]["step"], run["best"]["mIoU"], run["last"]["step"], run["last"]["mIoU"]) == (2, 0.5, 4, 0.4)
     assert run["finished"] and last.training is None
@@ -380,7 +380,7 @@ def stop_after(monkeypatch, steps: int):
 
 def outcome(args) -> tuple:
     run = json.loads((args.out_dir / "run.json").read_text())
-    digests = [Checkpoint.load(args.out_dir / name, "").digest for name in ("last.pt", "best.pt")]
+    digests = [Checkpoint.load(made(args.out_dir / name)).digest for name in ("last.pt", "best.pt")]
     return digests, history(args), [run[key] for key in ("step", "crops", "drawn", "last", "best", "finished")]
 
 
@@ -394,7 +394,7 @@ def test_a_stopped_run_is_resumed_as_if_nothing_had_happened(tiles, flags, monke
         with pytest.raises(SystemExit) as stopped:
             run_fit(recipe_of(train), val, flags())
     assert stopped.value.code == 128 + signal.SIGTERM
-    between = Checkpoint.load(flags().out_dir / "last.pt", "")
+    between = Checkpoint.load(made(flags().out_dir / "last.pt"))
     assert between.metadata["step"] == at and not between.metadata["finished"] and between.training is not None
     run_fit(recipe_of(train), val, flags("--resume"))
     assert outcome(flags()) == outcome(whole)

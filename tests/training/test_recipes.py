@@ -19,7 +19,7 @@ from common.samplers import UniformTiles, WeightedTiles
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP
 from common.tiles import TileSet
 from tests.conftest import ARCH, ENCODER
-from tests.helpers import quiet
+from tests.helpers import made, quiet
 
 REPLICATED = "biodiversity_split/train_rep"
 STAGES = {  # stage: the last two parts of its --train-dir, sampler, cropper, where the weights come from, loss
@@ -63,13 +63,13 @@ def root(prepared, tmp_path_factory):
     (root / "artifacts").mkdir()
     for path in (prepared / "artifacts").glob("*.json"):
         (root / "artifacts" / path.name).write_bytes(path.read_bytes())
-    val = TileSet.open(root / "data/biodiversity_split/val", "x")
-    teacher_parts = [TileSet.open(root / "data/openearthmap_teacher" / name, "x") for name in ("train", "val")]
-    ids = TileSet.open(root / "data" / REPLICATED, "x").ids
+    val = TileSet.open(made(root / "data/biodiversity_split/val"))
+    teacher_parts = [TileSet.open(made(root / "data/openearthmap_teacher" / name)) for name in ("train", "val")]
+    ids = TileSet.open(made(root / "data" / REPLICATED)).ids
     digests = {}
     for seed in (42, 7):
         for stage in ("stage1_baseline", "stage5a_pretrain"):
-            train = TileSet.open(root / "data" / STAGES[stage][0], "x")
+            train = TileSet.open(made(root / "data" / STAGES[stage][0]))
             digests[stage, seed] = save_checkpoint(root / WEIGHTS / stage / f"seed{seed}", stage, seed, train, val)
         digests["teacher", seed] = save_checkpoint(root / TEACHER / f"seed{seed}", "teacher", seed, *teacher_parts)
         table = root / f"artifacts/seed{seed}/tile_difficulty.tsv"
@@ -219,7 +219,7 @@ def test_a_teacher_of_another_seed_or_other_classes_is_refused(root, monkeypatch
     root, _ = root
     with pytest.raises(UserError, match="expected teacher with seed 42"):
         recipe_of("stage6_distill", root, monkeypatch, "--teacher", root / TEACHER / "seed7/last.pt")
-    saved = Checkpoint.load(root / TEACHER / "seed42/last.pt", "")
+    saved = Checkpoint.load(made(root / TEACHER / "seed42/last.pt"))
     student = saved.path.with_name("student.pt")
     Checkpoint(student, saved.state, saved.metadata | {"taxonomy": BIODIVERSITY.to_json()}).save()
     with pytest.raises(UserError, match="OpenEarthMap classes"):

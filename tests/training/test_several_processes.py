@@ -17,7 +17,7 @@ from common.models import build_model
 from common.tiles import TileSet
 from tests.conftest import TRAIN_FLAGS
 from tests.faults.harness import Ended
-from tests.helpers import ONE_THREAD
+from tests.helpers import ONE_THREAD, made
 from training.engine import loop as engine
 from training.engine.run_folder import RUN_FILES
 
@@ -63,7 +63,7 @@ def shared(script, prepared, tmp_path_factory) -> Path:
 
 
 def last(folder: Path) -> Checkpoint:
-    return Checkpoint.load(folder / "last.pt", "")
+    return Checkpoint.load(made(folder / "last.pt"))
 
 
 def drawn(folder: Path, processes: int) -> list[list[str]]:
@@ -131,7 +131,7 @@ def test_processes_validate_with_the_same_batch_statistics(prepared, monkeypatch
     monkeypatch.setattr(torch.distributed, "broadcast", lambda tensor, source: sent.append((tensor, source)))
     processes = Processes(CPU)
     processes.world = 2
-    val = TileSet.open(prepared / "data/biodiversity_split/val", "")
+    val = TileSet.open(made(prepared / "data/biodiversity_split/val"))
     model = build_model("unet", "resnet18", val.taxonomy.num_classes)
     engine._validate(model, val, processes, CPU, 0)
     assert [(tensor.data_ptr(), source) for tensor, source in sent] == [(b.data_ptr(), 0) for b in model.buffers()]
