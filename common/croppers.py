@@ -2,6 +2,8 @@
 
 import numpy as np
 
+MINORITY_PROBABILITY = 0.5
+
 
 class RandomCrop:
     """A window anywhere in the tile, every position equally likely.
@@ -41,7 +43,9 @@ class MinorityCrop(RandomCrop):
         p: probability of seeking a minority class.
     """
 
-    def __init__(self, size: int, classes: list[int], shares: list[float] | None = None, p: float = 0.5):
+    def __init__(
+        self, size: int, classes: list[int], shares: list[float] | None = None, p: float = MINORITY_PROBABILITY
+    ):
         super().__init__(size)
         self.classes = np.array(classes, np.uint8)  # of the masks' type, so that comparing does not widen them
         self.shares = np.ones(len(classes)) if shares is None else np.array(shares, float)

@@ -14,12 +14,10 @@ from matplotlib.colors import to_hex
 from PIL import Image
 from torch import nn
 
-from common import datasets
 from common.checkpoints import Checkpoint
 from common.croppers import MinorityCrop, RandomCrop
-from common.datasets import CropDataset
 from common.models import SilenceVoid
-from common.samplers import TileDraws, UniformTiles, WeightedTiles
+from common.samplers import UniformTiles, WeightedTiles
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet
 from data_prep import prepare_oem_teacher, relabel_oem
@@ -28,6 +26,8 @@ from evaluation.scoring import write
 from tests.conftest import train
 from tests.helpers import GSD, OEM_RAW, made, quiet, run_data_steps, write_png, write_tif
 from training import train_stage1_baseline
+from training.engine import crops
+from training.engine.crops import CropDataset, TileDraws
 
 # Written out once more: the position of a name is its pixel value.
 CLASSES = ["Background", "Forest", "Grassland", "Cropland", "Settlement", "Seminatural"]
@@ -139,7 +139,7 @@ def test_resampling_keeps_each_mask_with_its_image(speaking, tmp_path, gsd):
 
 @pytest.mark.parametrize("cropper", [RandomCrop(32), MinorityCrop(32, [4, 5], [0.05, 0.02], p=1.0)])
 def test_cropping_and_turning_keep_each_mask_with_its_image(speaking, cropper, monkeypatch):
-    monkeypatch.setattr(datasets, "SCALE_RANGE", (1.0, 1.0))
+    monkeypatch.setattr(crops, "SCALE_RANGE", (1.0, 1.0))
     tiles = tiles_of(speaking, "biodiversity_split", "train_rep")
     weights = WeightedTiles({tile_id: 1.0 + n for n, tile_id in enumerate(tiles.ids)})
     batch = CropDataset(tiles, TileDraws(tiles, weights, 1), cropper, 1)[list(range(64))]
@@ -165,9 +165,9 @@ def test_scaling_a_crop_keeps_the_mask_with_the_image(tmp_path):
 
 
 def test_the_loss_sees_each_mask_with_its_image_standardised_and_in_rgb(speaking, tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "SCALE_RANGE", (1.0, 1.0))
-    monkeypatch.setattr(datasets, "BRIGHTNESS", 0.0)
-    monkeypatch.setattr(datasets, "CONTRAST", 0.0)
+    monkeypatch.setattr(crops, "SCALE_RANGE", (1.0, 1.0))
+    monkeypatch.setattr(crops, "BRIGHTNESS", 0.0)
+    monkeypatch.setattr(crops, "CONTRAST", 0.0)
     seen = []
 
     def look(self, logits, batch, original=train_stage1_baseline.HardLoss.terms):

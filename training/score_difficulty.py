@@ -6,13 +6,16 @@ seed. A replica has the weight of its base, since it has the same pixels.
     python -m training.score_difficulty
 """
 
+import argparse
+
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 
 from common.artifacts import LARGEST_ALPHA, difficulty_text
 from common.checkpoints import Checkpoint, finished_checkpoint
-from common.cli import Parser, command_for, non_negative_float, run
+from common.cli import Parser, non_negative_float, run
 from common.device import resolve_device
 from common.errors import UserError
 from common.figures import new_figure, png_bytes
@@ -23,11 +26,19 @@ from common.taxonomy import IGNORE_INDEX, load_taxonomy
 from common.tiles import TileSet
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_path("--train-dir", "data/biodiversity_split/train_rep", "tile set to score")
-    parser.add_path(
-        "--checkpoint", "model_weights/biodiversity/stage2_replication/seed{seed}/last.pt", "stage 2 checkpoint"
+    parser.add_input(
+        "--train-dir",
+        "data/biodiversity_split/train_rep",
+        "tile set to score",
+        made_by="data_prep.replicate_minority",
+    )
+    parser.add_input(
+        "--checkpoint",
+        "model_weights/biodiversity/stage2_replication/seed{seed}/last.pt",
+        "stage 2 checkpoint",
+        made_by="training.train_stage2_replication",
     )
     parser.add_path("--out", "artifacts/seed{seed}/tile_difficulty.tsv", "table of tile weights to write")
     parser.add_argument(
@@ -50,29 +61,19 @@ def tile_losses(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return entropy.sum(dim=(1, 2)) / labelled.sum(dim=(1, 2)).clamp(min=1)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if args.out.exists() and not args.overwrite:
         raise UserError(f"{args.out} exists. Replace it with --overwrite, or choose another --out.")
-    tiles = TileSet.open(args.train_dir, command_for("data_prep.replicate_minority", args))
-    tiles.require_split("train", "--train-dir").require_taxonomy(load_taxonomy(args.root))
-    checkpoint = finished_checkpoint(
-        args.checkpoint,
-        "stage2_replication",
-        args.seed,
-        command_for("training.train_stage2_replication", args, "--seed"),
-    )
+    tiles = TileSet.open(args.train_dir).require_split("train").require_taxonomy(load_taxonomy(args.root))
+    checkpoint = finished_checkpoint(args.checkpoint, "stage2_replication", args.seed)
     if checkpoint.metadata["train"]["digest"] != tiles.digest:
-        raise UserError(
-            f"{args.checkpoint} was trained on other tiles than {args.train_dir} holds. Train it again: "
-            + command_for("training.train_stage2_replication", args, "--seed")
-            + " --overwrite"
-        )
+        raise args.checkpoint.unusable(f"{args.checkpoint} was trained on other tiles than {args.train_dir} holds")
     with locked(args.out):
         score(tiles, checkpoint, args)
 
 
-def score(tiles: TileSet, checkpoint: Checkpoint, args) -> None:
+def score(tiles: TileSet, checkpoint: Checkpoint, args: argparse.Namespace) -> None:
     """Write the weights of all tiles, and a figure of them, at --out."""
     device = resolve_device(args.device)
     model = checkpoint.build().to(device)
@@ -91,7 +92,7 @@ def score(tiles: TileSet, checkpoint: Checkpoint, args) -> None:
     }
     unscored = (0, "0", "0", "1")  # never drawn, since nothing in it is labelled
     table = difficulty_text([(tile.id, *row_of.get(tile.id, unscored)) for tile in tiles])
-    figure = _plot(np.array([loss_of[tile.base] for tile in scored]), weight)
+    figure = difficulty_figure(np.array([loss_of[tile.base] for tile in scored]), weight)
     write_files({args.out.with_suffix(".png"): png_bytes(figure), args.out: table})
     print(
         f"{args.out}: {len(tiles)} tiles; weight 1 for {np.sum(weight == 1)}, {1 + args.alpha:g} for "
@@ -99,7 +100,8 @@ def score(tiles: TileSet, checkpoint: Checkpoint, args) -> None:
     )
 
 
-def _plot(losses: np.ndarray, weights: np.ndarray):
+def difficulty_figure(losses: np.ndarray, weights: np.ndarray) -> Figure:
+    """How many tiles have which loss, and the weight that each loss gets; both (T,)."""
     figure = new_figure(7, 4)
     axes = figure.subplots()
     axes.hist(losses, bins=40, color="#9db4c0")

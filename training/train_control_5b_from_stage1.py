@@ -6,6 +6,8 @@ difference is what the OpenEarthMap tiles of stage 5A brought, and not the longe
     python -m training.train_control_5b_from_stage1
 """
 
+import argparse
+
 from common.cli import run
 from training import train_stage5b_finetune
 
@@ -13,11 +15,11 @@ STAGE = "control_5b_from_stage1"
 START = "stage1_baseline"
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return train_stage5b_finetune.parse_args(argv, STAGE, __doc__, START)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     train_stage5b_finetune.finetune(parse_args(argv), STAGE, START)
 
 

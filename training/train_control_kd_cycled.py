@@ -7,6 +7,8 @@ is what the teacher knows of the classes; what this control gains over stage 5B,
     python -m training.train_control_kd_cycled
 """
 
+import argparse
+
 import torch
 
 from common.cli import run
@@ -15,7 +17,7 @@ from training import train_stage6_distill
 STAGE = "control_kd_cycled"
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return train_stage6_distill.parse_args(argv, STAGE, __doc__)
 
 
@@ -24,7 +26,7 @@ def cycled(matrix: torch.Tensor) -> torch.Tensor:
     return torch.cat([matrix[:, :1], matrix[:, 1:].roll(1, dims=1)], dim=1)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     train_stage6_distill.distill(parse_args(argv), STAGE, cycled)
 
 

@@ -7,6 +7,8 @@ this control gains over stage 5B, label smoothing would give.
     python -m training.train_control_kd_uniform
 """
 
+import argparse
+
 import torch
 
 from common.cli import run
@@ -15,7 +17,7 @@ from training import train_stage6_distill
 STAGE = "control_kd_uniform"
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return train_stage6_distill.parse_args(argv, STAGE, __doc__)
 
 
@@ -25,7 +27,7 @@ def uniform(matrix: torch.Tensor) -> torch.Tensor:
     return torch.cat([matrix[:, :1], foreground.mean(dim=1, keepdim=True).expand_as(foreground)], dim=1)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     train_stage6_distill.distill(parse_args(argv), STAGE, uniform)
 
 

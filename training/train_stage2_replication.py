@@ -5,6 +5,8 @@ The only change from stage 1 is the set of training tiles: data_prep.replicate_m
     python -m training.train_stage2_replication
 """
 
+import argparse
+
 from common.cli import run
 from common.croppers import RandomCrop
 from common.initial_weights import EncoderWeights
@@ -18,23 +20,25 @@ from training.engine.recipe import Recipe
 STAGE = "stage2_replication"
 
 
-def parse_args(argv=None):
-    parser = train_parser(STAGE, __doc__, train_dir="data/biodiversity_split/train_rep")
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = train_parser(
+        STAGE, __doc__, train_dir="data/biodiversity_split/train_rep", train_made_by="data_prep.replicate_minority"
+    )
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    train, val = open_train_and_val(args, "data_prep.replicate_minority")
+    train, val = open_train_and_val(args)
     recipe = Recipe(
         stage=STAGE,
         tiles=train,
         sampler=UniformTiles(),
         cropper=RandomCrop(args.crop_size),
         init=EncoderWeights(args.encoder_weights),
-        loss=HardLoss(),
+        loss=HardLoss(args.label_smoothing),
     )
-    fit(recipe, val, args)
+    fit(recipe, val, args.settings, args.run)
 
 
 if __name__ == "__main__":

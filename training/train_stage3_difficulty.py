@@ -6,11 +6,14 @@ training.score_difficulty wrote from the stage 2 checkpoint of the same seed.
     python -m training.train_stage3_difficulty
 """
 
+import argparse
+
 from common.artifacts import read_difficulty
-from common.cli import command_for, run
+from common.cli import run
 from common.croppers import RandomCrop
 from common.initial_weights import EncoderWeights
 from common.losses import HardLoss
+from common.samplers import WeightedTiles
 from training.engine.flags import train_parser
 from training.engine.loop import fit
 from training.engine.preflight import open_train_and_val
@@ -19,24 +22,26 @@ from training.engine.recipe import Recipe
 STAGE = "stage3_difficulty"
 
 
-def parse_args(argv=None):
-    parser = train_parser(STAGE, __doc__, train_dir="data/biodiversity_split/train_rep")
-    parser.add_path("--difficulty", "artifacts/seed{seed}/tile_difficulty.tsv", "tile weights of score_difficulty")
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = train_parser(
+        STAGE, __doc__, train_dir="data/biodiversity_split/train_rep", train_made_by="data_prep.replicate_minority"
+    )
+    parser.add_difficulty()
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    train, val = open_train_and_val(args, "data_prep.replicate_minority")
+    train, val = open_train_and_val(args)
     recipe = Recipe(
         stage=STAGE,
         tiles=train,
-        sampler=read_difficulty(args.difficulty, train, command_for("training.score_difficulty", args, "--seed")),
+        sampler=WeightedTiles(*read_difficulty(args.difficulty, train)),
         cropper=RandomCrop(args.crop_size),
         init=EncoderWeights(args.encoder_weights),
-        loss=HardLoss(),
+        loss=HardLoss(args.label_smoothing),
     )
-    fit(recipe, val, args)
+    fit(recipe, val, args.settings, args.run)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,14 @@ minority class, where its tile has one. data_prep.analyze_class_distribution say
     python -m training.train_stage4_minority_crop
 """
 
-from common.artifacts import minority_crop, read_difficulty
-from common.cli import command_for, run
+import argparse
+
+from common.artifacts import read_difficulty, read_minority_classes
+from common.cli import run
+from common.croppers import MinorityCrop
 from common.initial_weights import EncoderWeights
 from common.losses import HardLoss
+from common.samplers import WeightedTiles
 from training.engine.flags import train_parser
 from training.engine.loop import fit
 from training.engine.preflight import open_train_and_val
@@ -18,27 +22,29 @@ from training.engine.recipe import Recipe
 STAGE = "stage4_minority_crop"
 
 
-def parse_args(argv=None):
-    parser = train_parser(STAGE, __doc__, train_dir="data/biodiversity_split/train_rep")
-    parser.add_path("--difficulty", "artifacts/seed{seed}/tile_difficulty.tsv", "tile weights of score_difficulty")
-    parser.add_path("--distribution", "artifacts/class_distribution.json", "minority classes and their shares")
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = train_parser(
+        STAGE, __doc__, train_dir="data/biodiversity_split/train_rep", train_made_by="data_prep.replicate_minority"
+    )
+    parser.add_difficulty()
+    parser.add_minority_crop()
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    train, val = open_train_and_val(args, "data_prep.replicate_minority")
+    train, val = open_train_and_val(args)
     recipe = Recipe(
         stage=STAGE,
         tiles=train,
-        sampler=read_difficulty(args.difficulty, train, command_for("training.score_difficulty", args, "--seed")),
-        cropper=minority_crop(
-            args.crop_size, args.distribution, train, command_for("data_prep.analyze_class_distribution", args)
+        sampler=WeightedTiles(*read_difficulty(args.difficulty, train)),
+        cropper=MinorityCrop(
+            args.crop_size, *read_minority_classes(args.distribution, train), p=args.minority_probability
         ),
         init=EncoderWeights(args.encoder_weights),
-        loss=HardLoss(),
+        loss=HardLoss(args.label_smoothing),
     )
-    fit(recipe, val, args)
+    fit(recipe, val, args.settings, args.run)
 
 
 if __name__ == "__main__":

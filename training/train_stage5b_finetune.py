@@ -6,10 +6,14 @@ the same seed. Together with stage 5A this arm has seen twice the steps of stage
     python -m training.train_stage5b_finetune
 """
 
-from common.artifacts import minority_crop, read_difficulty
-from common.cli import command_for, run
+import argparse
+
+from common.artifacts import read_difficulty, read_minority_classes
+from common.cli import run
+from common.croppers import MinorityCrop
 from common.initial_weights import StageWeights
 from common.losses import HardLoss
+from common.samplers import WeightedTiles
 from training.engine.flags import train_parser
 from training.engine.loop import fit
 from training.engine.preflight import open_train_and_val
@@ -19,35 +23,40 @@ STAGE = "stage5b_finetune"
 START = "stage5a_pretrain"
 
 
-def parse_args(argv=None, stage=STAGE, doc=__doc__, start=START):
-    parser = train_parser(stage, doc, train_dir="data/biodiversity_split/train_rep")
-    parser.add_path("--difficulty", "artifacts/seed{seed}/tile_difficulty.tsv", "tile weights of score_difficulty")
-    parser.add_path("--distribution", "artifacts/class_distribution.json", "minority classes and their shares")
-    parser.add_path(
-        "--init", f"model_weights/biodiversity/{start}/seed{{seed}}/last.pt", f"checkpoint of {start} to start from"
+def parse_args(
+    argv: list[str] | None = None, stage: str = STAGE, doc: str | None = __doc__, start: str = START
+) -> argparse.Namespace:
+    parser = train_parser(
+        stage, doc, train_dir="data/biodiversity_split/train_rep", train_made_by="data_prep.replicate_minority"
+    )
+    parser.add_difficulty()
+    parser.add_minority_crop()
+    parser.add_input(
+        "--init",
+        f"model_weights/biodiversity/{start}/seed{{seed}}/last.pt",
+        f"checkpoint of {start} to start from",
+        made_by=f"training.train_{start}",
     )
     return parser.parse_args(argv)
 
 
-def finetune(args, stage=STAGE, start=START) -> None:
+def finetune(args: argparse.Namespace, stage: str = STAGE, start: str = START) -> None:
     """Train stage 4's recipe from the weights of ``start``."""
-    train, val = open_train_and_val(args, "data_prep.replicate_minority")
+    train, val = open_train_and_val(args)
     recipe = Recipe(
         stage=stage,
         tiles=train,
-        sampler=read_difficulty(args.difficulty, train, command_for("training.score_difficulty", args, "--seed")),
-        cropper=minority_crop(
-            args.crop_size, args.distribution, train, command_for("data_prep.analyze_class_distribution", args)
+        sampler=WeightedTiles(*read_difficulty(args.difficulty, train)),
+        cropper=MinorityCrop(
+            args.crop_size, *read_minority_classes(args.distribution, train), p=args.minority_probability
         ),
-        init=StageWeights(
-            args.init, start, args.seed, val, command_for(f"training.train_{start}", args, "--preset", "--seed")
-        ),
-        loss=HardLoss(),
+        init=StageWeights(args.init, start, args.seed, val),
+        loss=HardLoss(args.label_smoothing),
     )
-    fit(recipe, val, args)
+    fit(recipe, val, args.settings, args.run)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     finetune(parse_args(argv))
 
 

@@ -6,13 +6,18 @@ the class matrix of the taxonomy; pixels that it takes for Bareland, Water or Un
     python -m training.train_stage6_distill
 """
 
+import argparse
+from collections.abc import Callable
+
 import torch
 
-from common.artifacts import minority_crop, read_difficulty
+from common.artifacts import read_difficulty, read_minority_classes
 from common.checkpoints import load_teacher
-from common.cli import command_for, fraction, positive_float, run
+from common.cli import fraction, positive_float, run
+from common.croppers import MinorityCrop
 from common.initial_weights import StageWeights
-from common.losses import KD_ALPHA, KD_TEMPERATURE, HardAndKDLoss
+from common.losses import KD_ALPHA, KD_TEMPERATURE, MAX_MAPPED_VOID, HardAndKDLoss, HardLoss
+from common.samplers import WeightedTiles
 from training.engine.flags import train_parser
 from training.engine.loop import fit
 from training.engine.preflight import open_train_and_val
@@ -21,51 +26,71 @@ from training.engine.recipe import Recipe
 STAGE = "stage6_distill"
 
 
-def parse_args(argv=None, stage=STAGE, doc=__doc__):
-    parser = train_parser(stage, doc, train_dir="data/biodiversity_split/train_rep")
-    parser.add_path("--difficulty", "artifacts/seed{seed}/tile_difficulty.tsv", "tile weights of score_difficulty")
-    parser.add_path("--distribution", "artifacts/class_distribution.json", "minority classes and their shares")
-    parser.add_path(
-        "--init", "model_weights/biodiversity/stage5a_pretrain/seed{seed}/last.pt", "stage 5A checkpoint to start from"
+def parse_args(argv: list[str] | None = None, stage: str = STAGE, doc: str | None = __doc__) -> argparse.Namespace:
+    parser = train_parser(
+        stage, doc, train_dir="data/biodiversity_split/train_rep", train_made_by="data_prep.replicate_minority"
     )
-    parser.add_path("--teacher", "model_weights/openearthmap/teacher/seed{seed}/last.pt", "teacher checkpoint")
+    parser.add_difficulty()
+    parser.add_minority_crop()
+    parser.add_input(
+        "--init",
+        "model_weights/biodiversity/stage5a_pretrain/seed{seed}/last.pt",
+        "stage 5A checkpoint to start from",
+        made_by="training.train_stage5a_pretrain",
+    )
+    parser.add_input(
+        "--teacher",
+        "model_weights/openearthmap/teacher/seed{seed}/last.pt",
+        "teacher checkpoint",
+        made_by="training.train_teacher",
+    )
     parser.add_argument(
         "--kd-alpha", type=fraction, default=KD_ALPHA, help="weight of the KD loss; the hard loss has the rest"
     )
     parser.add_argument(
         "--temperature", type=positive_float, default=KD_TEMPERATURE, help="softmax temperature of the KD loss"
     )
+    parser.add_argument(
+        "--max-mapped-void",
+        type=fraction,
+        default=MAX_MAPPED_VOID,
+        help="probability of the mapped void class from which on a pixel teaches nothing",
+    )
     return parser.parse_args(argv)
 
 
-def distill(args, stage=STAGE, remap=None) -> None:
+def distill(
+    args: argparse.Namespace, stage: str = STAGE, remap: Callable[[torch.Tensor], torch.Tensor] | None = None
+) -> None:
     """Train stage 5B's recipe with the KD loss; ``remap``, where given, changes the class matrix (a control)."""
-    train, val = open_train_and_val(args, "data_prep.replicate_minority")
-    teacher = load_teacher(args.teacher, args.seed, command_for("training.train_teacher", args, "--preset", "--seed"))
+    train, val = open_train_and_val(args)
+    teacher = load_teacher(args.teacher, args.seed)
     matrix = torch.from_numpy(train.taxonomy.class_matrix())
-    facts = {"teacher_digest": teacher.digest}
+    origin = {"teacher_digest": teacher.digest}
     if remap is not None:
-        matrix, facts["remap"] = remap(matrix), remap.__name__
+        matrix, origin["remap"] = remap(matrix), remap.__name__
     recipe = Recipe(
         stage=stage,
         tiles=train,
-        sampler=read_difficulty(args.difficulty, train, command_for("training.score_difficulty", args, "--seed")),
-        cropper=minority_crop(
-            args.crop_size, args.distribution, train, command_for("data_prep.analyze_class_distribution", args)
+        sampler=WeightedTiles(*read_difficulty(args.difficulty, train)),
+        cropper=MinorityCrop(
+            args.crop_size, *read_minority_classes(args.distribution, train), p=args.minority_probability
         ),
-        init=StageWeights(
-            args.init,
-            "stage5a_pretrain",
-            args.seed,
-            val,
-            command_for("training.train_stage5a_pretrain", args, "--preset", "--seed"),
+        init=StageWeights(args.init, "stage5a_pretrain", args.seed, val),
+        loss=HardAndKDLoss(
+            teacher.build(),
+            matrix,
+            hard=HardLoss(args.label_smoothing),
+            alpha=args.kd_alpha,
+            temperature=args.temperature,
+            max_mapped_void=args.max_mapped_void,
+            origin=origin,
         ),
-        loss=HardAndKDLoss(teacher.build(), matrix, alpha=args.kd_alpha, temperature=args.temperature, **facts),
     )
-    fit(recipe, val, args)
+    fit(recipe, val, args.settings, args.run)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     distill(parse_args(argv))
 
 

@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 
 from common.croppers import MinorityCrop, RandomCrop
-from common.datasets import CropDataset, StepSampler, crop_loader, network_input
+from common.datasets import network_input
 from common.device import resolve_device
-from common.samplers import TileDraws, UniformTiles
+from common.samplers import UniformTiles
 from common.tiles import TileSet
 from tests.benchmarks.generated import SIDE, write_tile_set
 from tests.benchmarks.measuring import Figure, alternate, at_least
 from tests.helpers import made
+from training.engine.crops import CropDataset, StepSampler, TileDraws, crop_loader
 
 TILES, DISTINCT, BATCH, BATCHES, ROUNDS = 2_300, 300, 8, 25, 6
 

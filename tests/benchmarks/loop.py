@@ -14,16 +14,17 @@ from pathlib import Path
 import torch
 
 from common.croppers import MinorityCrop, RandomCrop
-from common.datasets import CropDataset, network_input
+from common.datasets import network_input
 from common.device import autocast, resolve_device
 from common.inference import tile_confusions
 from common.initial_weights import EncoderWeights
 from common.losses import HardLoss
-from common.samplers import TileDraws, UniformTiles, WeightedTiles
+from common.samplers import UniformTiles, WeightedTiles
 from common.tiles import TileSet
 from tests.benchmarks.generated import SIDE, write_tile_set
 from tests.benchmarks.measuring import Figure, at_least, at_most
 from tests.helpers import made
+from training.engine.crops import CropDataset, TileDraws
 from training.engine.flags import PRESETS, train_parser
 from training.engine.loop import fit, make_optimizer
 from training.engine.recipe import Recipe

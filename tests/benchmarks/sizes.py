@@ -13,16 +13,16 @@ import torch
 
 from common.artifacts import difficulty_text, read_difficulty
 from common.croppers import MinorityCrop
-from common.datasets import CropDataset, StepSampler, crop_loader
 from common.device import resolve_device
 from common.files import write_text
-from common.samplers import TileDraws, WeightedTiles
+from common.samplers import WeightedTiles
 from common.tiles import TileSet
 from data_prep import analyze_class_distribution
 from evaluation.scoring.counts import tile_counts
 from tests.benchmarks.generated import write_tile_set
 from tests.benchmarks.measuring import Figure, alternate, at_most, run_module
 from tests.helpers import made
+from training.engine.crops import CropDataset, StepSampler, TileDraws, crop_loader
 from training.engine.meters import Drawn
 
 STEPS, BATCHES = 30, 40

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from common.artifacts import read_minority_classes
 from common.croppers import MinorityCrop, RandomCrop
 from common.errors import UserError
-from common.samplers import WINDOW_STREAM, stream
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet
 from tests.helpers import made
+from training.engine.crops import WINDOW_STREAM, stream
 
 FOREST, CROPLAND, SETTLEMENT = (BIODIVERSITY.index(name) for name in ("Forest", "Cropland", "Settlement"))
 

@@ -10,11 +10,23 @@ from scipy.stats import kstest, pearsonr
 
 from common import datasets
 from common.croppers import RandomCrop
-from common.datasets import Augmentation, CropDataset, StepSampler, crop_loader, network_input, resize, tile_loader
-from common.samplers import AUGMENTATION_STREAM, WINDOW_STREAM, TileDraws, UniformTiles, stream
+from common.datasets import network_input, tile_loader
+from common.samplers import UniformTiles
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet
 from tests.helpers import write_png, write_tif
+from training.engine import crops as engine_crops
+from training.engine.crops import (
+    AUGMENTATION_STREAM,
+    WINDOW_STREAM,
+    Augmentation,
+    CropDataset,
+    StepSampler,
+    TileDraws,
+    crop_loader,
+    resize,
+    stream,
+)
 
 CPU = torch.device("cpu")
 
@@ -38,7 +50,7 @@ def crops(tiles) -> CropDataset:
 
 
 def test_the_numbers_of_augmentation_and_input_are_those_that_the_method_fixes():
-    assert (datasets.SCALE_RANGE, datasets.BRIGHTNESS, datasets.CONTRAST) == ((0.8, 1.25), 0.2, 0.2)
+    assert (engine_crops.SCALE_RANGE, engine_crops.BRIGHTNESS, engine_crops.CONTRAST) == ((0.8, 1.25), 0.2, 0.2)
     assert datasets.IMAGENET_MEAN == (0.485, 0.456, 0.406) and datasets.IMAGENET_STD == (0.229, 0.224, 0.225)
     assert datasets.STRIDE == 32
 

@@ -4,23 +4,15 @@ import itertools
 import numpy as np
 import pytest
 
-from common import samplers
 from common.artifacts import difficulty_text, read_difficulty
 from common.errors import UserError
 from common.files import write_text
-from common.samplers import (
-    AUGMENTATION_STREAM,
-    TILE_STREAM,
-    WINDOW_STREAM,
-    TileDraws,
-    UniformTiles,
-    WeightedTiles,
-    difficulty_weights,
-    stream,
-)
+from common.samplers import UniformTiles, WeightedTiles, difficulty_weights
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet
 from tests.helpers import made
+from training.engine import crops
+from training.engine.crops import AUGMENTATION_STREAM, TILE_STREAM, WINDOW_STREAM, TileDraws, stream
 
 
 def tile_set(tmp_path, labelled: dict[str, int]) -> TileSet:
@@ -95,7 +87,7 @@ def test_a_draw_falls_on_the_tile_whose_share_of_the_unit_interval_holds_it(tmp_
         def random(self):
             return u
 
-    monkeypatch.setattr(samplers, "stream", lambda *_: Fixed())
+    monkeypatch.setattr(crops, "stream", lambda *_: Fixed())
     assert TileDraws(tiles, WeightedTiles({"a": 9.0, "b": 1.0, "c": 9.0, "d": 3.0, "e": 9.0}), 0)(0) == drawn
 
 

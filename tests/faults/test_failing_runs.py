@@ -12,7 +12,7 @@ from common import losses
 from common.checkpoints import Checkpoint
 from common.cli import map_progress
 from common.errors import UserError
-from common.samplers import TileDraws, UniformTiles
+from common.samplers import UniformTiles
 from common.tiles import TileSet
 from data_prep import split_biodiversity
 from tests.conftest import TRAIN_FLAGS, train
@@ -21,6 +21,7 @@ from tests.faults.killed_runs import RUN
 from tests.faults.processes import die_at_three
 from tests.helpers import made, quiet
 from training import train_stage1_baseline
+from training.engine.crops import TileDraws
 from training.engine.meters import Drawn
 from training.engine.run_folder import require_finite
 

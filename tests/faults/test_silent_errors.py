@@ -6,8 +6,8 @@ import torch
 
 from common.checkpoints import Checkpoint
 from common.croppers import RandomCrop
-from common.datasets import Augmentation, CropDataset, StepSampler, WholeTiles, crop_loader, network_input, tile_loader
-from common.samplers import AUGMENTATION_STREAM, TileDraws, UniformTiles, stream
+from common.datasets import WholeTiles, network_input, tile_loader
+from common.samplers import UniformTiles
 from common.tiles import Tile, TileSet
 from tests.conftest import train
 from tests.helpers import made, prepare_root, quiet
@@ -17,6 +17,15 @@ from training import (
     train_stage5a_pretrain,
     train_stage6_distill,
     train_teacher,
+)
+from training.engine.crops import (
+    AUGMENTATION_STREAM,
+    Augmentation,
+    CropDataset,
+    StepSampler,
+    TileDraws,
+    crop_loader,
+    stream,
 )
 
 CPU = torch.device("cpu")

@@ -15,11 +15,10 @@ from common import losses
 from common.artifacts import read_minority_classes
 from common.checkpoints import Checkpoint, digest_tensors
 from common.croppers import MinorityCrop, RandomCrop
-from common.datasets import CropDataset
 from common.device import Processes
 from common.errors import UserError
 from common.initial_weights import EncoderWeights
-from common.samplers import TileDraws, UniformTiles
+from common.samplers import UniformTiles
 from common.stages import ARM_OF
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP
 from common.tiles import Tile, TileSet
@@ -37,6 +36,7 @@ from training import (
     train_stage6_distill,
 )
 from training.engine import loop as engine
+from training.engine.crops import CropDataset, TileDraws
 from training.engine.flags import PRESETS, SETTINGS
 from training.engine.meters import Drawn
 from training.engine.run_folder import RUN_FILES

@@ -17,13 +17,14 @@ from common.errors import UserError
 from common.files import json_text
 from common.models import build_model
 from common.rasters import write_image, write_mask
-from common.samplers import TileDraws, WeightedTiles
+from common.samplers import WeightedTiles
 from common.taxonomy import BIODIVERSITY
 from common.tiles import MANIFEST, TileSet, manifest_digest
 from data_prep.tile_sets.writer import describe_tile
 from tests.conftest import ARCH, ENCODER
 from tests.helpers import THREE_CLASSES, made, quiet, write_taxonomy
 from training import score_difficulty
+from training.engine.crops import TileDraws
 
 SIDE = 32
 LABELLED = 40  # pixels of a tile that count, all Forest

@@ -13,18 +13,19 @@ from torch import nn
 
 from common.checkpoints import Checkpoint, digest_tensors
 from common.croppers import RandomCrop
-from common.datasets import CropDataset, network_input
+from common.datasets import network_input
 from common.device import Processes
 from common.errors import UserError
 from common.losses import HardLoss, LossTerm
 from common.models import SilenceVoid
-from common.samplers import TileDraws, UniformTiles, WeightedTiles
+from common.samplers import UniformTiles, WeightedTiles
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet, manifest_digest
 from tests.helpers import THREE_CLASSES, made, quiet
 from tests.small_sets import write_set
 from training.engine import loop as engine
 from training.engine import meters, run_folder
+from training.engine.crops import CropDataset, TileDraws
 from training.engine.flags import LARGEST, PRESETS, SETTINGS, train_parser
 from training.engine.history import history_figure, history_row
 from training.engine.loop import fit, make_optimizer

@@ -1,8 +1,15 @@
 """The flags of the training scripts, with the defaults of each preset."""
 
+import argparse
 import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
 
-from common.cli import Parser, non_negative_float, non_negative_int, positive_float, positive_int
+from common.cli import Parser, fraction, non_negative_float, non_negative_int, positive_float, positive_int
+from common.croppers import MINORITY_PROBABILITY
+from common.inputs import Command
+from common.losses import LABEL_SMOOTHING
 
 _SCRATCH = {"arch": "unet", "encoder": "resnet18", "encoder_weights": "none", "lr": 1.5e-3, "encoder_lr": 1.5e-3}
 PRESETS = {
@@ -24,19 +31,75 @@ PRESETS = {
 # Beyond these a run fills the memory, never ends or learns nothing: a slip of the fingers.
 LARGEST = {"crop_size": 8192, "batch_size": 4096, "iterations": 10**9, "warmup": 10**9, "val_every": 10**9}
 LARGEST |= {"seed": 2**32 - 1, "lr": 10.0, "encoder_lr": 10.0, "weight_decay": 10.0, "clip_norm": 1e6}
-# What train_parser offers and what belongs to the result: two runs with the same values are comparable.
-SETTINGS = (*PRESETS["paper"], "weight_decay", "clip_norm")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What two runs must share to be comparable; run.json holds it, and the report compares it.
+
+    ``crop_size`` is a side in pixels, ``batch_size`` crops of a step over all processes, ``iterations``, ``warmup`` and
+    ``val_every`` optimizer steps, ``lr`` and ``encoder_lr`` the highest learning rates.
+    """
+
+    arch: str
+    encoder: str
+    encoder_weights: str
+    lr: float
+    encoder_lr: float
+    crop_size: int
+    batch_size: int
+    iterations: int
+    warmup: int
+    val_every: int
+    weight_decay: float
+    clip_norm: float
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Which run this is, where it is written and what it runs on: what two comparable runs may differ in."""
+
+    out_dir: Path
+    seed: int
+    preset: str
+    command: Command
+    device: str
+    workers: int
+    resume: bool
+    overwrite: bool
 
 
 class TrainParser(Parser):
     """A Parser whose unset flags take the values of the chosen preset."""
 
-    def add_preset_flag(self, flag: str, kind, help: str) -> None:
+    def add_preset_flag(self, flag: str, kind: Callable[[str], object], help: str) -> None:
         name = flag[2:].replace("-", "_")
         values = ", ".join(f"{preset} {values[name]}" for preset, values in PRESETS.items())
         self.add_argument(flag, type=kind, help=f"{help} (default: {values})")
 
-    def parse_args(self, args=None, namespace=None):
+    def add_difficulty(self) -> None:
+        self.add_input(
+            "--difficulty",
+            "artifacts/seed{seed}/tile_difficulty.tsv",
+            "tile weights of score_difficulty",
+            made_by="training.score_difficulty",
+        )
+
+    def add_minority_crop(self) -> None:
+        self.add_input(
+            "--distribution",
+            "artifacts/class_distribution.json",
+            "minority classes and their shares",
+            made_by="data_prep.analyze_class_distribution",
+        )
+        self.add_argument(
+            "--minority-probability",
+            type=fraction,
+            default=MINORITY_PROBABILITY,
+            help="share of the crops that seek a minority class",
+        )
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
         parsed = super().parse_args(args, namespace)
         for name, value in PRESETS[parsed.preset].items():
             if getattr(parsed, name) is None:
@@ -44,21 +107,38 @@ class TrainParser(Parser):
         for name, most in LARGEST.items():
             if getattr(parsed, name) > most:
                 self.error(f"--{name.replace('_', '-')} {getattr(parsed, name):g}: expected at most {most:g}")
+        parsed.settings = TrainSettings(**{field.name: getattr(parsed, field.name) for field in fields(TrainSettings)})
+        options = {field.name: getattr(parsed, field.name) for field in fields(RunOptions)}
+        parsed.run = RunOptions(**options | {"command": Command.read(parsed.command)})
         return parsed
 
 
 def train_parser(
     stage: str,
-    doc: str,
+    doc: str | None,
     *,
     train_dir: str,
+    train_made_by: str,
     val_dir: str = "data/biodiversity_split/val",
+    val_made_by: str = "data_prep.split_biodiversity",
     out_dir: str = "model_weights/biodiversity",
 ) -> TrainParser:
-    """The flags that all training scripts share; ``stage`` names the folder below ``out_dir``."""
+    """The flags that all training scripts share.
+
+    Beside them it parses ``settings``, a TrainSettings, and ``run``, RunOptions.
+
+    Args:
+        stage: names the folder below ``out_dir``.
+        doc: the script's docstring, for --help.
+        train_dir, val_dir: default tile sets, below --root, and the data steps that make them.
+        out_dir: default folder for the runs of all stages.
+    """
     parser = TrainParser(doc)
-    parser.add_path("--train-dir", train_dir, "tile set to train on")
-    parser.add_path("--val-dir", val_dir, "tile set to validate on")
+    parser.add_input("--train-dir", train_dir, "tile set to train on", made_by=train_made_by)
+    parser.add_input("--val-dir", val_dir, "tile set to validate on", made_by=val_made_by)
+    parser.add_input(
+        "--leakage", "artifacts/leakage.json", "what check_leakage found", made_by="data_prep.check_leakage"
+    )
     parser.add_path("--out-dir", f"{out_dir}/{stage}/seed{{seed}}", "folder for checkpoints, run.json and curves")
     parser.add_seed()
     parser.add_device()
@@ -84,4 +164,7 @@ def train_parser(
     parser.add_preset_flag("--encoder-lr", positive_float, "highest learning rate of the encoder")
     parser.add_argument("--weight-decay", type=non_negative_float, default=2.5e-4, help="of AdamW")
     parser.add_argument("--clip-norm", type=positive_float, default=1.0, help="largest norm of the gradient")
+    parser.add_argument(
+        "--label-smoothing", type=fraction, default=LABEL_SMOOTHING, help="of the cross-entropy in the hard loss"
+    )
     return parser

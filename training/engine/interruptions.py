@@ -1,47 +1,72 @@
 """What may end a run early: signals, a loader process that dies, memory that does not suffice."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
+from common.device import Processes
 from common.errors import UserError, lacks_memory, loader_died
-from training.engine.run_folder import CHECKPOINT_KEPT
+from training.engine.flags import TrainSettings
+from training.engine.meters import CHECKPOINT_KEPT, Position
+from training.engine.run_folder import RunFolder
+
+
+class StopSignals:
+    """Catches SIGINT, SIGTERM and SIGHUP while it is entered, so that a step is never cut in two."""
+
+    def __init__(self, processes: Processes, device: torch.device):
+        self.processes = processes
+        self.device = device
+        self.caught: list[int] = []
+        self.previous: dict = {}
+
+    def __enter__(self) -> "StopSignals":
+        endings = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+            endings.append(signal.SIGHUP)
+        self.previous = {ending: signal.signal(ending, self._catch) for ending in endings}
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def _catch(self, number: int, _) -> None:
+        self.caught.append(number)
+
+    def ask(self, *, together: bool) -> bool:
+        """Whether the run is to stop after this step; several processes agree on it at the steps ``together``."""
+        if self.processes.world == 1:
+            return bool(self.caught)
+        return together and self.processes.agree(bool(self.caught), self.device)
+
+    @property
+    def exit_status(self) -> int:
+        """That of a process which a signal ends; in a process that caught none, another one did."""
+        return 128 + (self.caught[0] if self.caught else signal.SIGTERM)
 
 
 @contextmanager
-def _failures_told(args, now: Callable[[], str], again: Callable[[], str]):
-    """Say what is known where a loader process dies or memory runs out: ``now`` the step, ``again`` the command."""
-
-    def say(what: str, remedy: str) -> UserError:
-        return UserError(f"{what}, at {now()}. {CHECKPOINT_KEPT} {remedy} Go on with: {again()}")
-
+def failures_told(settings: TrainSettings, position: Position, folder: RunFolder) -> Iterator[None]:
+    """Say what is known where a loader process dies or memory runs out: where it happened, and how to go on."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        first = str(error).partition("\n")[0]
+        first_line = str(error).partition("\n")[0]
         if loader_died(error):
+            problem = f"a loader process died ({first_line})"
             remedy = "The system kills one when memory runs out: give fewer --workers."
-            raise say(f"a loader process died ({first})", remedy) from None
-        if lacks_memory(error):
-            sizes = f"--batch-size {args.batch_size} and --crop-size {args.crop_size}"
-            raise say(
-                f"memory does not suffice for {sizes} ({first})",
+        elif lacks_memory(error):
+            sizes = f"--batch-size {settings.batch_size} and --crop-size {settings.crop_size}"
+            problem = f"memory does not suffice for {sizes} ({first_line})"
+            remedy = (
                 "Give smaller ones, the same in every arm, fewer --workers, or share the batch among several GPUs with "
-                "torchrun.",
-            ) from None
-        raise
-
-
-@contextmanager
-def _stop_signals():
-    """Give a list that SIGINT, SIGTERM and SIGHUP put their number in, so that a step is never cut in two."""
-    caught: list[int] = []
-    endings = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
-        endings.append(signal.SIGHUP)
-    previous = {ending: signal.signal(ending, lambda number, _: caught.append(number)) for ending in endings}
-    try:
-        yield caught
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+                "torchrun."
+            )
+        else:
+            raise
+        raise UserError(
+            f"{problem}, at {position.describe()}. {CHECKPOINT_KEPT} {remedy} Go on with: {folder.command_to_go_on()}"
+        ) from None

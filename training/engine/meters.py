@@ -1,27 +1,51 @@
-"""What a run counts and averages while it goes: the crops it drew and its losses."""
+"""What a run counts and averages while it goes: its position, the crops it drew, its losses, its time."""
 
 import math
-from collections.abc import Callable
+import time
 
 import numpy as np
 import torch
 
 from common.device import Processes
 from common.errors import UserError
+from common.losses import LossTerm
 from common.taxonomy import IGNORE_INDEX
 from common.tiles import TileSet
-from training.engine.run_folder import CHECKPOINT_KEPT
+from training.engine.crops import TileDraws
+
+CHECKPOINT_KEPT = "The last checkpoint is as it was."  # said wherever a run ends early
 
 
-class Drawn:
+class Position:
+    """How far a run is, for messages: ``step`` optimizer steps are done; ``validating`` what came of them, or not."""
+
+    def __init__(self, tiles: TileSet, draws: TileDraws, batch_size: int):
+        self.tiles = tiles
+        self.draws = draws
+        self.batch_size = batch_size
+        self.step = 0
+        self.validating = False
+
+    def name_step(self, step: int) -> str:
+        """An optimizer step, the first being 1, with the tiles that its crops come from, in all processes."""
+        first = (step - 1) * self.batch_size
+        indices = {self.draws(position) for position in range(first, first + self.batch_size)}
+        return f"step {step}, whose crops are of the tiles {', '.join(sorted(self.tiles.ids[i] for i in indices))}"
+
+    def describe(self) -> str:
+        return f"the validation after step {self.step}" if self.validating else self.name_step(self.step + 1)
+
+
+class DrawnCrops:
     """Counts what the crops of a run really held: pixels of each class, crops with each class, draws of each tile."""
 
-    def __init__(self, num_tiles: int, num_classes: int, device: torch.device):
+    def __init__(self, num_tiles: int, num_classes: int, processes: Processes, device: torch.device):
         self.counts = {
             "pixels": torch.zeros(num_classes, dtype=torch.int64),
             "crops_with": torch.zeros(num_classes, dtype=torch.int64),
             "tiles": torch.zeros(num_tiles, dtype=torch.int64),
         }
+        self.processes = processes
         self.device = device
 
     def add(self, batch: dict[str, torch.Tensor]) -> None:
@@ -30,18 +54,19 @@ class Drawn:
         self.counts["crops_with"] += (batch["pixels"] > 0).sum(dim=0)
         self.counts["tiles"] += torch.bincount(batch["tile"], minlength=len(self.counts["tiles"]))
 
-    def state(self, processes: Processes) -> dict[str, torch.Tensor]:
-        """The counts of all processes."""
-        return {name: processes.sum(count.to(self.device, copy=True)).cpu() for name, count in self.counts.items()}
+    def state(self) -> dict[str, torch.Tensor]:
+        """The counts of all processes, each of which must ask for them."""
+        return {name: self.processes.sum(count.to(self.device, copy=True)).cpu() for name, count in self.counts.items()}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
-        """Start from the counts of an earlier ``state``."""
-        for name, count in state.items():
-            self.counts[name].copy_(count)
+        """Start from the counts of an earlier ``state``, in one process: those of all are added up."""
+        if self.processes.main:
+            for name, count in state.items():
+                self.counts[name].copy_(count)
 
-    def summary(self, processes: Processes, tiles: TileSet) -> dict:
-        """Shares by class name, and how many tiles and replicas were drawn."""
-        counts = {name: count.numpy() for name, count in self.state(processes).items()}
+    def summary(self, tiles: TileSet) -> dict:
+        """Shares by class name, and how many tiles and replicas were drawn, in all processes."""
+        counts = {name: count.numpy() for name, count in self.state().items()}
         crops = max(int(counts["tiles"].sum()), 1)
         labelled = max(int(counts["pixels"].sum() - counts["pixels"][IGNORE_INDEX]), 1)
         names = tiles.taxonomy.classes
@@ -55,12 +80,11 @@ class Drawn:
         }
 
 
-class _LossMeter:
+class LossMeter:
     """Turns loss terms into the loss to differentiate, and averages them between readings."""
 
-    def __init__(self, processes: Processes, device: torch.device):
+    def __init__(self, processes: Processes):
         self.processes = processes
-        self.device = device
         self.pending: list[torch.Tensor] = []
         self.gradients: list[torch.Tensor] = []
         self.names: list[str] = []
@@ -68,7 +92,7 @@ class _LossMeter:
         self.steps = 0
         self.recent = math.nan
 
-    def add(self, terms: list) -> torch.Tensor:
+    def add(self, terms: list[LossTerm]) -> torch.Tensor:
         """() float loss whose gradient, averaged over the processes, is that of the whole batch."""
         counts = self.processes.sum(torch.stack([term.count.float() for term in terms]))
         means = torch.stack([term.total for term in terms]) / counts.clamp(min=1)
@@ -82,11 +106,11 @@ class _LossMeter:
         """Note the () float norm of the gradient of the step whose loss was added last."""
         self.gradients.append(norm.detach())
 
-    def read(self, step: int, stage: str, name_step: Callable[[int], str]) -> None:
-        """Fetch the losses since the last reading, of which that of ``step`` is the last.
+    def read(self, stage: str, position: Position) -> None:
+        """Fetch the losses since the last reading, of which that of ``position.step`` is the last.
 
         Raises:
-            UserError: one of them, or the norm of a gradient, is not finite; ``name_step`` describes that step.
+            UserError: one of them, or the norm of a gradient, is not finite.
         """
         if not self.pending:
             return
@@ -95,12 +119,11 @@ class _LossMeter:
         sound = np.isfinite(values).all(axis=1) & np.isfinite(norms)
         if not sound.all():
             first = int(np.argmin(sound))
-            at = step - len(values) + first + 1
-            what = "loss" if not np.isfinite(values[first]).all() else "norm of the gradient"
-            found = values[first, 0] if what == "loss" else norms[first]
+            is_loss = not np.isfinite(values[first]).all()
+            name, value = ("loss", values[first, 0]) if is_loss else ("norm of the gradient", norms[first])
             raise UserError(
-                f"{stage}: the {what} became {found} at {name_step(at)}. {CHECKPOINT_KEPT} "
-                "Look at these tiles, or give a smaller --lr."
+                f"{stage}: the {name} became {value} at {position.name_step(position.step - len(values) + first + 1)}. "
+                f"{CHECKPOINT_KEPT} Look at these tiles, or give a smaller --lr."
             )
         self.sums = values.sum(axis=0) if not len(self.sums) else self.sums + values.sum(axis=0)
         self.steps += len(values)
@@ -112,3 +135,35 @@ class _LossMeter:
         means = {name: float(value / self.steps) for name, value in zip(self.names, self.sums, strict=True)}
         self.sums, self.steps = np.zeros(0), 0
         return means
+
+    def state(self) -> dict:
+        """What is not yet averaged."""
+        return {"sums": torch.from_numpy(self.sums), "steps": self.steps}
+
+    def load(self, state: dict) -> None:
+        """Go on from an earlier ``state``."""
+        self.sums, self.steps = state["sums"].numpy(), state["steps"]
+
+
+class Stopwatch:
+    """Seconds of training and of validation over all sittings of a run."""
+
+    def __init__(self) -> None:
+        self.seconds = {"training": 0.0, "validation": 0.0}
+        self.start(0)
+
+    def start(self, step: int) -> None:
+        """Begin to measure, ``step`` optimizer steps being done; what has passed until now is not counted."""
+        self.first_step, self.since = step, time.perf_counter()
+
+    def stop(self, activity: str) -> None:
+        """Add the time since the start to that of training or of validation, and start anew."""
+        now = time.perf_counter()
+        self.seconds[activity] += now - self.since
+        self.since = now
+
+    def steps_per_second(self, step: int) -> float:
+        return (step - self.first_step) / (time.perf_counter() - self.since)
+
+    def rounded(self) -> dict[str, float]:
+        return {activity: round(seconds, 2) for activity, seconds in self.seconds.items()}
