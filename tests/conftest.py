@@ -22,7 +22,7 @@ from training import (
     train_stage6_distill,
     train_teacher,
 )
-from training.engine import loop as engine
+from training.engine import run_folder
 
 # The smallest network at hand. Its decoder drops channels at random while it trains, as larger encoders drop layers, so
 # that these runs also show whether such draws are reproducible.
@@ -44,7 +44,7 @@ def train(step, root: Path, *flags, curves: bool = False) -> str:
     """
     with pytest.MonkeyPatch.context() as patch:
         if not curves:
-            patch.setattr(engine, "history_figure", lambda *_: Figure((1, 1)))
+            patch.setattr(run_folder, "history_figure", lambda *_: Figure((1, 1)))
         return quiet(step.main, "--root", root, *TRAIN_FLAGS, *flags)
 
 

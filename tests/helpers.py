@@ -1,10 +1,12 @@
 """Small data sets that several tests share: raw tiles, an OpenEarthMap tree, and a root with all data steps done."""
 
 import contextlib
+import importlib
 import io
 import json
 import os
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from PIL import Image
@@ -26,6 +28,7 @@ from data_prep import (
 )
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # for a process that is started
+REPOSITORY = Path(__file__).resolve().parents[1]
 CRS = "EPSG:32633"
 GSD = 0.5
 OEM_RAW = Path("data/openearthmap_raw/OpenEarthMap/OpenEarthMap_wo_xBD")
@@ -37,6 +40,13 @@ THREE_CLASSES = Taxonomy(
         for name in OPENEARTHMAP.classes
     },
 )
+
+
+def doors() -> dict[str, ModuleType]:
+    """The scripts that one can run, by their dotted names."""
+    folders = [REPOSITORY / wing for wing in ("data_prep", "training", "evaluation")]
+    names = [f"{path.parent.name}.{path.stem}" for folder in folders for path in sorted(folder.glob("[a-z]*.py"))]
+    return {name: importlib.import_module(name) for name in names}
 
 
 def made(path: Path, command: str = "python -m some.step") -> Input:

@@ -18,7 +18,7 @@ from common.samplers import WeightedTiles
 from training.engine import loop as engine
 from training.engine.flags import train_parser
 from training.engine.loop import fit
-from training.engine.meters import Drawn
+from training.engine.meters import DrawnCrops
 from training.engine.preflight import open_train_and_val
 from training.engine.recipe import Recipe
 
@@ -39,14 +39,19 @@ class SmallNetwork:
 
 
 def parse_args(argv=None):
-    parser = train_parser("shared_run", __doc__, train_dir="data/biodiversity_split/train_rep")
+    parser = train_parser(
+        "shared_run",
+        __doc__,
+        train_dir="data/biodiversity_split/train_rep",
+        train_made_by="data_prep.replicate_minority",
+    )
     parser.add_argument("--stop-at", type=int, help="step at which the last process is sent SIGTERM")
     return parser.parse_args(argv)
 
 
 def watch_draws(folder: Path, stop_at: int | None) -> None:
     rank, last = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)) - 1
-    add, steps = Drawn.add, []
+    add, steps = DrawnCrops.add, []
 
     def add_and_note(drawn, batch):
         add(drawn, batch)
@@ -56,23 +61,23 @@ def watch_draws(folder: Path, stop_at: int | None) -> None:
         if rank == last and len(steps) == stop_at:
             signal.raise_signal(signal.SIGTERM)
 
-    Drawn.add = add_and_note
+    DrawnCrops.add = add_and_note
 
 
-def plain_descent(model, args) -> torch.optim.Optimizer:
+def plain_descent(model, settings) -> torch.optim.Optimizer:
     """Unlike AdamW it is moved by the size of the gradients, so that a wrong one shows."""
-    return torch.optim.SGD(model.parameters(), lr=args.lr)
+    return torch.optim.SGD(model.parameters(), lr=settings.lr)
 
 
 def main(argv=None):
     args = parse_args(argv)
-    train, val = open_train_and_val(args, "data_prep.replicate_minority")
+    train, val = open_train_and_val(args)
     sampler = WeightedTiles({tile_id: 1 + i % 4 for i, tile_id in enumerate(train.ids)})
     cropper = MinorityCrop(args.crop_size, [train.taxonomy.num_classes - 1])
     args.out_dir.mkdir(parents=True, exist_ok=True)
     engine.make_optimizer = plain_descent
     watch_draws(args.out_dir, args.stop_at)
-    fit(Recipe("shared_run", train, sampler, cropper, SmallNetwork(), HardLoss()), val, args)
+    fit(Recipe("shared_run", train, sampler, cropper, SmallNetwork(), HardLoss()), val, args.settings, args.run)
 
 
 if __name__ == "__main__":

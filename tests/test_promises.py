@@ -156,7 +156,7 @@ def test_scaling_a_crop_keeps_the_mask_with_the_image(tmp_path):
     write_tif(tmp_path / "images/a.tif", speaking_image(mask, STEP, rng))
     write_png(tmp_path / "masks/a.png", mask)
     entry = {"height": 96, "width": 96, "pixels": [int((mask == label).sum()) for label in range(6)]}
-    tiles = TileSet(tmp_path, {"tiles": {"a": entry}}, BIODIVERSITY)
+    tiles = TileSet(made(tmp_path), {"tiles": {"a": entry}}, BIODIVERSITY)
     batch = CropDataset(tiles, TileDraws(tiles, UniformTiles(), 0), RandomCrop(64), 0)[list(range(40))]
     for image, mask in zip(batch["image"], batch["mask"].numpy(), strict=True):
         inside = inside_patches(image, margin=1)

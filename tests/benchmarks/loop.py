@@ -61,7 +61,9 @@ class Clock(HardLoss):
 def parse(preset: str, device: str, steps: int, out_dir: Path):
     flags = ["--preset", preset, "--device", device, "--encoder-weights", "none", "--overwrite"]
     flags += ["--iterations", steps, "--val-every", steps, "--out-dir", out_dir]
-    return train_parser("benchmark", "", train_dir="train").parse_args([str(flag) for flag in flags])
+    return train_parser("benchmark", "", train_dir="train", train_made_by="data_prep.replicate_minority").parse_args(
+        [str(flag) for flag in flags]
+    )
 
 
 def real_loop(tiles: TileSet, val: TileSet, args, clock: Clock) -> None:

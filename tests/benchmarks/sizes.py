@@ -13,7 +13,7 @@ import torch
 
 from common.artifacts import difficulty_text, read_difficulty
 from common.croppers import MinorityCrop
-from common.device import resolve_device
+from common.device import Processes, resolve_device
 from common.files import write_text
 from common.samplers import WeightedTiles
 from common.tiles import TileSet
@@ -23,7 +23,7 @@ from tests.benchmarks.generated import write_tile_set
 from tests.benchmarks.measuring import Figure, alternate, at_most, run_module
 from tests.helpers import made
 from training.engine.crops import CropDataset, StepSampler, TileDraws, crop_loader
-from training.engine.meters import Drawn
+from training.engine.meters import DrawnCrops
 
 STEPS, BATCHES = 30, 40
 
@@ -59,7 +59,12 @@ def compare_batches(roots: list[Path]) -> list[float]:
         tiles = TileSet.open(made(root / "data/biodiversity_split/train_rep"))
         sampler = WeightedTiles(*read_difficulty(made(root / "artifacts/seed42/tile_difficulty.tsv"), tiles))
         crops = CropDataset(tiles, TileDraws(tiles, sampler, 0), MinorityCrop(128, [5]), 0)
-        loaders.append((crops, Drawn(len(tiles), tiles.taxonomy.num_classes, torch.device("cpu"))))
+        loaders.append(
+            (
+                crops,
+                DrawnCrops(len(tiles), tiles.taxonomy.num_classes, Processes(torch.device("cpu")), torch.device("cpu")),
+            )
+        )
 
     def read(crops, drawn):
         for batch in crop_loader(crops, StepSampler(0, BATCHES, 8), 0, torch.device("cpu")):

@@ -212,7 +212,7 @@ def distribution(tmp_path, digest="train", names=("Settlement", "Seminatural")):
 
 def tiles_with(tmp_path, digest, *parents):
     made_from = [{"path": "x", "digest": parent} for parent in parents]
-    return TileSet(tmp_path, {"tiles": {}, "digest": digest, "made_from": made_from}, BIODIVERSITY)
+    return TileSet(made(tmp_path), {"tiles": {}, "digest": digest, "made_from": made_from}, BIODIVERSITY)
 
 
 @pytest.mark.parametrize(("digest", "parents"), [("train", ()), ("train_rep", ("other", "train"))])

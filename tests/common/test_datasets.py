@@ -14,7 +14,7 @@ from common.datasets import network_input, tile_loader
 from common.samplers import UniformTiles
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet
-from tests.helpers import write_png, write_tif
+from tests.helpers import made, write_png, write_tif
 from training.engine import crops as engine_crops
 from training.engine.crops import (
     AUGMENTATION_STREAM,
@@ -41,7 +41,7 @@ def tiles(tmp_path_factory) -> TileSet:
         write_png(folder / f"masks/t{number}.png", mask)
         pixels = [int((mask == label).sum()) for label in range(6)]
         entries[f"t{number}"] = {"height": 48, "width": 56, "pixels": pixels}
-    return TileSet(folder, {"tiles": entries}, BIODIVERSITY)
+    return TileSet(made(folder), {"tiles": entries}, BIODIVERSITY)
 
 
 @pytest.fixture

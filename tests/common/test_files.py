@@ -199,9 +199,9 @@ def test_files_are_told_apart_by_content_and_json_values_by_what_they_say(tmp_pa
     write_json(tmp_path / "a.json", {"b": [1.5, None], "a": "ä"})
     assert read_json(made(tmp_path / "a.json")) == {"b": [1.5, None], "a": "ä"}
     (tmp_path / "a.json").write_text('{"b": ')
-    with pytest.raises(UserError, match="is not valid JSON .*Write it again: C"):
+    with pytest.raises(UserError, match="is not valid JSON .*Write it again: python -m some.step --overwrite"):
         read_json(made(tmp_path / "a.json"))
-    with pytest.raises(UserError, match="does not exist. Write it first: C"):
+    with pytest.raises(UserError, match="does not exist. Write it first: python -m some.step$"):
         read_json(made(tmp_path / "b.json"))
 
 

@@ -17,7 +17,7 @@ from common.taxonomy import BIODIVERSITY
 from common.tiles import Tile
 from data_prep.tile_sets.writer import describe_tile
 from evaluation.scoring import counts
-from tests.helpers import made
+from tests.helpers import made, save_checkpoint
 
 SIZES = [(204, 204), (50, 50), (1, 1), (1, 50), (33, 204)]
 
@@ -222,7 +222,7 @@ def open_saved(tmp_path, monkeypatch, *, split="val", digest="of val", training=
     """What ``open_to_score`` says of a checkpoint of stage 2 seed 42 whose metadata are changed so."""
     metadata = {key: value for key, value in (METADATA | changes).items() if key not in lacking}
     path = tmp_path / "last.pt"
-    Checkpoint(path, {"w": torch.ones(2)}, metadata, training).save()
+    save_checkpoint(path, {"w": torch.ones(2)}, metadata, training)
     monkeypatch.setattr(Checkpoint, "build", lambda self: ("network of", self.path))
     tiles = SimpleNamespace(
         taxonomy=BIODIVERSITY, stretch=METADATA["stretch"], split=split, digest=digest, path=tmp_path / split
@@ -239,8 +239,11 @@ def test_the_checkpoint_of_the_run_that_is_asked_for_is_opened(tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"stage": "stage3_difficulty"}, "is of stage3_difficulty seed 42, expected stage2_replication seed 42"),
-        ({"seed": 43}, "is of stage2_replication seed 43, expected stage2_replication seed 42"),
+        (
+            {"stage": "stage3_difficulty"},
+            "is of stage3_difficulty with seed 42, expected stage2_replication with seed 42",
+        ),
+        ({"seed": 43}, "is of stage2_replication with seed 43, expected stage2_replication with seed 42"),
         ({"taxonomy": BIODIVERSITY.to_json() | {"colors": ["#111111"] * 6}}, "was trained for the classes"),
         ({"stretch": None}, "scaled to 8 bit otherwise"),
         ({"stretch": METADATA["stretch"] | {"high": [1, 1, 2]}}, "scaled to 8 bit otherwise"),
@@ -263,5 +266,5 @@ def test_a_checkpoint_of_an_unfinished_run_is_refused_at_any_step(tmp_path, monk
 @pytest.mark.parametrize("lacking", list(METADATA))
 def test_a_checkpoint_that_does_not_say_what_scores_need_is_refused(tmp_path, monkeypatch, lacking):
     assert set(METADATA_TO_SCORE) == set(METADATA)
-    with pytest.raises(UserError, match=f"does not say its {lacking}. .*train it --overwrite"):
+    with pytest.raises(UserError, match=f"does not say its {lacking}. .*again: python -m some.step --overwrite"):
         open_saved(tmp_path, monkeypatch, lacking=[lacking])

@@ -350,9 +350,25 @@ def test_distillation_maps_the_teacher_by_the_matrix_it_was_given():
 def test_losses_record_what_they_were_set_to():
     hard = {"hard": {"cross_entropy": 1, "dice": 1, "label_smoothing": 0.05}}
     assert HardLoss().describe() == hard
-    loss = HardAndKDLoss(TeacherOfTwo(), CLASS_MATRIX, alpha=0.4, temperature=3.0, teacher_digest="d", remap="cycled")
-    kd = {"alpha": 0.4, "temperature": 3.0, "teacher_digest": "d", "remap": "cycled"}
-    assert loss.describe() == {**hard, "kd": kd}
+    origin = {"teacher_digest": "d", "remap": "cycled"}
+    settings = {"alpha": 0.4, "temperature": 3.0, "max_mapped_void": 0.7}
+    loss = HardAndKDLoss(TeacherOfTwo(), CLASS_MATRIX, hard=HardLoss(0.2), origin=origin, **settings)
+    hard["hard"]["label_smoothing"] = 0.2
+    assert loss.describe() == {**hard, "kd": {**settings, **origin}}
+
+
+def test_label_smoothing_is_that_which_was_asked_for():
+    logits, mask = torch.randn(2, NUM_CLASSES, 4, 4), torch.full((2, 4, 4), FOREST)
+    for smoothing in (0.0, 0.3):
+        (term,) = HardLoss(smoothing).terms(logits, {"mask": mask})
+        assert torch.equal(term.total, hard_loss_by_crop(logits, mask, label_smoothing=smoothing)[0].sum())
+
+
+@pytest.mark.parametrize(("max_mapped_void", "counted"), [(0.0, 0), (0.5, 1), (1.0, 1)])
+def test_pixels_count_up_to_the_mapped_void_that_was_asked_for(max_mapped_void, counted):
+    loss = HardAndKDLoss(TeacherOfTwo(), CLASS_MATRIX, max_mapped_void=max_mapped_void)
+    batch = {"image": torch.ones(1, 3, 1, 1), "mask": torch.full((1, 1, 1), FOREST)}
+    assert loss.terms(torch.zeros(1, NUM_CLASSES, 1, 1), batch)[1].count.item() == counted
 
 
 def test_a_loss_with_a_teacher_moves_to_the_device_as_a_whole():

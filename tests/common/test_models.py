@@ -16,14 +16,15 @@ from common.checkpoints import (
     finished_checkpoint,
     lineage,
     load_teacher,
-    rerun_command,
 )
 from common.errors import UserError
 from common.initial_weights import EncoderWeights, StageWeights
-from common.models import SilenceVoid, build_model, load_plain, load_strictly
+from common.models import SilenceVoid, build_model, load_strictly
 from common.taxonomy import BIODIVERSITY, IGNORE_INDEX, OPENEARTHMAP
 from tests.conftest import ARCH, ENCODER
-from tests.helpers import THREE_CLASSES, made
+from tests.helpers import THREE_CLASSES, made, save_checkpoint
+
+TRAIN = "python -m training.train_stage5a_pretrain"
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def test_encoder_weights_that_do_not_fit_or_are_not_there_are_refused(small, tmp
     torch.save(small.decoder.state_dict(), tmp_path / "decoder.pt")
     with pytest.raises(UserError, match="--encoder-weights .*decoder.pt does not fit"):
         build_model(ARCH, ENCODER, 6, str(tmp_path / "decoder.pt"))
-    with pytest.raises(UserError, match="gone.pt does not exist.*--encoder-weights"):
+    with pytest.raises(UserError, match="--encoder-weights: .*gone.pt does not exist"):
         build_model(ARCH, ENCODER, 6, str(tmp_path / "gone.pt"))
 
 
@@ -123,20 +124,20 @@ def test_an_unknown_network_is_refused_by_name(arch, encoder, said):
 def test_weights_of_another_network_are_refused_with_the_first_tensor_that_differs(small):
     state = small.state_dict()
     first, *others = state
-    with pytest.raises(UserError, match=f"1 tensors are missing.*first: {first}.*--arch and --encoder"):
-        load_strictly(small, {name: state[name] for name in others}, "x.pt")
+    with pytest.raises(UserError, match=f"1 tensors are missing.*first: {first}"):
+        load_strictly(small, {name: state[name] for name in others})
     with pytest.raises(UserError, match="1 are unknown.*first: extra"):
-        load_strictly(small, state | {"extra": torch.zeros(1)}, "x.pt")
-    with pytest.raises(UserError, match=f"^x.pt .*1 have another shape.*first: {first}.*train again"):
-        load_strictly(small, state | {first: state[first][None]}, "x.pt", "train again")
+        load_strictly(small, state | {"extra": torch.zeros(1)})
+    with pytest.raises(UserError, match=f"1 have another shape.*first: {first}"):
+        load_strictly(small, state | {first: state[first][None]})
     for strange in ([1], {1: torch.zeros(1)}):
-        with pytest.raises(UserError, match="expected a state dict"):
-            load_strictly(small, strange, "x.pt")
+        with pytest.raises(UserError, match="is no state dict"):
+            load_strictly(small, strange)
 
 
 def test_every_tensor_of_a_state_is_loaded(small):
     other = build_model(ARCH, ENCODER, 6)
-    load_strictly(other, small.state_dict(), "x.pt")
+    load_strictly(other, small.state_dict())
     for name, tensor in other.state_dict().items():
         assert torch.equal(tensor, small.state_dict()[name]), name
 
@@ -164,34 +165,37 @@ def known(**changes):
 
 
 def save(path, small, training=None, **changes):
-    Checkpoint(path, small.state_dict(), known(**changes), training).save()
+    save_checkpoint(path, small.state_dict(), known(**changes), training)
     return path
 
 
-def checkpoint(path, small):
+def save_briefly(path, small):
+    """A checkpoint that says no more than what is needed to build its network."""
     metadata = {"stage": "s", "arch": ARCH, "encoder": ENCODER, "taxonomy": BIODIVERSITY.to_json()}
-    return Checkpoint(path, small.state_dict(), metadata, None)
+    save_checkpoint(path, small.state_dict(), metadata)
 
 
 def test_a_checkpoint_comes_back_as_the_same_network(small, tmp_path):
-    checkpoint(tmp_path / "last.pt", small).save()
-    found = Checkpoint.load(made(tmp_path / "last.pt"))
+    save_briefly(tmp_path / "last.pt", small)
+    found = Checkpoint.load(made(tmp_path / "last.pt", TRAIN))
     assert found.digest == digest_tensors(small.state_dict()) and found.taxonomy == BIODIVERSITY
     assert digest_tensors(found.build().state_dict()) == found.digest
 
 
 def test_the_digest_of_a_checkpoint_does_not_depend_on_its_name(small, tmp_path):
     for name in ("a.pt", "b.pt"):
-        checkpoint(tmp_path / name, small).save()
-    assert Checkpoint.load(made(tmp_path / "a.pt")).digest == Checkpoint.load(made(tmp_path / "b.pt")).digest
+        save_briefly(tmp_path / name, small)
+    assert (
+        Checkpoint.load(made(tmp_path / "a.pt", TRAIN)).digest == Checkpoint.load(made(tmp_path / "b.pt", TRAIN)).digest
+    )
 
 
 def test_a_truncated_checkpoint_is_refused_with_the_remedy(small, tmp_path):
     path = tmp_path / "last.pt"
-    checkpoint(path, small).save()
+    save_briefly(path, small)
     path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(UserError, match="last.pt.*train again"):
-        Checkpoint.load(made(path))
+    with pytest.raises(UserError, match=f"last.pt.*Train it again: {TRAIN} --overwrite"):
+        Checkpoint.load(made(path, TRAIN))
 
 
 def test_a_checkpoint_that_holds_code_is_refused_and_runs_nothing(tmp_path):
@@ -203,7 +207,7 @@ def test_a_checkpoint_that_holds_code_is_refused_and_runs_nothing(tmp_path):
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(Bomb(), protocol=2))
     for name in ("bomb.pt", "plain.pt"):
         with pytest.raises(UserError, match=name):
-            Checkpoint.load(made(tmp_path / name))
+            Checkpoint.load(made(tmp_path / name, TRAIN))
     assert not (tmp_path / "executed").exists()
 
 
@@ -214,15 +218,15 @@ def test_a_checkpoint_with_a_bit_turned_over_on_the_disk_is_refused(small, tmp_p
     start = content.index(largest.numpy().tobytes())
     content[start + 2000] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"last\.pt cannot be read.*damaged.*train again"):
-        Checkpoint.load(made(path))
+    with pytest.raises(UserError, match=rf"last\.pt cannot be read.*damaged.*again: {TRAIN}"):
+        Checkpoint.load(made(path, TRAIN))
 
 
 def test_what_is_no_file_is_told_from_what_is_not_there(tmp_path):
-    with pytest.raises(UserError, match=r"gone\.pt does not exist. Remedy: train it"):
-        load_plain(tmp_path / "gone.pt", "train it")
-    with pytest.raises(UserError, match="is no file. Remedy: train it"):
-        load_plain(tmp_path, "train it")
+    with pytest.raises(UserError, match=f"gone.pt does not exist. Train it first: {TRAIN}$"):
+        Checkpoint.load(made(tmp_path / "gone.pt", TRAIN))
+    with pytest.raises(UserError, match=f"is no file. Train it again: {TRAIN} --overwrite"):
+        Checkpoint.load(made(tmp_path, TRAIN))
 
 
 @pytest.mark.parametrize(
@@ -230,8 +234,10 @@ def test_what_is_no_file_is_told_from_what_is_not_there(tmp_path):
 )
 def test_a_file_of_another_program_is_no_checkpoint(tmp_path, content):
     torch.save(content, tmp_path / "x.pt")
-    with pytest.raises(UserError, match="x.pt is not a checkpoint of this project. Remedy: train again"):
-        Checkpoint.load(made(tmp_path / "x.pt"))
+    with pytest.raises(
+        UserError, match=f"x.pt is not a checkpoint of this project. Train it again: {TRAIN} --overwrite"
+    ):
+        Checkpoint.load(made(tmp_path / "x.pt", TRAIN))
 
 
 @pytest.mark.parametrize(
@@ -253,51 +259,53 @@ def test_a_file_of_another_program_is_no_checkpoint(tmp_path, content):
     ],
 )
 def test_metadata_of_another_form_are_refused_by_name(small, tmp_path, key, value):
-    with pytest.raises(UserError, match=f"not a checkpoint of this project: its {key} is .*train again"):
-        Checkpoint.load(made(save(tmp_path / "last.pt", small, **{key: value})))
+    with pytest.raises(UserError, match=f"not a checkpoint of this project: its {key}: it.*again: {TRAIN}"):
+        Checkpoint.load(made(save(tmp_path / "last.pt", small, **{key: value}), TRAIN))
 
 
 def test_a_taxonomy_that_is_none_is_refused_with_the_remedy(small, tmp_path):
     path = save(tmp_path / "last.pt", small, taxonomy={"classes": ["a"]})
-    with pytest.raises(UserError, match=r"last\.pt: 'classes' has 1 names.*train again"):
-        Checkpoint.load(made(path))
+    with pytest.raises(UserError, match=rf"last\.pt: 'classes' has 1 names.*again: {TRAIN}"):
+        Checkpoint.load(made(path, TRAIN))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_checkpoint_with_a_weight_that_is_not_finite_is_refused(tmp_path, value):
     state = {"a": torch.zeros(3), "b": torch.tensor([0.0, value]), "steps": torch.tensor([1])}
-    Checkpoint(tmp_path / "last.pt", state, known()).save()
-    with pytest.raises(UserError, match="1 tensors are not finite.*first: b.*train again"):
-        Checkpoint.load(made(tmp_path / "last.pt"))
+    save_checkpoint(tmp_path / "last.pt", state, known())
+    with pytest.raises(UserError, match=f"1 tensors are not finite.*first: b.*again: {TRAIN}"):
+        Checkpoint.load(made(tmp_path / "last.pt", TRAIN))
 
 
 @pytest.mark.parametrize(("state", "training"), [({"a": 1}, None), ({"a": torch.zeros(1)}, [1])])
 def test_a_checkpoint_that_holds_other_things_than_tensors_is_refused(tmp_path, state, training):
     torch.save({"model": state, "metadata": known(), "training": training}, tmp_path / "x.pt")
     with pytest.raises(UserError, match="holds other things than tensors"):
-        Checkpoint.load(made(tmp_path / "x.pt"))
+        Checkpoint.load(made(tmp_path / "x.pt", TRAIN))
 
 
 def test_a_checkpoint_keeps_its_metadata_and_where_the_run_is(small, tmp_path):
     training = {"history": [{"step": 1}], "optimizer": {"state": {0: torch.ones(2)}}}
-    found = Checkpoint.load(made(save(tmp_path / "last.pt", small, training)))
+    found = Checkpoint.load(made(save(tmp_path / "last.pt", small, training), TRAIN))
     assert found.metadata == known() and found.training["history"] == training["history"]
-    assert torch.equal(found.training["optimizer"]["state"][0], torch.ones(2)) and found.remedy == "r"
+    assert (
+        torch.equal(found.training["optimizer"]["state"][0], torch.ones(2)) and found.training.keys() == training.keys()
+    )
     assert found.require(["stage", "val"]) is found
-    with pytest.raises(UserError, match="does not say its colour, size. Train it again: r"):
+    with pytest.raises(UserError, match=f"does not say its colour, size. Train it again: {TRAIN}"):
         found.require(["stage", "colour", "size"])
 
 
 def test_a_checkpoint_names_itself_where_its_network_cannot_be_built(small, tmp_path):
     path = save(tmp_path / "last.pt", small, arch="unett")
-    with pytest.raises(UserError, match=r"last\.pt: --arch unett.*Remedy: train again"):
-        Checkpoint.load(made(path)).build()
-    with pytest.raises(UserError, match=r"last\.pt does not fit.*give another"):
-        Checkpoint.load(made(save(path, small))).load_into("linknet", ENCODER, "give another")
+    with pytest.raises(UserError, match=rf"last\.pt: --arch unett.*Train it again: {TRAIN}"):
+        Checkpoint.load(made(path, TRAIN)).build()
+    with pytest.raises(UserError, match=r"last\.pt does not fit.*Give the --arch and --encoder it was made with"):
+        Checkpoint.load(made(save(path, small), TRAIN)).load_into("linknet", ENCODER)
 
 
 def finished(path, stage="stage5a_pretrain", seed=42):
-    return finished_checkpoint(made(path), stage, seed)
+    return finished_checkpoint(made(path, TRAIN), stage, seed)
 
 
 def test_a_checkpoint_of_a_finished_run_is_accepted_as_it_is(small, tmp_path):
@@ -306,14 +314,17 @@ def test_a_checkpoint_of_a_finished_run_is_accepted_as_it_is(small, tmp_path):
 
 @pytest.mark.parametrize("asked", [{"stage": "stage1_baseline"}, {"seed": 7}])
 def test_a_checkpoint_of_another_stage_or_seed_is_refused(small, tmp_path, asked):
-    with pytest.raises(UserError, match="is of stage5a_pretrain with seed 42, expected .*Remedy: train it"):
+    with pytest.raises(
+        UserError,
+        match=f"is of stage5a_pretrain with seed 42, expected .*Train it again: {TRAIN} --overwrite",
+    ):
         finished(save(tmp_path / "last.pt", small), **asked)
 
 
 def test_a_checkpoint_of_an_unfinished_run_is_refused_with_the_command_that_finishes_it(small, tmp_path):
     for training in ({"history": []}, {}):
         path = save(tmp_path / "last.pt", small, training, step=10)
-        with pytest.raises(UserError, match="stopped at step 10 of 20. Finish it: .*'my root' --resume$"):
+        with pytest.raises(UserError, match="unfinished run, at step 10 of 20. Finish it: .*'my root' --resume$"):
             finished(path)
 
 
@@ -321,25 +332,22 @@ def test_a_checkpoint_of_an_unfinished_run_is_refused_with_the_command_that_fini
 def test_a_checkpoint_that_does_not_say_what_is_asked_of_every_run_is_refused(tmp_path, key):
     assert METADATA.keys() == known().keys()
     metadata = {name: value for name, value in known().items() if name != key}
-    Checkpoint(tmp_path / "last.pt", {"a": torch.zeros(1)}, metadata).save()
-    with pytest.raises(UserError, match=f"does not say its {key}. Train it again: train it"):
+    save_checkpoint(tmp_path / "last.pt", {"a": torch.zeros(1)}, metadata)
+    with pytest.raises(UserError, match=f"does not say its {key}. Train it again: {TRAIN}"):
         finished(tmp_path / "last.pt")
-
-
-def test_a_run_is_repeated_by_its_command_with_one_flag_for_what_is_there():
-    command = "python -m training.x --overwrite --root 'my root' --resume"
-    assert rerun_command(command, "--resume") == "python -m training.x --root 'my root' --resume"
-    assert rerun_command(command, "--overwrite") == "python -m training.x --root 'my root' --overwrite"
 
 
 def test_a_teacher_is_a_finished_run_of_the_teacher_in_the_openearthmap_classes(tmp_path):
     torch.manual_seed(0)
     network = build_model(ARCH, ENCODER, 9)
     path = save(tmp_path / "last.pt", network, stage="teacher", taxonomy=OPENEARTHMAP.to_json())
-    teacher = load_teacher(made(path), 42)
+    teacher = load_teacher(made(path, TRAIN), 42)
     assert teacher.taxonomy == OPENEARTHMAP and digest_tensors(teacher.build().state_dict()) == teacher.digest
     for refused, said in (
-        ({"taxonomy": BIODIVERSITY.to_json(), "stage": "teacher"}, "not trained in the OpenEarthMap.*train it --over"),
+        (
+            {"taxonomy": BIODIVERSITY.to_json(), "stage": "teacher"},
+            "not trained in the OpenEarthMap.*again: python.* --over",
+        ),
         ({"taxonomy": OPENEARTHMAP.to_json()}, "expected teacher with seed 42"),
         ({"taxonomy": OPENEARTHMAP.to_json(), "stage": "teacher", "seed": 43}, "expected teacher with seed 42"),
     ):
@@ -349,7 +357,7 @@ def test_a_teacher_is_a_finished_run_of_the_teacher_in_the_openearthmap_classes(
 
 def stage_weights(path, digest="v", stretch="set"):
     val = SimpleNamespace(digest=digest, stretch={"kind": stretch}, path="data/val")
-    return StageWeights(made(path), "stage5a_pretrain", 42, val)
+    return StageWeights(made(path, TRAIN), "stage5a_pretrain", 42, val)
 
 
 def test_a_stage_starts_from_every_tensor_of_the_earlier_one_and_counts_its_steps(small, tmp_path):
@@ -368,16 +376,16 @@ def test_a_stage_starts_from_every_tensor_of_the_earlier_one_and_counts_its_step
 
 @pytest.mark.parametrize("other", [{"digest": "w"}, {"stretch": "tile"}])
 def test_a_stage_does_not_start_from_a_network_of_another_split_or_scaling(small, tmp_path, other):
-    with pytest.raises(UserError, match="another split than that of data/val.*train it --overwrite"):
+    with pytest.raises(UserError, match="another split than that of data/val.*again: python.* --overwrite"):
         stage_weights(save(tmp_path / "last.pt", small), **other)
 
 
 def test_a_stage_does_not_start_from_another_run_or_for_other_classes(small, tmp_path):
     for changes in ({"seed": 43}, {"stage": "stage1_baseline"}, {"training": {"history": []}}):
-        with pytest.raises(UserError, match="expected stage5a_pretrain with seed 42|stopped at step"):
+        with pytest.raises(UserError, match="expected stage5a_pretrain with seed 42|unfinished run, at step"):
             stage_weights(save(tmp_path / "last.pt", small, **changes))
     init = stage_weights(save(tmp_path / "last.pt", small))
-    with pytest.raises(UserError, match="not for this taxonomy.*train it --overwrite"):
+    with pytest.raises(UserError, match="not for this taxonomy.*again: python.* --overwrite"):
         init.build(ARCH, ENCODER, THREE_CLASSES)
     with pytest.raises(UserError, match="does not fit"):
         init.build("linknet", ENCODER, BIODIVERSITY)

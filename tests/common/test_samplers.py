@@ -18,7 +18,7 @@ from training.engine.crops import AUGMENTATION_STREAM, TILE_STREAM, WINDOW_STREA
 def tile_set(tmp_path, labelled: dict[str, int]) -> TileSet:
     """A tile set without files: ids and their numbers of labelled pixels."""
     entries = {tile_id: {"pixels": [100 - n, n, 0, 0, 0, 0]} for tile_id, n in labelled.items()}
-    return TileSet(tmp_path, {"tiles": entries}, BIODIVERSITY)
+    return TileSet(made(tmp_path), {"tiles": entries}, BIODIVERSITY)
 
 
 def shares(draws: TileDraws, count: int) -> np.ndarray:

@@ -96,4 +96,4 @@ def test_a_control_says_what_it_means_that_the_stage_is_better_worse_or_alike(na
 
 def test_the_command_of_a_training_names_its_script_root_and_seed():
     command = training_command(Path("my study"), "stage3_difficulty", 7)
-    assert command == "python -m training.train_stage3_difficulty --root 'my study' --seed 7"
+    assert str(command) == "python -m training.train_stage3_difficulty --root 'my study' --seed 7"

@@ -168,7 +168,7 @@ def test_a_raster_stored_from_south_to_north_lies_where_its_twin_lies(tmp_path):
 def test_a_set_of_another_split_or_other_classes_is_refused(tmp_path):
     tiles = make_set(tmp_path / "set", split="val")
     with pytest.raises(UserError, match="'val', expected 'train'"):
-        tiles.require_split("train", "--train-dir")
+        tiles.require_split("train")
     colors = BIODIVERSITY.colors[::-1]
     shares = {**BIODIVERSITY.from_openearthmap, "Water": {"Forest": 1.0}}
     for other in (
@@ -179,7 +179,7 @@ def test_a_set_of_another_split_or_other_classes_is_refused(tmp_path):
     ):
         with pytest.raises(UserError, match="Two taxonomies"):
             tiles.require_taxonomy(other)
-    assert tiles.require_taxonomy(BIODIVERSITY) is tiles is tiles.require_split("val", "--train-dir")
+    assert tiles.require_taxonomy(BIODIVERSITY) is tiles is tiles.require_split("val")
 
 
 def test_tiles_taken_over_share_their_disk_space_unless_copied(tmp_path):
@@ -304,7 +304,7 @@ def test_a_tile_of_another_size_or_type_than_its_manifest_says_is_not_read(tmp_p
 def test_the_resolution_of_a_set_is_the_median_of_the_tiles_where_it_is_known():
     def gsd(*values):
         tiles = {f"t{n}": {"gsd": value} for n, value in enumerate(values)}
-        return TileSet(Path("x"), {"tiles": tiles}, BIODIVERSITY).gsd
+        return TileSet(made(Path("x")), {"tiles": tiles}, BIODIVERSITY).gsd
 
     assert gsd(0.5, None, 9.0, 0.4) == 0.5 and gsd(0.5, 0.3) == pytest.approx(0.4) and gsd(None, None) is None
 
@@ -317,10 +317,10 @@ def test_tiles_are_found_by_id_in_the_order_of_their_ids(tmp_path):
 
 def test_a_set_that_was_replaced_since_it_was_opened_is_noticed(tmp_path):
     tiles = make_set(tmp_path / "set")
-    tiles.require_unchanged("Start again.")
+    tiles.require_unchanged()
     make_set(tmp_path / "set", ids=("c",), overwrite=True)
-    with pytest.raises(UserError, match="was replaced while it was in use. Start again."):
-        tiles.require_unchanged("Start again.")
+    with pytest.raises(UserError, match="was replaced while it was in use."):
+        tiles.require_unchanged()
 
 
 def test_shares_are_those_of_labelled_pixels_and_void_is_that_of_all():

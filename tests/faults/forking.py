@@ -14,7 +14,7 @@ import traceback
 
 from matplotlib.figure import Figure
 
-from training.engine import loop as engine
+from training.engine import run_folder  # brings torch, segmentation-models-pytorch and rasterio
 
 
 def become(module: str, flags: list[str], out: str, err: str, environment: dict[str, str]) -> int:
@@ -38,7 +38,7 @@ def become(module: str, flags: list[str], out: str, err: str, environment: dict[
 
 def main() -> None:
     if "--plain-curves" in sys.argv:
-        engine.history_figure = lambda *_: Figure((1, 1))
+        run_folder.history_figure = lambda *_: Figure((1, 1))
     running = set()
     for line in sys.stdin:
         request = json.loads(line)

@@ -22,7 +22,7 @@ from tests.faults.processes import die_at_three
 from tests.helpers import made, quiet
 from training import train_stage1_baseline
 from training.engine.crops import TileDraws
-from training.engine.meters import Drawn
+from training.engine.meters import DrawnCrops
 from training.engine.run_folder import require_finite
 
 STAGE1 = "training.train_stage1_baseline"
@@ -76,13 +76,13 @@ def test_a_run_whose_tiles_are_replaced_meanwhile_stops_at_its_next_checkpoint(p
     root = shutil.copytree(prepared, tmp_path / "root")
     steps = []
 
-    def replace(drawn, batch, add=Drawn.add):
+    def replace(drawn, batch, add=DrawnCrops.add):
         add(drawn, batch)
         steps.append(batch)
         if len(steps) == 3:
             quiet(split_biodiversity.main, "--root", root, "--seed", "7", "--overwrite")
 
-    monkeypatch.setattr(Drawn, "add", replace)
+    monkeypatch.setattr(DrawnCrops, "add", replace)
     with pytest.raises(UserError, match="was replaced while it was in use|cannot be read"):
         train(train_stage1_baseline, root, *RUN[-4:], "--out-dir", tmp_path / "out")
     assert Checkpoint.load(made(tmp_path / "out/last.pt")).metadata["step"] == 2

@@ -37,8 +37,8 @@ from training import (
 )
 from training.engine import loop as engine
 from training.engine.crops import CropDataset, TileDraws
-from training.engine.flags import PRESETS, SETTINGS
-from training.engine.meters import Drawn
+from training.engine.flags import PRESETS
+from training.engine.meters import DrawnCrops
 from training.engine.run_folder import RUN_FILES
 
 WEIGHTS = "model_weights/biodiversity"
@@ -132,10 +132,10 @@ def test_stages_that_start_from_scratch_start_from_the_same_network(trained, tmp
 def drawn_by(tiles, sampler, cropper, count=600):
     """What a run of ``count`` crops would hold, counted as the training loop counts it."""
     crops = CropDataset(tiles, TileDraws(tiles, sampler, 0), cropper, 0)
-    drawn = Drawn(len(tiles), tiles.taxonomy.num_classes, torch.device("cpu"))
+    drawn = DrawnCrops(len(tiles), tiles.taxonomy.num_classes, Processes(torch.device("cpu")), torch.device("cpu"))
     for first in range(0, count, 8):
         drawn.add(crops[range(first, min(first + 8, count))])
-    return drawn.summary(Processes(torch.device("cpu")), tiles), drawn.counts["tiles"].numpy()
+    return drawn.summary(tiles), drawn.counts["tiles"].numpy()
 
 
 def minority(root):
@@ -194,14 +194,14 @@ def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(root, monkey
     whole = outcome()
     seen = []
 
-    def stop_after_three_steps(self, batch, add=Drawn.add):
+    def stop_after_three_steps(self, batch, add=DrawnCrops.add):
         add(self, batch)
         seen.append(batch)
         if len(seen) == 3:
             signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Drawn, "add", stop_after_three_steps)
+        patch.setattr(DrawnCrops, "add", stop_after_three_steps)
         with pytest.raises(SystemExit) as stopped:
             train(train_stage6_distill, root, *flags)
     assert stopped.value.code == 143 and checkpoint(root, "stage6_distill").metadata["step"] == 3
@@ -243,7 +243,7 @@ def test_training_reads_val_only_to_validate_and_nothing_of_test(root, monkeypat
         read.add((self.folder.name, bool(validating)))
         return original(self, *window)
 
-    def validate(*args, original=engine._validate):
+    def validate(*args, original=engine.validate):
         validating.append(True)
         metrics = original(*args)
         validating.clear()
@@ -251,7 +251,7 @@ def test_training_reads_val_only_to_validate_and_nothing_of_test(root, monkeypat
 
     monkeypatch.setattr(TileSet, "open", open_set)
     monkeypatch.setattr(Tile, "read_image", read_tile)
-    monkeypatch.setattr(engine, "_validate", validate)
+    monkeypatch.setattr(engine, "validate", validate)
     for step in (train_stage1_baseline, train_stage6_distill):
         train(step, root, "--overwrite")
     assert opened == {"train", "train_rep", "val"}
@@ -261,7 +261,7 @@ def test_training_reads_val_only_to_validate_and_nothing_of_test(root, monkeypat
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_arm_has_the_same_settings_in_each_preset(preset):
     arms = [importlib.import_module(f"training.train_{stage}") for stage in ("teacher", "stage1_baseline", *COMPONENT)]
-    settings = [{name: getattr(arm.parse_args(["--preset", preset]), name) for name in SETTINGS} for arm in arms]
+    settings = [arm.parse_args(["--preset", preset]).settings for arm in arms]
     assert all(found == settings[0] for found in settings) and len(settings) == 1 + len(ARM_OF)
 
 

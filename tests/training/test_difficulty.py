@@ -22,7 +22,7 @@ from common.taxonomy import BIODIVERSITY
 from common.tiles import MANIFEST, TileSet, manifest_digest
 from data_prep.tile_sets.writer import describe_tile
 from tests.conftest import ARCH, ENCODER
-from tests.helpers import THREE_CLASSES, made, quiet, write_taxonomy
+from tests.helpers import THREE_CLASSES, made, quiet, save_checkpoint, write_taxonomy
 from training import score_difficulty
 from training.engine.crops import TileDraws
 
@@ -67,7 +67,7 @@ def write_tiles(folder: Path, tenths: dict[str, int], replicas: dict[str, str], 
     return TileSet.open(made(folder))
 
 
-def save_checkpoint(root: Path, tiles: TileSet, *, seed=42, network=None, **changes) -> Path:
+def save_stage2(root: Path, tiles: TileSet, *, seed=42, network=None, **changes) -> Path:
     """A last.pt of stage 2 as training leaves it, trained on ``tiles``."""
     path = root / f"model_weights/biodiversity/stage2_replication/seed{seed}/last.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def save_checkpoint(root: Path, tiles: TileSet, *, seed=42, network=None, **chan
         **{"taxonomy": BIODIVERSITY.to_json(), "stretch": None, "ancestors": [], "command": "python -m x", **changes},
     }
     state = network.state_dict() if network else {"a": torch.zeros(1)}
-    Checkpoint(path, state, metadata).save()
+    save_checkpoint(path, state, metadata)
     return path
 
 
@@ -85,7 +85,7 @@ def score(root: Path, *flags, network=LossOfImage, plot=lambda *_: Figure((1, 1)
     """Run the script with a network of chosen losses, and a blank figure since that takes longest."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Checkpoint, "build", lambda self: network())
-        patch.setattr(score_difficulty, "_plot", plot)
+        patch.setattr(score_difficulty, "difficulty_figure", plot)
         return quiet(score_difficulty.main, "--root", root, "--device", "cpu", *flags)
 
 
@@ -105,13 +105,13 @@ TENTHS["void"] = 0
 @pytest.fixture
 def root(tmp_path):
     tiles = write_tiles(tmp_path / "data/biodiversity_split/train_rep", TENTHS, {})
-    save_checkpoint(tmp_path, tiles)
+    save_stage2(tmp_path, tiles)
     return tmp_path
 
 
 def test_weights_run_from_1_at_the_5th_percentile_of_the_losses_to_3_at_the_95th(root):
     """Of 21 losses these are the second and the last but one; a tile without a label is none of them."""
-    said = score(root, plot=score_difficulty._plot)
+    said = score(root, plot=score_difficulty.difficulty_figure)
     rows = rows_of(root)
     assert list(rows) == sorted(TENTHS)
     assert {tile_id: float(row["loss"]) for tile_id, row in rows.items() if tile_id != "void"} == pytest.approx(
@@ -130,7 +130,7 @@ def test_weights_run_from_1_at_the_5th_percentile_of_the_losses_to_3_at_the_95th
 
 
 def test_the_figure_shows_the_losses_and_the_weight_of_each_in_their_order():
-    figure = score_difficulty._plot(np.array([3.0, 1.0, 2.0]), np.array([30.0, 10.0, 20.0]))
+    figure = score_difficulty.difficulty_figure(np.array([3.0, 1.0, 2.0]), np.array([30.0, 10.0, 20.0]))
     histogram, curve = figure.axes
     assert sum(bar.get_height() for bar in histogram.patches) == 3
     (line,) = curve.lines
@@ -160,7 +160,7 @@ def test_a_replica_has_the_loss_and_weight_of_its_base_and_counts_in_the_percent
     """Of 1, 1, eighteen times 1.7 and 4 the percentiles are 1 and 1.7; of 1, 1.7 and 4 they would be others."""
     replicas = {"a_rep1": "a", **{f"b_rep{number:02}": "b" for number in range(17)}}
     tiles = write_tiles(tmp_path / "data/biodiversity_split/train_rep", {"a": 10, "b": 17, "c": 40}, replicas)
-    save_checkpoint(tmp_path, tiles)
+    save_stage2(tmp_path, tiles)
     network = LossOfImage()
     scored = []
     network.register_forward_hook(lambda module, images, logits: scored.append(len(logits)))
@@ -185,11 +185,11 @@ def test_the_network_scores_in_eval_mode_and_every_base_once(root):
 
 
 def test_the_loss_of_a_tile_is_that_of_the_stage_2_network_on_its_labelled_pixels(tmp_path, monkeypatch):
-    monkeypatch.setattr(score_difficulty, "_plot", lambda *_: Figure((1, 1)))
+    monkeypatch.setattr(score_difficulty, "difficulty_figure", lambda *_: Figure((1, 1)))
     tiles = write_tiles(tmp_path / "data/biodiversity_split/train_rep", {"a": 10, "b": 90}, {})
     torch.manual_seed(3)
     network = build_model(ARCH, ENCODER, 6)
-    save_checkpoint(tmp_path, tiles, network=network)
+    save_stage2(tmp_path, tiles, network=network)
     quiet(score_difficulty.main, "--root", tmp_path, "--device", "cpu")
     for tile_id, row in rows_of(tmp_path).items():
         image = torch.from_numpy(tiles[tile_id].read_image()) / 255
@@ -236,7 +236,7 @@ def test_each_seed_is_scored_by_its_own_network(root):
     tiles = TileSet.open(made(root / "data/biodiversity_split/train_rep"))
     with pytest.raises(UserError, match="seed7/last.pt does not exist.*train_stage2_replication.*--seed 7"):
         score(root, "--seed", 7)
-    save_checkpoint(root, tiles, seed=7)
+    save_stage2(root, tiles, seed=7)
     score(root, "--seed", 7)
     assert weights_of(root, 7)["t20"] == 3.0 and not (root / "artifacts/seed42").exists()
 
@@ -252,14 +252,14 @@ def test_each_seed_is_scored_by_its_own_network(root):
     ],
 )
 def test_tiles_are_not_scored_by_another_network(root, changes, said):
-    save_checkpoint(root, TileSet.open(made(root / "data/biodiversity_split/train_rep")), **changes)
+    save_stage2(root, TileSet.open(made(root / "data/biodiversity_split/train_rep")), **changes)
     with pytest.raises(UserError, match=said):
         score(root)
     assert not (root / "artifacts/seed42/tile_difficulty.tsv").exists()
 
 
 def test_a_network_of_another_seed_is_not_taken_for_that_of_this_one(root):
-    other = save_checkpoint(root, TileSet.open(made(root / "data/biodiversity_split/train_rep")), seed=43)
+    other = save_stage2(root, TileSet.open(made(root / "data/biodiversity_split/train_rep")), seed=43)
     with pytest.raises(UserError, match="with seed 43, expected stage2_replication with seed 42"):
         score(root, "--checkpoint", other)
 

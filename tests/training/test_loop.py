@@ -3,6 +3,7 @@
 import json
 import math
 import signal
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,14 +27,15 @@ from tests.small_sets import write_set
 from training.engine import loop as engine
 from training.engine import meters, run_folder
 from training.engine.crops import CropDataset, TileDraws
-from training.engine.flags import LARGEST, PRESETS, SETTINGS, train_parser
+from training.engine.flags import LARGEST, PRESETS, TrainSettings, train_parser
 from training.engine.history import history_figure, history_row
 from training.engine.loop import fit, make_optimizer
-from training.engine.meters import Drawn
+from training.engine.meters import DrawnCrops
 from training.engine.preflight import open_train_and_val
 from training.engine.recipe import Recipe
 
 CPU = torch.device("cpu")
+SETTINGS = [field.name for field in fields(TrainSettings)]
 NAME = "small"
 
 
@@ -103,13 +105,19 @@ def tiles(tmp_path_factory):
     return train, train_rep, val
 
 
+def parser_of_a_stage():
+    return train_parser(
+        NAME, "", train_dir="data/biodiversity_split/train", train_made_by="data_prep.split_biodiversity"
+    )
+
+
 @pytest.fixture
 def flags(tmp_path, monkeypatch):
     """flags(*more) → the settings of a run of six steps of four crops; its curves are not drawn."""
-    monkeypatch.setattr(engine, "history_figure", lambda *_: Figure((1, 1)))
+    monkeypatch.setattr(run_folder, "history_figure", lambda *_: Figure((1, 1)))
     common = ["--preset", "demo", "--crop-size", "32", "--batch-size", "4", "--workers", "0", "--device", "cpu"]
     common += ["--iterations", "6", "--val-every", "3", "--warmup", "2", "--out-dir", tmp_path / "out"]
-    parser = train_parser(NAME, "", train_dir="train")
+    parser = parser_of_a_stage()
     return lambda *more: parser.parse_args([*common, *map(str, more)])
 
 
@@ -121,7 +129,7 @@ def recipe_of(train, init=None, loss=None, sampler=None, cropper=None, stage=NAM
 
 def run_fit(recipe, val, args) -> dict:
     """Train; returns run.json."""
-    quiet(lambda _: fit(recipe, val, args))
+    quiet(lambda _: fit(recipe, val, args.settings, args.run))
     return json.loads((args.out_dir / "run.json").read_text())
 
 
@@ -165,7 +173,7 @@ def test_each_step_draws_its_dropout_anew_alike_in_every_run_of_a_seed(tiles, fl
 
 def test_processes_of_one_run_draw_their_dropout_apart():
     assert (
-        len({engine._step_seed(seed, step, rank) for seed in range(3) for step in range(5) for rank in range(4)}) == 60
+        len({engine.step_seed(seed, step, rank) for seed in range(3) for step in range(5) for rank in range(4)}) == 60
     )
 
 
@@ -184,16 +192,16 @@ def learning_rates(tiles, tmp_path_factory):
     train, _, val = tiles
     rates = []
 
-    def watched(model, args):
-        optimizer = make_optimizer(model, args)
+    def watched(model, settings):
+        optimizer = make_optimizer(model, settings)
         optimizer.register_step_pre_hook(lambda opt, *_: rates.append(tuple(g["lr"] for g in opt.param_groups)))
         return optimizer
 
     argv = ["--preset", "demo", "--crop-size", 32, "--batch-size", 2, "--workers", 0, "--device", "cpu"]
     argv += ["--iterations", 10, "--warmup", 2, "--val-every", 10, "--lr", 0.1, "--encoder-lr", 0.2]
-    args = train_parser(NAME, "", train_dir="x").parse_args([*argv, "--out-dir", tmp_path_factory.mktemp("rates")])
+    args = parser_of_a_stage().parse_args([*argv, "--out-dir", tmp_path_factory.mktemp("rates")])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "history_figure", lambda *_: Figure((1, 1)))
+        patch.setattr(run_folder, "history_figure", lambda *_: Figure((1, 1)))
         patch.setattr(engine, "make_optimizer", watched)
         run_fit(recipe_of(train), val, args)
     return rates
@@ -209,8 +217,8 @@ def test_the_history_tells_the_learning_rate_of_decoder_and_head_at_the_step_it_
 
 def test_the_optimizer_is_adamw_with_a_rate_of_its_own_for_the_encoder():
     model = SmallNetwork()
-    args = SimpleNamespace(lr=0.3, encoder_lr=0.02, weight_decay=0.07)
-    optimizer = make_optimizer(model, args)
+    args = parser_of_a_stage().parse_args(["--lr", "0.3", "--encoder-lr", "0.02", "--weight-decay", "0.07"])
+    optimizer = make_optimizer(model, args.settings)
     assert type(optimizer) is torch.optim.AdamW
     groups = {group["lr"]: {id(p) for p in group["params"]} for group in optimizer.param_groups}
     assert groups[0.02] == {id(p) for p in model.encoder.parameters()}
@@ -223,8 +231,8 @@ def test_gradients_are_clipped_to_the_norm_that_was_asked_for(tiles, flags, monk
     train, _, val = tiles
     norms = []
 
-    def watched(model, args, original=make_optimizer):
-        optimizer = original(model, args)
+    def watched(model, settings, original=make_optimizer):
+        optimizer = original(model, settings)
         gradients = [p for group in optimizer.param_groups for p in group["params"]]
         optimizer.register_step_pre_hook(lambda *_: norms.append(torch.cat([p.grad.flatten() for p in gradients])))
         return optimizer
@@ -240,16 +248,16 @@ def test_gradients_of_one_step_do_not_stay_for_the_next(tiles, flags, monkeypatc
     train, _, val = tiles
     sizes = []
 
-    def frozen(model, args):
+    def frozen(model, settings):
         optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
         head = model.head[0].weight
         optimizer.register_step_pre_hook(lambda *_: sizes.append(head.grad.abs().sum().item()))
         return optimizer
 
     monkeypatch.setattr(engine, "make_optimizer", frozen)
-    monkeypatch.setattr(engine, "_step_seed", lambda *_: 0)
+    monkeypatch.setattr(engine, "step_seed", lambda *_: 0)
     monkeypatch.setattr(TileDraws, "__call__", lambda self, position: 0)
-    monkeypatch.setattr("common.datasets.stream", lambda *_: np.random.default_rng(0))
+    monkeypatch.setattr("training.engine.crops.stream", lambda *_: np.random.default_rng(0))
     run_fit(recipe_of(train), val, flags("--clip-norm", 1e6))
     assert sizes == pytest.approx([sizes[0]] * 6) and sizes[0] > 0
 
@@ -290,7 +298,7 @@ def scripted(monkeypatch, *scores):
         miou, oa = left.pop(0)
         return {"mIoU": miou, "mF1": miou, "OA": oa, "classes": {}, "absent": list(BIODIVERSITY.foreground)}
 
-    monkeypatch.setattr(engine, "_validate", validate)
+    monkeypatch.setattr(engine, "validate", validate)
 
 
 def test_best_is_the_first_validation_with_the_highest_miou_and_last_is_the_end(tiles, flags, monkeypatch):
@@ -340,11 +348,11 @@ def test_what_was_drawn_is_counted_by_class_and_by_tile(tmp_path):
         "a__rep1": {"pixels": [0, 4, 0, 0, 0, 0], "base": "a"},
         "b": {"pixels": [2, 0, 2, 0, 0, 0], "base": None},
     }
-    tiles = TileSet(tmp_path, {"tiles": entries}, BIODIVERSITY)
-    drawn = Drawn(3, 6, CPU)
+    tiles = TileSet(made(tmp_path), {"tiles": entries}, BIODIVERSITY)
+    drawn = DrawnCrops(3, 6, Processes(CPU), CPU)
     drawn.add({"tile": torch.tensor([0, 1]), "pixels": torch.tensor([[1, 3, 0, 0, 0, 0], [4, 0, 0, 0, 0, 0]])})
     drawn.add({"tile": torch.tensor([1, 2]), "pixels": torch.tensor([[0, 1, 3, 0, 0, 0], [3, 0, 1, 0, 0, 0]])})
-    found = drawn.summary(Processes(CPU), tiles)
+    found = drawn.summary(tiles)
     assert list(found["pixel_share"].values()) == pytest.approx([4 / 8, 4 / 8, 0, 0, 0])
     assert list(found["crops_with_class"].values()) == pytest.approx([2 / 4, 2 / 4, 0, 0, 0])
     assert list(found["pixel_share"]) == ["Forest", "Grassland", "Cropland", "Settlement", "Seminatural"]
@@ -370,13 +378,13 @@ def stop_after(monkeypatch, steps: int):
     """Have a run receive SIGTERM at a step."""
     seen = []
 
-    def add(self, batch, original=Drawn.add):
+    def add(self, batch, original=DrawnCrops.add):
         original(self, batch)
         seen.append(batch)
         if len(seen) == steps:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(Drawn, "add", add)
+    monkeypatch.setattr(DrawnCrops, "add", add)
 
 
 def outcome(args) -> tuple:
@@ -433,9 +441,9 @@ def test_a_run_is_resumed_only_as_it_was(tiles, stopped):
 def test_a_run_is_resumed_with_its_settings_alone(tiles, stopped, name):
     train, _, val = tiles
     args = stopped("--resume")
-    before = getattr(args, name)
+    before = getattr(args.settings, name)
     other = {"arch": "fpn", "encoder": "resnet34", "encoder_weights": "imagenet", "crop_size": 64, "batch_size": 8}
-    setattr(args, name, other.get(name, before * 2 if name not in other else None))
+    args.settings = replace(args.settings, **{name: other[name] if name in other else before * 2})
     with pytest.raises(UserError, match=f"settings.{name}: {before} there"):
         run_fit(recipe_of(train), val, args)
 
@@ -478,8 +486,8 @@ def test_another_device_or_version_is_told_when_a_run_is_resumed(tiles, stopped,
 
 def test_the_commit_of_the_code_is_recorded_where_git_knows_one(monkeypatch):
     def git(said):
-        monkeypatch.setattr(engine.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=said))
-        return run_folder._git_commit()
+        monkeypatch.setattr(run_folder.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=said))
+        return run_folder.git_commit()
 
     assert git("0123abc-dirty\n") == "0123abc-dirty" and git("") is None
 
@@ -511,18 +519,18 @@ def test_the_gradient_of_several_processes_is_that_of_the_whole_batch():
         yield LossTerm("hard", weights[0] * 6, torch.tensor(3.0), 0.7)
         yield LossTerm("kd", weights[1] * 8, torch.tensor(2.0), 0.3)
 
-    alone = meters._LossMeter(Processes(CPU), CPU).add(list(terms()))
+    alone = meters.LossMeter(Processes(CPU)).add(list(terms()))
     assert alone.item() == pytest.approx(0.7 * 2 * 6 / 3 + 0.3 * 5 * 8 / 2)
-    meter = meters._LossMeter(TwoAlike, CPU)
+    meter = meters.LossMeter(TwoAlike)
     shared = meter.add(list(terms()))
     assert shared.item() == pytest.approx(alone.item())  # half of the whole, times two: DDP takes the mean
     meter.add_gradient(torch.tensor(1.0))
-    meter.read(1, "x", str)
+    meter.read("x", SimpleNamespace(step=1))
     assert meter.means() == pytest.approx({"loss": alone.item(), "hard": 4.0, "kd": 20.0})
 
 
 def test_a_term_that_counts_nothing_is_zero_and_not_nan():
-    meter = meters._LossMeter(Processes(CPU), CPU)
+    meter = meters.LossMeter(Processes(CPU))
     assert meter.add([LossTerm("hard", torch.tensor(0.0), torch.tensor(0.0), 1.0)]).item() == 0
 
 
@@ -531,12 +539,12 @@ def test_a_term_that_counts_nothing_is_zero_and_not_nan():
     [(1.0, math.nan, "the loss became nan at step 3"), (math.inf, 1.0, "norm of the gradient became inf at step 3")],
 )
 def test_the_first_step_that_is_not_finite_is_named(norm, loss, said):
-    meter = meters._LossMeter(Processes(CPU), CPU)
+    meter = meters.LossMeter(Processes(CPU))
     for value, gradient in ((1.0, 1.0), (loss, norm), (math.nan, math.nan)):
         meter.add([LossTerm("hard", torch.tensor(value), torch.tensor(1.0), 1.0)])
         meter.add_gradient(torch.tensor(gradient))
     with pytest.raises(UserError, match=said):
-        meter.read(4, "x", lambda step: f"step {step}")
+        meter.read("x", SimpleNamespace(step=4, name_step=lambda step: f"step {step}"))
 
 
 # Train and val
@@ -544,12 +552,12 @@ def test_the_first_step_that_is_not_finite_is_named(norm, loss, said):
 
 def parsed(root, *more):
     argv = ["--root", root, "--preset", "demo", "--crop-size", "32", "--device", "cpu", *more]
-    return train_parser("stage1_baseline", "", train_dir="data/biodiversity_split/train").parse_args(argv)
+    return parser_of_a_stage().parse_args(argv)
 
 
 def test_each_flag_takes_the_split_it_is_for(prepared):
     folder = prepared / "data/biodiversity_split"
-    train, val = open_train_and_val(parsed(prepared), "data_prep.split_biodiversity")
+    train, val = open_train_and_val(parsed(prepared))
     assert (train.path, val.path) == (folder / "train", folder / "val")
     for flag, split, said in (
         ("--train-dir", "val", "says it is 'val', expected 'train'"),
@@ -558,14 +566,14 @@ def test_each_flag_takes_the_split_it_is_for(prepared):
         ("--val-dir", "train", "says it is 'train', expected 'val'"),
     ):
         with pytest.raises(UserError, match=said):
-            open_train_and_val(parsed(prepared, flag, folder / split), "data_prep.split_biodiversity")
+            open_train_and_val(parsed(prepared, flag, folder / split))
 
 
 def test_train_and_val_have_the_classes_of_the_root(prepared, tmp_path):
     for split in ("train", "val"):
         other = write_set(tmp_path / split, {"x": np.ones((64, 64))}, split=split, taxonomy=THREE_CLASSES).path
         with pytest.raises(UserError, match=f"{split} was written for the classes Nothing, Wet, Dry, Bright, but the"):
-            open_train_and_val(parsed(prepared, f"--{split}-dir", other), "data_prep.split_biodiversity")
+            open_train_and_val(parsed(prepared, f"--{split}-dir", other))
 
 
 def test_a_training_does_not_start_on_a_val_that_shares_tiles_with_train(prepared, tmp_path):
@@ -577,7 +585,7 @@ def test_a_training_does_not_start_on_a_val_that_shares_tiles_with_train(prepare
     manifest["digest"] = manifest_digest(manifest)
     (tmp_path / "val/manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="share"):
-        open_train_and_val(parsed(prepared, "--val-dir", tmp_path / "val"), "data_prep.split_biodiversity")
+        open_train_and_val(parsed(prepared, "--val-dir", tmp_path / "val"))
 
 
 @pytest.mark.parametrize(("size", "refused"), [(32, False), (63, False), (64, True), (65, True)])
@@ -585,9 +593,9 @@ def test_crops_must_be_smaller_than_tiles(prepared, size, refused):  # of 64 pix
     args = parsed(prepared, "--crop-size", str(size))
     if refused:
         with pytest.raises(UserError, match="cropping would mean nothing"):
-            open_train_and_val(args, "data_prep.split_biodiversity")
+            open_train_and_val(args)
     else:
-        open_train_and_val(args, "data_prep.split_biodiversity")
+        open_train_and_val(args)
 
 
 # Presets
@@ -602,7 +610,7 @@ def test_the_presets_are_those_of_the_method():
     laptop = {"crop_size": 128, "iterations": 360, "warmup": 20, "val_every": 90}
     demo = {"crop_size": 64, "iterations": 100, "warmup": 10, "val_every": 50}
     assert PRESETS["laptop"] == small | laptop and PRESETS["demo"] == small | demo
-    args = train_parser(NAME, "", train_dir="train").parse_args([])
+    args = parser_of_a_stage().parse_args([])
     assert (args.preset, args.seed, args.weight_decay, args.clip_norm) == ("paper", 42, 2.5e-4, 1.0)
     assert set(SETTINGS) == {*paper, "val_every", "weight_decay", "clip_norm"}
 
@@ -610,7 +618,7 @@ def test_the_presets_are_those_of_the_method():
 @pytest.mark.parametrize("name", [name for name in PRESETS["paper"] if isinstance(PRESETS["paper"][name], int | float)])
 def test_a_flag_beside_a_preset_wins_over_it(name):
     flag = f"--{name.replace('_', '-')}"
-    args = train_parser(NAME, "", train_dir="train").parse_args(["--preset", "demo", flag, "7"])
+    args = parser_of_a_stage().parse_args(["--preset", "demo", flag, "7"])
     assert getattr(args, name) == 7
     assert all(getattr(args, other) == value for other, value in PRESETS["demo"].items() if other != name)
 
@@ -619,7 +627,7 @@ def test_a_flag_beside_a_preset_wins_over_it(name):
 def test_values_that_can_only_be_a_slip_are_wrong_use(name, capsys):
     argv = [f"--{name.replace('_', '-')}", str(type(LARGEST[name])(2 * LARGEST[name]))]
     with pytest.raises(SystemExit):
-        train_parser(NAME, "", train_dir="train").parse_args(argv)
+        parser_of_a_stage().parse_args(argv)
     assert "expected at most" in capsys.readouterr().err
 
 

@@ -51,7 +51,7 @@ def save_checkpoint(folder: Path, stage: str, seed: int, train: TileSet, val: Ti
     folder.mkdir(parents=True)
     for name in ("best.pt", "last.pt"):
         model = build_model(ARCH, ENCODER, taxonomy.num_classes)
-        Checkpoint(folder / name, model.state_dict(), metadata).save()
+        save_checkpoint(folder / name, model.state_dict(), metadata)
     return digest_tensors(model.state_dict())
 
 
@@ -206,12 +206,12 @@ def test_an_ancestor_that_does_not_belong_here_is_refused(root, stage, monkeypat
         with pytest.raises(UserError, match=f"expected {start} with seed 42"):
             recipe_of(stage, root, monkeypatch, "--init", root / path)
 
-    def unfinished(path, remedy, load=Checkpoint.load):
-        saved = load(path, remedy)
-        return Checkpoint(saved.path, saved.state, saved.metadata, {"history": []}, remedy)
+    def unfinished(source, load=Checkpoint.load):
+        saved = load(source)
+        return Checkpoint(source, saved.state, saved.metadata, {"history": []})
 
     monkeypatch.setattr(Checkpoint, "load", unfinished)
-    with pytest.raises(UserError, match="stopped at step"):
+    with pytest.raises(UserError, match="unfinished run"):
         recipe_of(stage, root, monkeypatch)
 
 
@@ -221,6 +221,6 @@ def test_a_teacher_of_another_seed_or_other_classes_is_refused(root, monkeypatch
         recipe_of("stage6_distill", root, monkeypatch, "--teacher", root / TEACHER / "seed7/last.pt")
     saved = Checkpoint.load(made(root / TEACHER / "seed42/last.pt"))
     student = saved.path.with_name("student.pt")
-    Checkpoint(student, saved.state, saved.metadata | {"taxonomy": BIODIVERSITY.to_json()}).save()
+    save_checkpoint(student, saved.state, saved.metadata | {"taxonomy": BIODIVERSITY.to_json()})
     with pytest.raises(UserError, match="OpenEarthMap classes"):
         recipe_of("stage6_distill", root, monkeypatch, "--teacher", student)

@@ -133,5 +133,5 @@ def test_processes_validate_with_the_same_batch_statistics(prepared, monkeypatch
     processes.world = 2
     val = TileSet.open(made(prepared / "data/biodiversity_split/val"))
     model = build_model("unet", "resnet18", val.taxonomy.num_classes)
-    engine._validate(model, val, processes, CPU, 0)
+    engine.validate(model, val, processes, CPU, 0)
     assert [(tensor.data_ptr(), source) for tensor, source in sent] == [(b.data_ptr(), 0) for b in model.buffers()]
