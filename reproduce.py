@@ -130,8 +130,8 @@ def parse_command(block: str) -> list[str]:
 
 def read_builds_on(text: str, line: int, steps: list[Step]) -> set[int]:
     """The numbers of the steps that the last of ``steps`` builds on, and of all that those build on."""
-    found = BUILDS_ON.match(text)
-    direct = {int(number) for number in re.findall(r"\d+", found[1] or "")} if found else {len(steps)}
+    match = BUILDS_ON.match(text)
+    direct = {int(number) for number in re.findall(r"\d+", match[1] or "")} if match else {len(steps)}
     if not all(0 < number < len(steps) for number in direct):
         raise UserError(
             f"line {line}: found {text!r}; expected Builds on no other step. or Builds on steps 1 and 2. with the "
@@ -189,11 +189,11 @@ def read_steps(folder: Path, documents=DOCUMENTS) -> list[Step]:
 
 def find_step(steps: list[Step], flag: str, text: str, controls: bool) -> int:
     """The position of a step given by name or by number; UserError where there is none, or it is a control left out."""
-    found = [step for step in steps if text in (step.name, str(step.position))]
-    if found and found[0].is_control and not controls:
-        raise UserError(f"{flag} {text}: {found[0].name} is a control. Give --controls as well")
-    if found:
-        return found[0].position
+    matches = [step for step in steps if text in (step.name, str(step.position))]
+    if matches and matches[0].is_control and not controls:
+        raise UserError(f"{flag} {text}: {matches[0].name} is a control. Give --controls as well")
+    if matches:
+        return matches[0].position
     names = [step.name for step in steps if controls or not step.is_control]
     close = [name for name in names if text in name] or difflib.get_close_matches(text, names)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
@@ -255,19 +255,19 @@ def _answer() -> None:
 
 
 def _complete(argv, root, given):
-    said, taken = io.StringIO(), []
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    printed, taken = io.StringIO(), []
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         try:
             parse_args = importlib.import_module(argv[2]).parse_args
             with contextlib.suppress(SystemExit):
                 parse_args(["--help"])
-            usage = said.getvalue().split("\n\n")[0]  # the description below it may name flags of other scripts
+            usage = printed.getvalue().split("\n\n")[0]  # the description below it may name flags of other scripts
             taken = re.findall(r"--\w[\w-]*", usage)
             argv = sum([flag for flag in given if flag[0] in taken], argv + root)
-            said.truncate(0)
+            printed.truncate(0)
             parse_args(argv[3:])
         except SystemExit:
-            return argv, taken, said.getvalue().rpartition("error: ")[2].strip() or "its flags are refused"
+            return argv, taken, printed.getvalue().rpartition("error: ")[2].strip() or "its flags are refused"
         except (ImportError, SyntaxError) as error:
             return argv, taken, f"{argv[2]} cannot be imported: {error}. Is pip install -r requirements.txt done here?"
     return argv, taken, None
@@ -546,9 +546,9 @@ def tell_end(job: Job, running: list[Job], side_by_side: bool) -> None:
     if job.status and running:
         say(f"        The steps that still run are waited for: {', '.join(other.run.label for other in running)}")
     if job.status == 0:
-        said = [line.rstrip() for line in job.lines if line.strip() and not PROGRESS.search(line)]
-        warnings = [line for line in said[:-3] if line.lower().startswith("warning")]
-        for line in [*warnings, *said[-3:], *([] if side_by_side else [took])]:
+        lines = [line.rstrip() for line in job.lines if line.strip() and not PROGRESS.search(line)]
+        warnings = [line for line in lines[:-3] if line.lower().startswith("warning")]
+        for line in [*warnings, *lines[-3:], *([] if side_by_side else [took])]:
             say(f"        {line}")
 
 

@@ -135,10 +135,10 @@ def run(main) -> None:
     try:
         status = main() or 0
     except UserError as error:
-        said = str(error)
-        if "Original Traceback" in said:  # how torch passes on an error of a loader worker
-            said = said.rpartition("UserError: ")[2].strip()
-        print(f"error: {said}", file=sys.stderr)
+        message = str(error)
+        if "Original Traceback" in message:  # how torch passes on an error of a loader worker
+            message = message.rpartition("UserError: ")[2].strip()
+        print(f"error: {message}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -146,8 +146,8 @@ def run(main) -> None:
     except (MemoryError, RuntimeError) as error:
         if not (loader_died(error) or lacks_memory(error)):
             raise
-        what = f"{str(error).splitlines()[0]}. " if str(error) else ""
-        print(f"error: {what}{REMEDIES[errno.ENOMEM]} {WHOLE}", file=sys.stderr)
+        reason = f"{str(error).splitlines()[0]}. " if str(error) else ""
+        print(f"error: {reason}{REMEDIES[errno.ENOMEM]} {WHOLE}", file=sys.stderr)
         status = 2
     except OSError as error:
         if error.filename is None and error.errno not in REMEDIES:

@@ -25,8 +25,8 @@ class RandomCrop:
                 or the shorter side of the tile where that is less.
         """
         side = min(round(self.size / scale), *mask.shape)
-        place = rng.random(2)
-        return (*_corner(place, np.zeros(2, int), np.array(mask.shape) - side), side)
+        position = rng.random(2)
+        return (*_corner(position, np.zeros(2, int), np.array(mask.shape) - side), side)
 
     def describe(self) -> dict:
         return {"kind": "random"}
@@ -60,8 +60,8 @@ class MinorityCrop(RandomCrop):
             return row, column, side
         chances = present / np.sqrt(self.shares)
         wanted = rng.choice(self.classes, p=chances / chances.sum())
-        places = np.flatnonzero(mask == wanted)
-        pixel = np.array(np.unravel_index(places[rng.integers(len(places))], mask.shape))
+        pixels = np.flatnonzero(mask == wanted)
+        pixel = np.array(np.unravel_index(pixels[rng.integers(len(pixels))], mask.shape))
         lowest = np.maximum(pixel - side + 1, 0)
         highest = np.minimum(pixel, np.array(mask.shape) - side)
         return (*_corner(rng.random(2), lowest, highest), side)

@@ -87,9 +87,9 @@ class Processes:
             dist.all_reduce(tensor)
         return tensor
 
-    def agree(self, here: bool, device: torch.device) -> bool:
+    def agree(self, answer: bool, device: torch.device) -> bool:
         """Whether it is so in any process."""
-        return bool(self.sum(torch.tensor(float(here), device=device)).item())
+        return bool(self.sum(torch.tensor(float(answer), device=device)).item())
 
     def share(self, model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
         """The network whose gradients, and on CUDA batch statistics, are those of all processes."""

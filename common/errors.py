@@ -35,11 +35,11 @@ class UserError(Exception):
 
 def loader_died(error: BaseException) -> bool:
     """Whether torch says that a process that read tiles for it is gone; not where it passes on an error of one."""
-    said = str(error)
-    return isinstance(error, RuntimeError) and "DataLoader worker" in said and "Original Traceback" not in said
+    message = str(error)
+    return isinstance(error, RuntimeError) and "DataLoader worker" in message and "Original Traceback" not in message
 
 
 def lacks_memory(error: BaseException) -> bool:
     """Whether an error of Python or of torch, on a GPU or not, says that memory does not suffice."""
-    said = ("out of memory", "not enough memory", "can't allocate memory")
-    return isinstance(error, MemoryError) or any(words in str(error) for words in said)
+    phrases = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in phrases)

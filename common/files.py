@@ -192,16 +192,16 @@ def _holds_only_ours(path: Path, kind: FolderKind) -> bool:
 
     What file browsers and GIS programs leave does not count. Empty folders are ours.
     """
-    found = set()
+    names_below = set()
     for folder, subfolders, files in os.walk(path):
         here = Path(folder)
         names = [*files, *(name for name in subfolders if (here / name).is_symlink())]
         counted = (n for n in names if n not in JUNK and n[:2] != "._" and not n.endswith(".aux.xml"))
-        found |= {(here / name).relative_to(path).as_posix() for name in counted}
-    if not found:
+        names_below |= {(here / name).relative_to(path).as_posix() for name in counted}
+    if not names_below:
         return True
     try:
-        return kind.marker in found and found <= kind.files(path)
+        return kind.marker in names_below and names_below <= kind.files(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
@@ -213,10 +213,10 @@ def check_out_dirs(paths: list[Path], overwrite: bool, *, inputs: list[Path] = (
     that are ours are replaced without ``overwrite`` too.
     """
     for path in paths:
-        here = path.resolve()
+        target = path.resolve()
         for source in inputs:
-            there = Path(source).resolve()
-            if here == there or there in here.parents or here in there.parents:
+            origin = Path(source).resolve()
+            if target == origin or origin in target.parents or target in origin.parents:
                 raise UserError(
                     f"{kind.flag} {path} and the input {source} lie in one another. Choose another {kind.flag}."
                 )

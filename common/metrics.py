@@ -89,15 +89,15 @@ def boundary_score(counts: np.ndarray, taxonomy: Taxonomy, names: Collection[str
 
     Source: Cheng et al. 2021, "Boundary IoU", arXiv:2103.16562.
     """
-    found = {}
+    by_class = {}
     for name in names:
         intersection, union = counts[taxonomy.index(name)].tolist()
-        found[name] = intersection / union if union else None
-    values = [value for value in found.values() if value is not None]
+        by_class[name] = intersection / union if union else None
+    values = [value for value in by_class.values() if value is not None]
     return {
         "distance_share": BOUNDARY_SHARE,
         "mIoU": float(np.mean(values)) if values else None,
-        "classes": found,
+        "classes": by_class,
     }
 
 

@@ -62,9 +62,9 @@ def misfit(value, form: Form) -> str | None:
             if name != key:
                 continue
             return f"it has no {name}"
-        wrong = misfit(value[name], of_value)
-        if wrong:
-            return f"its {name}: {wrong}"
+        problem = misfit(value[name], of_value)
+        if problem:
+            return f"its {name}: {problem}"
     return None
 
 

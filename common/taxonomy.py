@@ -111,45 +111,45 @@ def _is_color(value) -> bool:
 def parse_taxonomy(content, where) -> Taxonomy:
     """Check the content of a taxonomy.json and return the Taxonomy; UserError names what is wrong in ``where``."""
 
-    def wrong(what):
-        return UserError(f"{where}: {what}. The README, section 'Other classes', shows a complete taxonomy.json.")
+    def problem(text: str) -> UserError:
+        return UserError(f"{where}: {text}. The README, section 'Other classes', shows a complete taxonomy.json.")
 
     if not isinstance(content, dict):
-        raise wrong("expected a JSON object with classes, colors and from_openearthmap")
+        raise problem("expected a JSON object with classes, colors and from_openearthmap")
     classes, colors, rows = (content.get(key) for key in ("classes", "colors", "from_openearthmap"))
     if not isinstance(classes, list) or not all(isinstance(c, str) and c for c in classes):
-        raise wrong("'classes' must be a list of names, void first")
+        raise problem("'classes' must be a list of names, void first")
     unprintable = [c for c in classes if not c.isprintable() or c != c.strip()]
     if unprintable:
-        raise wrong(f"class {unprintable[0]!r} holds a line break, or a space at its end")
+        raise problem(f"class {unprintable[0]!r} holds a line break, or a space at its end")
     if not 3 <= len(classes) <= 255:
-        raise wrong(f"'classes' has {len(classes)} names; expected void and 2 to 254 classes")
+        raise problem(f"'classes' has {len(classes)} names; expected void and 2 to 254 classes")
     repeated = sorted({c for c in classes if classes.count(c) > 1})
     if repeated:
-        raise wrong(f"class {', '.join(repeated)} is listed more than once")
+        raise problem(f"class {', '.join(repeated)} is listed more than once")
     if not isinstance(colors, list) or len(colors) != len(classes) or not all(map(_is_color, colors)):
-        raise wrong(f"'colors' must list {len(classes)} colours like #1b7837, one for each class")
+        raise problem(f"'colors' must list {len(classes)} colours like #1b7837, one for each class")
     if not isinstance(rows, dict):
-        raise wrong("'from_openearthmap' must give a row for each OpenEarthMap class")
+        raise problem("'from_openearthmap' must give a row for each OpenEarthMap class")
     missing = [name for name in OPENEARTHMAP.classes if name not in rows]
     unknown = [name for name in rows if name not in OPENEARTHMAP.classes]
     if missing or unknown:
-        raise wrong(
+        raise problem(
             f"'from_openearthmap' lacks rows for {missing} and has rows that are not OpenEarthMap classes: {unknown}"
         )
     for source, shares in rows.items():
         if not isinstance(shares, dict) or not shares:
-            raise wrong(f'the row of {source} must share it among the classes, like {{"{classes[1]}": 1}}')
+            raise problem(f'the row of {source} must share it among the classes, like {{"{classes[1]}": 1}}')
         stray = [name for name in shares if name not in classes]
         if stray:
-            raise wrong(f"the row of {source} names {stray}, which are not in 'classes'")
+            raise problem(f"the row of {source} names {stray}, which are not in 'classes'")
         values = list(shares.values())
         if not all(isinstance(v, (int, float)) and not isinstance(v, bool) and v >= 0 for v in values):
-            raise wrong(f"the row of {source} has shares that are not numbers of 0 or more")
+            raise problem(f"the row of {source} has shares that are not numbers of 0 or more")
         if abs(sum(values) - 1) > 1e-6:
-            raise wrong(f"the row of {source} sums to {sum(values):g}, expected 1")
+            raise problem(f"the row of {source} sums to {sum(values):g}, expected 1")
         if values.count(max(values)) > 1:
-            raise wrong(f"the row of {source} has two largest shares, so that it has no hard label")
+            raise problem(f"the row of {source} has two largest shares, so that it has no hard label")
     return Taxonomy(
         classes=tuple(classes),
         colors=tuple(c.lower() for c in colors),

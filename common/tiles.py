@@ -48,25 +48,27 @@ def is_tile_id(name) -> bool:
 
 
 def _entry_problem(entry, num_classes: int) -> str | None:
-    """What is wrong with a tile's entry in a manifest; None where nothing is."""
-    wrong = misfit(entry, ENTRY)
-    if not wrong and (len(entry["pixels"]) != num_classes or sum(entry["pixels"]) != entry["height"] * entry["width"]):
-        wrong = (
+    """What is problem with a tile's entry in a manifest; None where nothing is."""
+    problem = misfit(entry, ENTRY)
+    if not problem and (
+        len(entry["pixels"]) != num_classes or sum(entry["pixels"]) != entry["height"] * entry["width"]
+    ):
+        problem = (
             f"its pixels are {shown(entry['pixels'])}, expected those of {num_classes} classes that make up the tile"
         )
-    return wrong
+    return problem
 
 
 def manifest_problem(manifest) -> str | None:
-    """What is wrong with the form of a manifest's content, taxonomy apart; None where nothing is."""
-    wrong = misfit(manifest, MANIFEST_FORM)
-    for tile_id, entry in manifest["tiles"].items() if not wrong else ():
+    """What is problem with the form of a manifest's content, taxonomy apart; None where nothing is."""
+    problem = misfit(manifest, MANIFEST_FORM)
+    for tile_id, entry in manifest["tiles"].items() if not problem else ():
         if not is_tile_id(tile_id):
             return f"tile {tile_id!r}: this is no name for a tile"
-        wrong = _entry_problem(entry, len(manifest["taxonomy"]["classes"]))
-        if wrong:
-            return f"tile {tile_id!r}: {wrong}"
-    return wrong
+        problem = _entry_problem(entry, len(manifest["taxonomy"]["classes"]))
+        if problem:
+            return f"tile {tile_id!r}: {problem}"
+    return problem
 
 
 def manifest_digest(manifest: dict) -> str:
@@ -174,11 +176,11 @@ class TileSet:
                 f"{folder} holds {len(links)} symbolic links (first: {first}), expected files: a link may lead to a "
                 "tile of another split"
             )
-        there = {entry.name for entry in entries}
-        others = {n for n in there - listed if not n.startswith(".") and n.lower().endswith(TILE_SUFFIXES)}
-        for names, what in ((listed - there, "lacks"), (others, "holds, beside its manifest,")):
-            if names:
-                raise self.source.unusable(f"{folder} {what} {len(names)} of {len(listed)} files (first: {min(names)})")
+        names = {entry.name for entry in entries}
+        others = {n for n in names - listed if not n.startswith(".") and n.lower().endswith(TILE_SUFFIXES)}
+        for odd, verb in ((listed - names, "lacks"), (others, "holds, beside its manifest,")):
+            if odd:
+                raise self.source.unusable(f"{folder} {verb} {len(odd)} of {len(listed)} files (first: {min(odd)})")
 
     def __len__(self) -> int:
         return len(self.tiles)
@@ -217,8 +219,8 @@ class TileSet:
     @property
     def gsd(self) -> float | None:
         """Median ground sampling distance in metres of the tiles where it is known, else None."""
-        known = [tile.entry["gsd"] for tile in self.tiles if tile.entry["gsd"]]
-        return float(np.median(known)) if known else None
+        distances = [tile.entry["gsd"] for tile in self.tiles if tile.entry["gsd"]]
+        return float(np.median(distances)) if distances else None
 
     def require_unchanged(self) -> None:
         """Refuse to go on with a folder that was replaced since it was opened."""

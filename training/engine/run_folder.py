@@ -135,10 +135,10 @@ class RunFolder:
                 was another one.
         """
         last, best = self.path / "last.pt", self.path / "best.pt"
-        there = [name for name in RUN_FILES if (self.path / name).exists()]
-        if there and not (self.run.resume or self.run.overwrite):
+        earlier = [name for name in RUN_FILES if (self.path / name).exists()]
+        if earlier and not (self.run.resume or self.run.overwrite):
             raise UserError(
-                f"{self.path} holds {', '.join(there)} of an earlier run. Continue it with --resume, "
+                f"{self.path} holds {', '.join(earlier)} of an earlier run. Continue it with --resume, "
                 "or replace it with --overwrite."
             )
         if not (self.run.resume and last.is_file()):
