@@ -9,7 +9,8 @@ from rasterio.warp import transform_bounds
 from common.cli import UserError
 from common.tiles import describe_tile, georeference, open_raster, read_image
 from data_prep import check_leakage, prepare_oem_teacher, split_biodiversity
-from tests.faults.leaks import NOWHERE, bring, copy_root, edit, edit_entry, folder_of, put, tiles_of
+from tests.faults.harness import copy_root
+from tests.faults.leaks import NOWHERE, bring, edit, edit_entry, folder_of, put, tiles_of
 from tests.helpers import CRS, make_raw, quiet, run_data_steps, write_tif
 
 
