@@ -10,7 +10,8 @@ from common.errors import UserError
 from common.rasters import georeference, open_raster, read_image
 from data_prep import check_leakage, prepare_oem_teacher, split_biodiversity
 from data_prep.tile_sets.writer import describe_tile
-from tests.faults.leaks import NOWHERE, bring, copy_root, edit, edit_entry, folder_of, put, tiles_of
+from tests.faults.harness import copy_root
+from tests.faults.leaks import NOWHERE, bring, edit, edit_entry, folder_of, put, tiles_of
 from tests.helpers import CRS, make_raw, quiet, run_data_steps, write_tif
 
 

@@ -5,11 +5,10 @@ python -m tests.faults.demo_twice
 
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from common.stages import ARMS
-from tests.faults.harness import REPOSITORY, Family
+from tests.faults.harness import REPOSITORY, Family, print_families
 
 RESULTS = "evaluation/evaluation_results/val"
 
@@ -39,5 +38,4 @@ def inject(folder: Path) -> list[Family]:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as scratch:
-        print(*inject(Path(scratch)), sep="\n")
+    print_families(inject)

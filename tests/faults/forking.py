@@ -14,7 +14,7 @@ import traceback
 
 from matplotlib.figure import Figure
 
-from training.engine import run_folder  # brings torch, segmentation-models-pytorch and rasterio
+from training.engine import run_folder
 
 
 def become(module: str, flags: list[str], out: str, err: str, environment: dict[str, str]) -> int:

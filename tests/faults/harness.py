@@ -1,9 +1,11 @@
-"""What the fault tests share: scripts as a user starts them, and counts of the faults that were survived."""
+"""What the fault tests share: scripts as a user starts them, roots before and after, and counts of survived faults."""
 
 import contextlib
 import json
 import os
+import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -87,13 +89,13 @@ class Scripts:
 def scripts(*flags: str) -> Iterator[Scripts]:
     """Give a ``Scripts``, whose forking process gets ``flags``, and end it."""
     with tempfile.TemporaryDirectory() as folder:
-        found = Scripts(Path(folder), *flags)
+        script = Scripts(Path(folder), *flags)
         try:
-            yield found
+            yield script
         finally:
-            found.process.stdin.close()
-            found.process.wait()
-            found.process.stdout.close()
+            script.process.stdin.close()
+            script.process.wait()
+            script.process.stdout.close()
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
@@ -105,14 +107,70 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
-def refusal_problem(ended: Ended, *said: str) -> str | None:
-    """Why a command was not refused as promised, None where it was: status 2, one message with all of ``said``."""
+def count_changes(script: Scripts, below: Path, module: str, *flags) -> tuple[int, int]:
+    """Run a script to its good end: how often it changed a file below a folder, and how many it created."""
+    with tempfile.TemporaryDirectory() as folder:
+        count = Path(folder) / "count"
+        ended = script("tests.faults.fault", f"count={count}", module, *flags, FAULT_BELOW=str(below))
+        assert ended.status == 0, (module, ended.err)
+        changes, creations = map(int, count.read_text().split())
+    return changes, creations
+
+
+def copy_root(source: Path, target: Path, linked: tuple[str, ...] = (".tif", ".png")) -> Path:
+    """A copy of a root; its files of these suffixes are links, which may be replaced and removed, not written to."""
+
+    def copy(path: str, copied: str) -> None:
+        (os.link if path.endswith(linked) else shutil.copy2)(path, copied)
+
+    shutil.copytree(source, target, copy_function=copy)
+    return target
+
+
+def snapshot(root: Path) -> dict[str, tuple]:
+    """Every file below a folder, with what changes when it is written to or replaced; a link counts as a file."""
+    files = {}
+    for path in root.rglob("*"):
+        status = path.lstat()
+        if not stat.S_ISDIR(status.st_mode):
+            state = (status.st_mode, status.st_ino, status.st_size, status.st_mtime_ns)
+            files[path.relative_to(root).as_posix()] = state
+    return files
+
+
+def refusal_problem(ended: Ended, *words: str) -> str | None:
+    """Why a command was not refused as promised, None where it was: status 2, one message with all of ``words``."""
     if ended.status != 2:
         return f"exit status {ended.status}, expected 2: {ended.err[-500:]}"
     if "Traceback" in ended.err:
         return f"a traceback: {ended.err[-500:]}"
-    lacking = [words for words in said if words not in ended.err]
+    lacking = [text for text in words if text not in ended.err]
     return f"the message lacks {lacking}: {ended.err[-500:]}" if lacking else None
+
+
+def changed_problem(ended: Ended, root: Path, before: dict, *words: str, writes: tuple[str, ...] = ()) -> str | None:
+    """Why a refusal was not as promised: its status, its message, or files that changed; None where it was.
+
+    ``before`` is the snapshot of the root, and what lies below ``writes`` may change.
+    """
+    problem = refusal_problem(ended, *words)
+    after = snapshot(root)
+    changed = sorted(
+        name
+        for name in before.keys() | after.keys()
+        if before.get(name) != after.get(name) and not name.startswith(writes)
+    )
+    return problem or (f"changed {changed[:5]}" if changed else None)
+
+
+class Bomb:
+    """Makes a file where it is loaded as plain pickle."""
+
+    def __init__(self, mark: Path):
+        self.mark = mark
+
+    def __reduce__(self):
+        return open, (str(self.mark), "w")
 
 
 @dataclass
@@ -143,3 +201,9 @@ class Family:
         lines += [f"{'':<28}{self.remark}"] if self.remark else []
         lines += [f"    FAILED {fault}: {problem}" for fault, problem in self.problems.items()]
         return "\n".join(lines)
+
+
+def print_families(inject: Callable[[Path], list[Family]]) -> None:
+    """Inject the faults of one module, and print how many were survived."""
+    with tempfile.TemporaryDirectory() as folder:
+        print(*inject(Path(folder)), sep="\n")

@@ -5,14 +5,13 @@ python -m tests.faults.killed_runs
 
 import random
 import shutil
-import tempfile
 import time
 from pathlib import Path
 
 from common.checkpoints import Checkpoint
 from common.stages import ARMS
 from tests.conftest import TRAIN_FLAGS
-from tests.faults.harness import Family, Scripts, scripts
+from tests.faults.harness import Family, Scripts, count_changes, print_families, scripts
 from tests.helpers import made, prepare_root
 
 KILLS = 20
@@ -85,15 +84,10 @@ def inject(folder: Path, kills: int = KILLS, seed: int = 0) -> list[Family]:
             arm = rng.choice(list(FOLDERS))
             module = "training.train_teacher" if arm == "teacher" else f"training.train_{arm}"
             if arm not in known:
-                whole_dir, count = folder / arm, folder / "count"
-                began = time.monotonic()
-                ended = script(
-                    *("tests.faults.fault", f"count={count}", module, "--root", root, *RUN),
-                    *("--out-dir", whole_dir),
-                    FAULT_BELOW=str(whole_dir),
-                )
-                assert ended.status == 0, ended.err
-                known[arm] = outcome(whole_dir), int(count.read_text().split()[0]), time.monotonic() - began
+                whole_dir, began = folder / arm, time.monotonic()
+                flags = ("--root", root, *RUN, "--out-dir", whole_dir)
+                changes, _ = count_changes(script, whole_dir, module, *flags)
+                known[arm] = outcome(whole_dir), changes, time.monotonic() - began
             whole, changes, seconds = known[arm]
             spec = rng.choice(
                 [
@@ -113,5 +107,4 @@ def inject(folder: Path, kills: int = KILLS, seed: int = 0) -> list[Family]:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as scratch:
-        print(*inject(Path(scratch)), sep="\n")
+    print_families(inject)

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from common.files import place, read_json, write_json
 from common.rasters import open_raster, write_image, write_mask
 from common.tiles import Tile, TileSet, manifest_digest
 from data_prep.tile_sets.writer import describe_tile
-from tests.faults.harness import REAL_DATA, Ended, Family, Scripts, refusal_problem, scripts
+from tests.faults.harness import REAL_DATA, Ended, Family, Scripts, copy_root, print_families, refusal_problem, scripts
 from tests.helpers import OEM_RAW, made, prepare_root, run_data_steps
 from training.engine.preflight import require_apart
 
@@ -311,16 +310,6 @@ CHILDREN = {
 }
 
 
-def copy_root(source: Path, target: Path) -> Path:
-    """A copy of a root; its tiles are links, which may be replaced and removed, and not written to."""
-
-    def take(path: str, to: str) -> None:
-        (os.link if path.endswith((".tif", ".png")) else shutil.copy2)(path, to)
-
-    shutil.copytree(source, target, copy_function=take)
-    return target
-
-
 def hide(root: Path, lies: list[tuple[str, str, dict]]) -> None:
     """Edit the manifests so that they lie, with right digests, also those of the sets that others were made from."""
     for name in dict.fromkeys(name for name, _, _ in lies):
@@ -456,5 +445,4 @@ def inject(folder: Path) -> list[Family]:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as scratch:
-        print(*inject(Path(scratch)), sep="\n")
+    print_families(inject)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.faults import interrupted_steps
-from tests.faults.harness import Ended, Family, Scripts, refusal_problem, scripts
+from tests.faults.harness import Family, Scripts, changed_problem, count_changes, print_families, scripts, snapshot
 from tests.faults.killed_runs import RUN, prepare
 
 POINTS = 3  # refusals of each script and error
@@ -32,16 +32,6 @@ SCRIPTS = (
 )
 
 
-def snapshot(root: Path) -> dict[str, tuple]:
-    """Every file below a folder, with what changes when it is written to or replaced."""
-    found = {}
-    for path in root.rglob("*"):
-        if path.is_file():
-            status = path.stat()
-            found[path.relative_to(root).as_posix()] = (status.st_ino, status.st_size, status.st_mtime_ns)
-    return found
-
-
 def prepare_scored(script: Scripts, root: Path) -> Path:
     """A root in which every script has run."""
     prepare(script, root)
@@ -52,26 +42,14 @@ def prepare_scored(script: Scripts, root: Path) -> Path:
     return root
 
 
-def changed_problem(ended: Ended, root: Path, before: dict, *said: str) -> str | None:
-    """Why a refusal was not as promised: message, status, or files that changed; None where it was."""
-    problem = refusal_problem(ended, *said)
-    after = snapshot(root)
-    differ = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-    return problem or (f"changed {differ[:3]}" if differ else None)
-
-
 def refuse_creation(script: Scripts, root: Path, points: int, seed: int) -> Iterator[tuple[str, str | None]]:
     """Have the system refuse to create files from some moment on, in each script."""
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as scratch:
         for module, flags in SCRIPTS:
-            count = Path(scratch) / "count"
-            trial = Path(scratch) / "trial"
-            shutil.copytree(root, trial)
+            trial = shutil.copytree(root, Path(scratch) / "trial")
             arguments = (module, "--root", trial, *flags)
-            ended = script("tests.faults.fault", f"count={count}", *arguments, FAULT_BELOW=str(trial))
-            assert ended.status == 0, ended.err
-            total = int(count.read_text().split()[1])
+            _, total = count_changes(script, trial, *arguments)
             shutil.rmtree(trial)
             shutil.copytree(root, trial)
             for error, said in ERRORS.items():
@@ -188,5 +166,4 @@ def inject(folder: Path) -> list[Family]:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as scratch:
-        print(*inject(Path(scratch)), sep="\n")
+    print_families(inject)

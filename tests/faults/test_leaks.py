@@ -8,9 +8,8 @@ import pytest
 from common.errors import UserError
 from common.files import write_json
 from tests.conftest import TRAIN_FLAGS
-from tests.faults.harness import refusal_problem
-from tests.faults.leaks import LEAKS, bring, copy_root, edit, edit_entry, folder_of, problems, put, spoil, tiles_of
-from training.engine.preflight import require_apart, require_checked
+from tests.faults.harness import copy_root, refusal_problem
+from tests.faults.leaks import LEAKS, bring, edit, edit_entry, folder_of, problems, put, spoil, tiles_of
 
 COMMAND = "python -m data_prep.check_leakage"
 

@@ -5,16 +5,9 @@ import sys
 
 import pytest
 
+from tests.faults.harness import changed_problem, snapshot
 from tests.faults.killed_runs import RUN
-from tests.faults.refusing_system import (
-    ERRORS,
-    OVER,
-    changed_problem,
-    file_limit_problem,
-    rights_problems,
-    snapshot,
-    vanish_problems,
-)
+from tests.faults.refusing_system import ERRORS, OVER, file_limit_problem, rights_problems, vanish_problems
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,13 @@
 """Nothing that is read makes a script write outside its output, or runs code."""
 
 import json
-import os
 import shutil
 
 import numpy as np
 import pytest
 
-from common.tiles import manifest_digest
-from tests.faults.harness import refusal_problem
-from tests.faults.refusing_system import snapshot
+from tests.faults.harness import Bomb, refusal_problem, snapshot
+from tests.faults.leaks import edit
 
 SPLIT = "data/biodiversity_split"
 OUTSIDE = "../../../../escaped"
@@ -23,11 +21,12 @@ def root(prepared, tmp_path):
 
 def rename_first_tile(folder, name):
     """Have a manifest call its first tile something else, as if a step had written it so."""
-    manifest = json.loads((folder / "manifest.json").read_text())
-    first = min(manifest["tiles"])
-    manifest["tiles"][name] = manifest["tiles"].pop(first)
-    manifest["digest"] = manifest_digest(manifest)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    def rename(manifest):
+        tiles = manifest["tiles"]
+        tiles[name] = tiles.pop(min(tiles))
+
+    edit(folder, rename)
 
 
 @pytest.mark.parametrize("name", [OUTSIDE, "/tmp/escaped", "a/b", "..", "", "a\\b", "a\nb", "a\tb"])
@@ -85,17 +84,13 @@ def test_an_output_that_is_a_link_to_elsewhere_is_not_written_through(script, ro
 
 
 def test_an_array_file_that_holds_code_is_refused_and_runs_nothing(script, trained, tmp_path):
-    class Bomb:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "exploded"),)
-
     root = shutil.copytree(trained, tmp_path / "root")
     ended = script("evaluation.compute_metrics", "--root", root, "--stages", "stage1_baseline", "--device", "cpu")
     assert ended.status == 0
     path = root / "evaluation/evaluation_results/val/stage1_baseline/seed42/tile_confusions.npz"
     with np.load(path) as arrays:
         content = dict(arrays)
-    np.savez(path, **{**content, "confusions": np.array([Bomb()], dtype=object)})
+    np.savez(path, **{**content, "confusions": np.array([Bomb(tmp_path / "exploded")], dtype=object)})
     ended = script("evaluation.aggregate_metrics", "--root", root)
     assert ended.status == 2 and "tile_confusions.npz" in ended.err + ended.out
     assert not (tmp_path / "exploded").exists()
