@@ -18,7 +18,7 @@ from data_prep.leakage import near_duplicates, provenance, sets
 from data_prep.leakage.provenance import untrue_entries
 from data_prep.leakage.sets import ImageLook, MaskLook, Part, is_elsewhere, look_at_image, look_at_mask
 from data_prep.leakage.shared import pairs_apart, shared_tiles
-from tests.helpers import write_png, write_tif
+from tests.helpers import made, write_png, write_tif
 from tests.small_sets import LEFT, TOP, noise_of, with_pixels, write_set
 from training.engine.preflight import require_apart, shared_images, split_by_block
 
@@ -106,13 +106,21 @@ def test_openearthmap_may_bear_the_names_of_val_tiles_and_the_teacher_learns_fro
         split="train", entries={"v": oem}, images={"v": noise_of("other", 8, 8)},
     )  # fmt: skip
     val = write_set(tmp_path / "val", {"v": one_class()}, split="val", entries={"v": {"block": "r0_c0"}})
-    require_apart(train, val, "C")
+    require_apart(train, val, made(tmp_path / "leakage.json", "C"))
     others = {**oem, "block": "hills/r1_c0"}
-    require_apart(*two_sets(tmp_path / "c", {"a": oem}, {"v": others}, taxonomy=OPENEARTHMAP), "C")
+    require_apart(
+        *two_sets(tmp_path / "c", {"a": oem}, {"v": others}, taxonomy=OPENEARTHMAP),
+        made(tmp_path / "leakage.json", "C"),
+    )
     with pytest.raises(UserError, match="holds 1 OpenEarthMap tiles: w"):
-        require_apart(*two_sets(tmp_path / "d", {"a": {}}, {"v": {}, "w": others}), "C")
+        require_apart(
+            *two_sets(tmp_path / "d", {"a": {}}, {"v": {}, "w": others}), made(tmp_path / "leakage.json", "C")
+        )
     with pytest.raises(UserError, match="share 1 tiles of one spatial block .first: a"):
-        require_apart(*two_sets(tmp_path / "e", {"a": oem, "b": others}, {"v": oem}, taxonomy=OPENEARTHMAP), "C")
+        require_apart(
+            *two_sets(tmp_path / "e", {"a": oem, "b": others}, {"v": oem}, taxonomy=OPENEARTHMAP),
+            made(tmp_path / "leakage.json", "C"),
+        )
 
 
 # From the files

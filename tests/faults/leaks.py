@@ -356,7 +356,7 @@ def start_problem(root: Path, leak: Leak) -> str | None:
     """Why a training would start on a root with a leak; None where it would not."""
     train, val = (tiles_of(root, name) for name in (leak.trained_on, "val"))
     try:
-        require_apart(train, val, "x")
+        require_apart(train, val, made(root / "artifacts/leakage.json"))
     except UserError:
         return None
     return "a training would start"

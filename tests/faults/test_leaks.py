@@ -7,11 +7,19 @@ import pytest
 
 from common.errors import UserError
 from common.files import write_json
+from common.inputs import Input
 from tests.conftest import TRAIN_FLAGS
 from tests.faults.harness import copy_root, refusal_problem
 from tests.faults.leaks import LEAKS, bring, edit, edit_entry, folder_of, problems, put, spoil, tiles_of
+from tests.helpers import made
+from training.engine.preflight import require_apart, require_checked
 
 COMMAND = "python -m data_prep.check_leakage"
+
+
+def report_of(root) -> Input:
+    """The report of check_leakage."""
+    return made(root / "artifacts/leakage.json", COMMAND)
 
 
 @pytest.fixture
@@ -51,7 +59,7 @@ def test_no_training_starts_where_check_leakage_found_what_manifests_do_not_tell
 
 def refused(root, train="train", val="val") -> str:
     with pytest.raises(UserError) as stop:
-        require_apart(tiles_of(root, train), tiles_of(root, val), COMMAND)
+        require_apart(tiles_of(root, train), tiles_of(root, val), report_of(root))
     assert COMMAND in str(stop.value) or "Make both from one split" in str(stop.value)
     return str(stop.value)
 
@@ -62,8 +70,8 @@ def refused(root, train="train", val="val") -> str:
 )
 def test_a_training_starts_on_good_sets(prepared, train, val, capsys):
     sets = tiles_of(prepared, train), tiles_of(prepared, val)
-    require_apart(*sets, COMMAND)
-    require_checked(prepared / "artifacts/leakage.json", *sets, COMMAND)
+    require_apart(*sets, report_of(prepared))
+    require_checked(*sets, report_of(prepared))
     assert capsys.readouterr().err == ""
 
 
@@ -98,7 +106,7 @@ def test_neighbours_of_a_random_split_are_trained_on(root):
     edit_entry(root, "train", tiles_of(root, "train").ids[0], block=val.tiles[0].block)
     for name in ("train", "val"):
         edit(folder_of(root, name), lambda manifest: manifest.update(split_strategy="random"))
-    require_apart(tiles_of(root, "train"), tiles_of(root, "val"), COMMAND)
+    require_apart(tiles_of(root, "train"), tiles_of(root, "val"), report_of(root))
     edit(folder_of(root, "val"), lambda manifest: manifest.update(split_strategy="blocks"))
     assert "one spatial block" in refused(root)
 
@@ -106,7 +114,7 @@ def test_neighbours_of_a_random_split_are_trained_on(root):
 def test_images_of_one_colour_on_both_sides_are_trained_on(root):
     for name, label in (("train", 1), ("val", 2)):
         put(root, name, f"blank_{name}", np.zeros((3, 64, 64), np.uint8), np.full((64, 64), label, np.uint8))
-    require_apart(tiles_of(root, "train"), tiles_of(root, "val"), COMMAND)
+    require_apart(tiles_of(root, "train"), tiles_of(root, "val"), report_of(root))
 
 
 def test_an_openearthmap_tile_in_val_is_trained_against_by_no_one_but_the_teacher(root):
@@ -116,7 +124,7 @@ def test_an_openearthmap_tile_in_val_is_trained_against_by_no_one_but_the_teache
 
 def checked(root, train="train"):
     sets = tiles_of(root, train), tiles_of(root, "val")
-    require_checked(root / "artifacts/leakage.json", *sets, COMMAND)
+    require_checked(*sets, report_of(root))
 
 
 def test_a_training_is_refused_what_check_leakage_found(root):
