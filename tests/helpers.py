@@ -26,6 +26,7 @@ from data_prep import (
     replicate_minority,
     split_biodiversity,
 )
+from training.engine.flags import TrainParser, train_parser
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # for a process that is started
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -47,6 +48,12 @@ def doors() -> dict[str, ModuleType]:
     folders = [REPOSITORY / wing for wing in ("data_prep", "training", "evaluation")]
     names = [f"{path.parent.name}.{path.stem}" for folder in folders for path in sorted(folder.glob("[a-z]*.py"))]
     return {name: importlib.import_module(name) for name in names}
+
+
+def parser_of_a_stage(stage: str = "stage") -> TrainParser:
+    """The parser of a training script."""
+    folder = "data/biodiversity_split/train"
+    return train_parser(stage, "", train_dir=folder, train_made_by="data_prep.split_biodiversity")
 
 
 def made(path: Path, command: str = "python -m some.step") -> Input:

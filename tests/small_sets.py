@@ -81,3 +81,9 @@ def with_pixels(side: int, counts: dict[int, int]) -> np.ndarray:
 def split_sets(root: Path) -> list[TileSet]:
     """train, val and test of Biodiversity."""
     return [TileSet.open(made(root / "data/biodiversity_split" / name)) for name in SPLITS]
+
+
+def tile_set(tmp_path, labelled: dict[str, int]) -> TileSet:
+    """A tile set without files: ids and their numbers of labelled pixels."""
+    entries = {tile_id: {"pixels": [100 - n, n, 0, 0, 0, 0]} for tile_id, n in labelled.items()}
+    return TileSet(made(tmp_path), {"tiles": entries}, BIODIVERSITY)

@@ -1,4 +1,3 @@
-import json
 from collections import Counter
 
 import numpy as np
@@ -6,12 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.artifacts import read_minority_classes
 from common.croppers import MinorityCrop, RandomCrop
-from common.errors import UserError
 from common.taxonomy import BIODIVERSITY
-from common.tiles import TileSet
-from tests.helpers import made
 from training.engine.crops import WINDOW_STREAM, stream
 
 FOREST, CROPLAND, SETTLEMENT = (BIODIVERSITY.index(name) for name in ("Forest", "Cropland", "Settlement"))
@@ -186,59 +181,3 @@ def test_croppers_record_what_they_were_set_to():
     assert RandomCrop(64).describe() == {"kind": "random"}
     minority = {"kind": "minority", "classes": [3, 4], "shares": [0.09, 0.01], "p": 0.25}
     assert MinorityCrop(64, [3, 4], [0.09, 0.01], 0.25).describe() == minority
-
-
-# From the table of classes to the crop
-
-SHARES = {"Forest": 0.5, "Grassland": 0.3, "Cropland": 0.16, "Settlement": 0.03, "Seminatural": 0.01}
-
-
-def distribution(tmp_path, digest="train", names=("Settlement", "Seminatural")):
-    """The path of a class distribution as analyze_class_distribution writes it."""
-    content = {
-        "train_digest": digest,
-        "classes": {
-            name: {"pixels": round(1000 * share), "share": share, "tiles": 1, "tile_presence": 0.5}
-            for name, share in SHARES.items()
-        },
-        "minority_classes": list(names),
-        "minority_share": 0.1,
-        "tile_share": 0.01,
-        "tiles_to_replicate": {},
-    }
-    (tmp_path / "class_distribution.json").write_text(json.dumps(content))
-    return tmp_path / "class_distribution.json"
-
-
-def tiles_with(tmp_path, digest, *parents):
-    made_from = [{"path": "x", "digest": parent} for parent in parents]
-    return TileSet(made(tmp_path), {"tiles": {}, "digest": digest, "made_from": made_from}, BIODIVERSITY)
-
-
-@pytest.mark.parametrize(("digest", "parents"), [("train", ()), ("train_rep", ("other", "train"))])
-def test_the_minority_crop_seeks_the_classes_found_in_train_by_their_ids_and_shares(tmp_path, digest, parents):
-    cropper = MinorityCrop(
-        64, *read_minority_classes(made(distribution(tmp_path)), tiles_with(tmp_path, digest, *parents))
-    )
-    assert cropper.size == 64
-    assert cropper.describe() == {"kind": "minority", "classes": [4, 5], "shares": [0.03, 0.01], "p": 0.5}
-
-
-def test_a_class_distribution_of_another_split_is_refused(tmp_path):
-    with pytest.raises(UserError, match="another train split. Write it again: python -m again"):
-        MinorityCrop(
-            64,
-            *read_minority_classes(
-                made(distribution(tmp_path, "old"), "python -m again"), tiles_with(tmp_path, "train_rep", "train")
-            ),
-        )
-
-
-def test_a_class_distribution_without_a_minority_class_is_refused_with_the_flag_that_helps(tmp_path):
-    with pytest.raises(UserError, match="names no minority class.*python -m again --minority-share"):
-        MinorityCrop(
-            64,
-            *read_minority_classes(
-                made(distribution(tmp_path, names=()), "python -m again"), tiles_with(tmp_path, "train")
-            ),
-        )

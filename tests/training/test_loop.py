@@ -1,7 +1,6 @@
 """What the training loop does at each step, with a network of two convolutions."""
 
 import json
-import math
 import signal
 from dataclasses import fields, replace
 from types import SimpleNamespace
@@ -15,23 +14,19 @@ from torch import nn
 from common.checkpoints import Checkpoint, digest_tensors
 from common.croppers import RandomCrop
 from common.datasets import network_input
-from common.device import Processes
 from common.errors import UserError
 from common.losses import HardLoss, LossTerm
 from common.models import SilenceVoid
 from common.samplers import UniformTiles, WeightedTiles
 from common.taxonomy import BIODIVERSITY
-from common.tiles import TileSet, manifest_digest
-from tests.helpers import THREE_CLASSES, made, quiet
+from tests.helpers import made, parser_of_a_stage, quiet
 from tests.small_sets import write_set
 from training.engine import loop as engine
-from training.engine import meters, run_folder
+from training.engine import run_folder
 from training.engine.crops import CropDataset, TileDraws
-from training.engine.flags import LARGEST, PRESETS, TrainSettings, train_parser
-from training.engine.history import history_figure, history_row
+from training.engine.flags import TrainSettings
 from training.engine.loop import fit, make_optimizer
 from training.engine.meters import DrawnCrops
-from training.engine.preflight import open_train_and_val
 from training.engine.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -105,19 +100,13 @@ def tiles(tmp_path_factory):
     return train, train_rep, val
 
 
-def parser_of_a_stage():
-    return train_parser(
-        NAME, "", train_dir="data/biodiversity_split/train", train_made_by="data_prep.split_biodiversity"
-    )
-
-
 @pytest.fixture
 def flags(tmp_path, monkeypatch):
     """flags(*more) → the settings of a run of six steps of four crops; its curves are not drawn."""
     monkeypatch.setattr(run_folder, "history_figure", lambda *_: Figure((1, 1)))
     common = ["--preset", "demo", "--crop-size", "32", "--batch-size", "4", "--workers", "0", "--device", "cpu"]
     common += ["--iterations", "6", "--val-every", "3", "--warmup", "2", "--out-dir", tmp_path / "out"]
-    parser = parser_of_a_stage()
+    parser = parser_of_a_stage(NAME)
     return lambda *more: parser.parse_args([*common, *map(str, more)])
 
 
@@ -199,7 +188,7 @@ def learning_rates(tiles, tmp_path_factory):
 
     argv = ["--preset", "demo", "--crop-size", 32, "--batch-size", 2, "--workers", 0, "--device", "cpu"]
     argv += ["--iterations", 10, "--warmup", 2, "--val-every", 10, "--lr", 0.1, "--encoder-lr", 0.2]
-    args = parser_of_a_stage().parse_args([*argv, "--out-dir", tmp_path_factory.mktemp("rates")])
+    args = parser_of_a_stage(NAME).parse_args([*argv, "--out-dir", tmp_path_factory.mktemp("rates")])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_folder, "history_figure", lambda *_: Figure((1, 1)))
         patch.setattr(engine, "make_optimizer", watched)
@@ -217,7 +206,7 @@ def test_the_history_tells_the_learning_rate_of_decoder_and_head_at_the_step_it_
 
 def test_the_optimizer_is_adamw_with_a_rate_of_its_own_for_the_encoder():
     model = SmallNetwork()
-    args = parser_of_a_stage().parse_args(["--lr", "0.3", "--encoder-lr", "0.02", "--weight-decay", "0.07"])
+    args = parser_of_a_stage(NAME).parse_args(["--lr", "0.3", "--encoder-lr", "0.02", "--weight-decay", "0.07"])
     optimizer = make_optimizer(model, args.settings)
     assert type(optimizer) is torch.optim.AdamW
     groups = {group["lr"]: {id(p) for p in group["params"]} for group in optimizer.param_groups}
@@ -340,24 +329,6 @@ def test_validation_scores_the_labelled_pixels_with_truth_in_the_rows(tiles, fla
     assert run["last"]["OA"] == pytest.approx(share)
     assert run["last"]["classes"]["Forest"]["IoU"] == pytest.approx(share)
     assert run["last"]["mIoU"] == pytest.approx(share / 5) and len(run["last"]["classes"]) == 5
-
-
-def test_what_was_drawn_is_counted_by_class_and_by_tile(tmp_path):
-    entries = {
-        "a": {"pixels": [0, 4, 0, 0, 0, 0]},
-        "a__rep1": {"pixels": [0, 4, 0, 0, 0, 0], "base": "a"},
-        "b": {"pixels": [2, 0, 2, 0, 0, 0], "base": None},
-    }
-    tiles = TileSet(made(tmp_path), {"tiles": entries}, BIODIVERSITY)
-    drawn = DrawnCrops(3, 6, Processes(CPU), CPU)
-    drawn.add({"tile": torch.tensor([0, 1]), "pixels": torch.tensor([[1, 3, 0, 0, 0, 0], [4, 0, 0, 0, 0, 0]])})
-    drawn.add({"tile": torch.tensor([1, 2]), "pixels": torch.tensor([[0, 1, 3, 0, 0, 0], [3, 0, 1, 0, 0, 0]])})
-    found = drawn.summary(tiles)
-    assert list(found["pixel_share"].values()) == pytest.approx([4 / 8, 4 / 8, 0, 0, 0])
-    assert list(found["crops_with_class"].values()) == pytest.approx([2 / 4, 2 / 4, 0, 0, 0])
-    assert list(found["pixel_share"]) == ["Forest", "Grassland", "Cropland", "Settlement", "Seminatural"]
-    assert found["void_share"] == pytest.approx(8 / 16)
-    assert found["distinct_tiles"] == 3 and found["replica_share"] == pytest.approx(2 / 4)
 
 
 def test_run_json_holds_what_was_trained_on_what(tiles, flags):
@@ -496,168 +467,3 @@ def test_sizes_that_do_not_fit_are_refused_before_training(tiles, flags):
     train, _, val = tiles
     with pytest.raises(UserError, match="--crop-size 40: expected a multiple of 32"):
         run_fit(recipe_of(train, cropper=RandomCrop(40)), val, flags("--crop-size", 40))
-
-
-# Loss terms and their meter
-
-
-class TwoAlike:
-    """Two processes with the same terms."""
-
-    world = 2
-
-    @staticmethod
-    def sum(tensor):
-        return 2 * tensor
-
-
-def test_the_gradient_of_several_processes_is_that_of_the_whole_batch():
-    """With the same crops in both, the mean over processes of the gradient is that of one process alone."""
-    weights = torch.tensor([2.0, 5.0], requires_grad=True)
-
-    def terms():
-        yield LossTerm("hard", weights[0] * 6, torch.tensor(3.0), 0.7)
-        yield LossTerm("kd", weights[1] * 8, torch.tensor(2.0), 0.3)
-
-    alone = meters.LossMeter(Processes(CPU)).add(list(terms()))
-    assert alone.item() == pytest.approx(0.7 * 2 * 6 / 3 + 0.3 * 5 * 8 / 2)
-    meter = meters.LossMeter(TwoAlike)
-    shared = meter.add(list(terms()))
-    assert shared.item() == pytest.approx(alone.item())  # half of the whole, times two: DDP takes the mean
-    meter.add_gradient(torch.tensor(1.0))
-    meter.read("x", SimpleNamespace(step=1))
-    assert meter.means() == pytest.approx({"loss": alone.item(), "hard": 4.0, "kd": 20.0})
-
-
-def test_a_term_that_counts_nothing_is_zero_and_not_nan():
-    meter = meters.LossMeter(Processes(CPU))
-    assert meter.add([LossTerm("hard", torch.tensor(0.0), torch.tensor(0.0), 1.0)]).item() == 0
-
-
-@pytest.mark.parametrize(
-    ("norm", "loss", "said"),
-    [(1.0, math.nan, "the loss became nan at step 3"), (math.inf, 1.0, "norm of the gradient became inf at step 3")],
-)
-def test_the_first_step_that_is_not_finite_is_named(norm, loss, said):
-    meter = meters.LossMeter(Processes(CPU))
-    for value, gradient in ((1.0, 1.0), (loss, norm), (math.nan, math.nan)):
-        meter.add([LossTerm("hard", torch.tensor(value), torch.tensor(1.0), 1.0)])
-        meter.add_gradient(torch.tensor(gradient))
-    with pytest.raises(UserError, match=said):
-        meter.read("x", SimpleNamespace(step=4, name_step=lambda step: f"step {step}"))
-
-
-# Train and val
-
-
-def parsed(root, *more):
-    argv = ["--root", root, "--preset", "demo", "--crop-size", "32", "--device", "cpu", *more]
-    return parser_of_a_stage().parse_args(argv)
-
-
-def test_each_flag_takes_the_split_it_is_for(prepared):
-    folder = prepared / "data/biodiversity_split"
-    train, val = open_train_and_val(parsed(prepared))
-    assert (train.path, val.path) == (folder / "train", folder / "val")
-    for flag, split, said in (
-        ("--train-dir", "val", "says it is 'val', expected 'train'"),
-        ("--train-dir", "test", "says it is 'test', expected 'train'"),
-        ("--val-dir", "test", "says it is 'test', expected 'val'"),
-        ("--val-dir", "train", "says it is 'train', expected 'val'"),
-    ):
-        with pytest.raises(UserError, match=said):
-            open_train_and_val(parsed(prepared, flag, folder / split))
-
-
-def test_train_and_val_have_the_classes_of_the_root(prepared, tmp_path):
-    for split in ("train", "val"):
-        other = write_set(tmp_path / split, {"x": np.ones((64, 64))}, split=split, taxonomy=THREE_CLASSES).path
-        with pytest.raises(UserError, match=f"{split} was written for the classes Nothing, Wet, Dry, Bright, but the"):
-            open_train_and_val(parsed(prepared, f"--{split}-dir", other))
-
-
-def test_a_training_does_not_start_on_a_val_that_shares_tiles_with_train(prepared, tmp_path):
-    """Val holds the tiles of train under a manifest that calls them val; nothing else is wrong with it."""
-    for name in ("images", "masks"):
-        (tmp_path / "val").mkdir(exist_ok=True)
-        (tmp_path / "val" / name).symlink_to(prepared / "data/biodiversity_split/train" / name)
-    manifest = json.loads((prepared / "data/biodiversity_split/train/manifest.json").read_text()) | {"split": "val"}
-    manifest["digest"] = manifest_digest(manifest)
-    (tmp_path / "val/manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match="share"):
-        open_train_and_val(parsed(prepared, "--val-dir", tmp_path / "val"))
-
-
-@pytest.mark.parametrize(("size", "refused"), [(32, False), (63, False), (64, True), (65, True)])
-def test_crops_must_be_smaller_than_tiles(prepared, size, refused):  # of 64 pixels
-    args = parsed(prepared, "--crop-size", str(size))
-    if refused:
-        with pytest.raises(UserError, match="cropping would mean nothing"):
-            open_train_and_val(args)
-    else:
-        open_train_and_val(args)
-
-
-# Presets
-
-
-def test_the_presets_are_those_of_the_method():
-    paper = {"arch": "unet", "encoder": "efficientnet-b4", "encoder_weights": "imagenet", "lr": 6e-4}
-    paper |= {"encoder_lr": 6e-5, "crop_size": 384, "batch_size": 8, "iterations": 20_000, "warmup": 500}
-    assert PRESETS["paper"] == paper | {"val_every": 1_000}
-    small = {"arch": "unet", "encoder": "resnet18", "encoder_weights": "none", "lr": 1.5e-3, "encoder_lr": 1.5e-3}
-    small |= {"batch_size": 8}
-    laptop = {"crop_size": 128, "iterations": 360, "warmup": 20, "val_every": 90}
-    demo = {"crop_size": 64, "iterations": 100, "warmup": 10, "val_every": 50}
-    assert PRESETS["laptop"] == small | laptop and PRESETS["demo"] == small | demo
-    args = parser_of_a_stage().parse_args([])
-    assert (args.preset, args.seed, args.weight_decay, args.clip_norm) == ("paper", 42, 2.5e-4, 1.0)
-    assert set(SETTINGS) == {*paper, "val_every", "weight_decay", "clip_norm"}
-
-
-@pytest.mark.parametrize("name", [name for name in PRESETS["paper"] if isinstance(PRESETS["paper"][name], int | float)])
-def test_a_flag_beside_a_preset_wins_over_it(name):
-    flag = f"--{name.replace('_', '-')}"
-    args = parser_of_a_stage().parse_args(["--preset", "demo", flag, "7"])
-    assert getattr(args, name) == 7
-    assert all(getattr(args, other) == value for other, value in PRESETS["demo"].items() if other != name)
-
-
-@pytest.mark.parametrize("name", LARGEST)
-def test_values_that_can_only_be_a_slip_are_wrong_use(name, capsys):
-    argv = [f"--{name.replace('_', '-')}", str(type(LARGEST[name])(2 * LARGEST[name]))]
-    with pytest.raises(SystemExit):
-        parser_of_a_stage().parse_args(argv)
-    assert "expected at most" in capsys.readouterr().err
-
-
-# History
-
-
-def test_a_row_of_the_history_holds_iou_by_class_and_none_for_an_absent_one():
-    classes = {"Forest": {"IoU": 0.5, "F1": 0.6}, "Cropland": {"IoU": 0.1, "F1": 0.2}}
-    metrics = {"mIoU": 0.3, "mF1": 0.4, "OA": 0.7, "classes": classes}
-    row = history_row(30, {"loss": 1.5}, 0.01, metrics, BIODIVERSITY)
-    assert row == {
-        **{"step": 30, "loss": 1.5, "lr": 0.01, "mIoU": 0.3, "mF1": 0.4, "OA": 0.7},
-        **{"IoU Forest": 0.5, "IoU Grassland": None, "IoU Cropland": 0.1},
-        **{"IoU Settlement": None, "IoU Seminatural": None},
-    }
-
-
-def test_curves_show_each_class_in_its_colour_and_each_loss():
-    ious = dict(zip(BIODIVERSITY.foreground, (0.1, 0.2, 0.3, 0.4, 0.5), strict=True))
-    metrics = {"mIoU": 0.3, "mF1": 0.4, "OA": 0.7, "classes": {name: {"IoU": iou} for name, iou in ious.items()}}
-    rows = [history_row(n, {"loss": 2.0, "hard": 1.0, "kd": 4.0}, 0.1, metrics, BIODIVERSITY) for n in (10, 20)]
-    loss, overall, classes = history_figure(rows, BIODIVERSITY, "title").axes
-    assert {line.get_label(): line.get_ydata()[-1] for line in loss.lines} == {"loss": 2.0, "hard": 1.0, "kd": 4.0}
-    assert {line.get_label(): line.get_ydata()[-1] for line in overall.lines} == {"mIoU": 0.3, "mF1": 0.4, "OA": 0.7}
-    drawn = {line.get_label(): (line.get_color(), line.get_ydata()[-1]) for line in classes.lines}
-    assert drawn == {
-        "Forest": ("#1b7837", 0.1),
-        "Grassland": ("#a6d96a", 0.2),
-        "Cropland": ("#f2b134", 0.3),
-        "Settlement": ("#d7301f", 0.4),
-        "Seminatural": ("#7b5aa6", 0.5),
-    }
-    assert all(list(line.get_xdata()) == [10, 20] for axes in (loss, overall, classes) for line in axes.lines)
