@@ -62,6 +62,18 @@ def test_a_command_is_repeated_with_one_flag_for_what_is_there():
     assert Command.read(str(command)) == command
 
 
+@pytest.mark.parametrize("name", doors())
+def test_every_input_of_a_script_is_made_by_a_command_that_runs_for_the_root_in_use(name, tmp_path):
+    root = tmp_path / "my root"
+    inputs = [
+        value for value in vars(doors()[name].parse_args(["--root", str(root)])).values() if isinstance(value, Input)
+    ]
+    for source in inputs:
+        for command in (source.made_by, source.made_by.again()):
+            python, _, module, *flags = command.words
+            assert doors()[module].parse_args(flags).root == root, (source.flag, command)
+
+
 def test_overwrite_is_asked_for_where_a_script_has_it_and_nowhere_else(capsys):
     for name, script in doors().items():
         with pytest.raises(SystemExit):

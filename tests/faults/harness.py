@@ -1,8 +1,12 @@
 """What the fault tests share: scripts as a user starts them, roots before and after, and counts of survived faults."""
 
 import contextlib
+import importlib
+import io
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import stat
@@ -148,12 +152,26 @@ def refusal_problem(ended: Ended, *words: str) -> str | None:
     return f"the message lacks {lacking}: {ended.err[-500:]}" if lacking else None
 
 
+def remedy_problem(message: str, root: Path) -> str | None:
+    """Why a command that a message names, to the end of its line, would not run for this root; None where all would."""
+    for command in re.findall(r"python -m ([^\n]*)", message):
+        module, *flags = shlex.split(command)
+        with contextlib.redirect_stderr(io.StringIO()) as refusal:
+            try:
+                args = importlib.import_module(module).parse_args(flags)
+            except (SystemExit, ImportError) as error:
+                return f"its remedy {command} is refused ({error}): {refusal.getvalue()[-300:]}"
+        if args.root.resolve() != root.resolve():
+            return f"its remedy {command} is for another root than {root}"
+    return None
+
+
 def changed_problem(ended: Ended, root: Path, before: dict, *words: str, writes: tuple[str, ...] = ()) -> str | None:
-    """Why a refusal was not as promised: its status, its message, or files that changed; None where it was.
+    """Why a refusal was not as promised: its status, its message, a remedy, or files that changed; None where it was.
 
     ``before`` is the snapshot of the root, and what lies below ``writes`` may change.
     """
-    problem = refusal_problem(ended, *words)
+    problem = refusal_problem(ended, *words) or remedy_problem(ended.err, root)
     after = snapshot(root)
     changed = sorted(
         name
