@@ -8,18 +8,25 @@ import shlex
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import FrameType
+from typing import TypeVar
 
 from tqdm import tqdm
 
 from common.errors import REMEDIES, WHOLE, UserError, lacks_memory, loader_died
 from common.inputs import Command, Input
 
+N = TypeVar("N", int, float)
+T = TypeVar("T")
+R = TypeVar("R")
+
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    def _get_help_string(self, action):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None or isinstance(action.default, bool):
             return action.help
         return super()._get_help_string(action)
@@ -32,7 +39,7 @@ class Parser(argparse.ArgumentParser):
     that is given on the command line is used as it stands.
     """
 
-    def __init__(self, doc: str):
+    def __init__(self, doc: str) -> None:
         spec = getattr(sys.modules["__main__"], "__spec__", None)
         prog = f"python -m {spec.name}" if spec and not spec.name.endswith("__main__") else None
         super().__init__(prog=prog, description=doc, formatter_class=_HelpFormatter, allow_abbrev=False)
@@ -85,7 +92,9 @@ class Parser(argparse.ArgumentParser):
             "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto takes the GPU where there is one"
         )
 
-    def parse_args(self, args=None, namespace=None):
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
         given = sys.argv[1:] if args is None else [str(a) for a in args]
         parsed = super().parse_args(given, namespace)
         for dest, default in self._path_defaults.items():
@@ -101,8 +110,8 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
 
-def _number(kind, accept, wanted):
-    def parse(text):
+def _number(kind: Callable[[str], N], accept: Callable[[N], bool], wanted: str) -> Callable[[str], N]:
+    def parse(text: str) -> N:
         try:
             value = kind(text)
         except ValueError:
@@ -124,7 +133,7 @@ worker_count = _number(int, lambda v: 0 <= v <= MOST_WORKERS, f"a whole number f
 fraction = _number(float, lambda v: 0 <= v <= 1, "a number between 0 and 1")
 
 
-def run(main) -> None:
+def run(main: Callable[[], int | None]) -> None:
     """Run a script's main and exit: 0 done, 2 wrong use, bad input or a refusal of the system, 130 and 143 by a signal.
 
     A defect keeps its traceback, and exits with 1.
@@ -159,7 +168,7 @@ def run(main) -> None:
     sys.exit(status)
 
 
-def _end(number, _) -> None:
+def _end(number: int, _: FrameType | None) -> None:
     print("ended by a signal", file=sys.stderr)
     raise SystemExit(128 + number)
 
@@ -168,14 +177,16 @@ def _serve_one_parent() -> None:
     """Have a worker leave interrupts to the main process, and end when that is gone, however it went."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    def leave_with_it():
+    def leave_with_it() -> None:
         multiprocessing.parent_process().join()
         os._exit(1)
 
     threading.Thread(target=leave_with_it, daemon=True).start()
 
 
-def map_progress(function, items, *, workers: int, desc: str, unit: str = "tile"):
+def map_progress(
+    function: Callable[[T], R], items: Iterable[T], *, workers: int, desc: str, unit: str = "tile"
+) -> Iterator[R]:
     """Yield function(item) for each item, in order, under a progress bar; with --workers above 1 in processes.
 
     ``function`` must be importable (no lambda) and its results picklable. Its UserError reaches the caller.

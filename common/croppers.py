@@ -12,7 +12,7 @@ class RandomCrop:
         size: side in pixels of the crop that training sees.
     """
 
-    def __init__(self, size: int):
+    def __init__(self, size: int) -> None:
         self.size = size
 
     def window(self, mask: np.ndarray, rng: np.random.Generator, scale: float = 1.0) -> tuple[int, int, int]:
@@ -45,7 +45,7 @@ class MinorityCrop(RandomCrop):
 
     def __init__(
         self, size: int, classes: list[int], shares: list[float] | None = None, p: float = MINORITY_PROBABILITY
-    ):
+    ) -> None:
         super().__init__(size)
         self.classes = np.array(classes, np.uint8)  # of the masks' type, so that comparing does not widen them
         self.shares = np.ones(len(classes)) if shares is None else np.array(shares, float)

@@ -2,9 +2,12 @@
 
 import functools
 import signal
+from collections.abc import Sequence
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+
+from common.tiles import Tile
 
 # Channel statistics of ImageNet, which the pretrained encoders of segmentation-models-pytorch expect.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -54,7 +57,7 @@ def outlive_interrupts(worker: int) -> None:
 class WholeTiles(Dataset):
     """Whole tiles in the order of a list, for evaluation: nothing is drawn and nothing is augmented."""
 
-    def __init__(self, tiles: list):
+    def __init__(self, tiles: Sequence[Tile]) -> None:
         self.tiles = tiles
 
     def __len__(self) -> int:
@@ -70,7 +73,7 @@ class WholeTiles(Dataset):
         }
 
 
-def tile_loader(tiles: list, workers: int, device: torch.device) -> DataLoader:
+def tile_loader(tiles: Sequence[Tile], workers: int, device: torch.device) -> DataLoader:
     """Batches of whole tiles of one size each, as many as PIXELS_PER_BATCH allows.
 
     On the CPU there are no workers: reading takes a hundredth of the network's time, and its cores.

@@ -60,7 +60,7 @@ def _keep_freed_memory() -> None:
         malloc.mallopt(M_TRIM_THRESHOLD, -1)
 
 
-def autocast(device: torch.device):
+def autocast(device: torch.device) -> torch.autocast:
     """bfloat16 on CUDA, full precision on the CPU."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
 
@@ -68,7 +68,7 @@ def autocast(device: torch.device):
 class Processes:
     """The processes of one run: one, or those that torchrun started."""
 
-    def __init__(self, device: torch.device):
+    def __init__(self, device: torch.device) -> None:
         self.rank = int(os.environ.get("RANK", 0))
         self.world = int(os.environ.get("WORLD_SIZE", 1))
         if self.world > 1 and not dist.is_initialized():

@@ -2,10 +2,13 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.patches import Patch
 
 from common.files import write_files
@@ -24,7 +27,7 @@ def color_mask(mask: np.ndarray, taxonomy: Taxonomy) -> np.ndarray:
     return taxonomy.rgb()[mask]
 
 
-def class_legend(figure_or_axes, taxonomy: Taxonomy, *, void: bool = True, **kwargs):
+def class_legend(figure_or_axes: Figure | Axes, taxonomy: Taxonomy, *, void: bool = True, **kwargs: Any) -> Legend:
     """Add a legend of the class colours to a figure or to axes, with or without void; returns it."""
     names, colors = (taxonomy.classes, taxonomy.colors) if void else (taxonomy.foreground, taxonomy.colors[1:])
     patches = [

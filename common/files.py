@@ -9,11 +9,11 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from common.errors import UserError
 from common.inputs import Input
@@ -29,7 +29,7 @@ def _beside(path: Path, state: str) -> Path:
     return path.with_name(f".{path.name}.{state}")
 
 
-def write_files(contents: dict[Path, str | bytes], *, remove: list[Path] = ()) -> None:
+def write_files(contents: dict[Path, str | bytes], *, remove: Sequence[Path] = ()) -> None:
     """Write files so that a reader never sees half of one; text becomes UTF-8.
 
     All are written whole, and to the disk, beside their places before the first takes its place, in the order given.
@@ -69,17 +69,17 @@ def write_text(path: Path, text: str) -> None:
     write_files({path: text})
 
 
-def json_text(content) -> str:
+def json_text(content: object) -> str:
     """A JSON value as a file's text."""
     return json.dumps(content, indent=1) + "\n"
 
 
-def write_json(path: Path, content) -> None:
+def write_json(path: Path, content: object) -> None:
     """``write_files`` for one JSON value."""
     write_text(path, json_text(content))
 
 
-def read_json(source: Input):
+def read_json(source: Input) -> Any:
     """The content of a JSON file; UserError where it is missing or broken."""
     try:
         return json.loads(source.path.read_text(encoding="utf-8"))
@@ -94,7 +94,7 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def digest_json(content) -> str:
+def digest_json(content: object) -> str:
     """SHA-256 of a JSON value, independent of key order."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -124,7 +124,7 @@ def place(source: Path, target: Path, mode: str) -> None:
 
 
 @contextmanager
-def locked(path: Path):
+def locked(path: Path) -> Iterator[None]:
     """Hold a file or folder that is to be written; UserError where another process holds it.
 
     The lock is the system's, on a file beside ``path``: it ends with the process that took it, however that ends, so
@@ -206,7 +206,9 @@ def _holds_only_ours(path: Path, kind: FolderKind) -> bool:
         return False
 
 
-def check_out_dirs(paths: list[Path], overwrite: bool, *, inputs: list[Path] = (), kind: FolderKind = TILE_SET) -> None:
+def check_out_dirs(
+    paths: list[Path], overwrite: bool, *, inputs: Sequence[Path] = (), kind: FolderKind = TILE_SET
+) -> None:
     """Refuse output folders that exist, are not ours, or lie in or above an input.
 
     Folders that are written together exist together. Where a run was cut off while it put them in their place, those
@@ -237,7 +239,7 @@ def _was_cut_off(paths: list[Path]) -> bool:
     return any(_beside(path, state).exists() for path in missing for state in ("partial", "replaced"))
 
 
-def check_out_dir(path: Path, overwrite: bool, *, inputs: list[Path] = (), kind: FolderKind = TILE_SET) -> None:
+def check_out_dir(path: Path, overwrite: bool, *, inputs: Sequence[Path] = (), kind: FolderKind = TILE_SET) -> None:
     """``check_out_dirs`` for one folder."""
     check_out_dirs([path], overwrite, inputs=inputs, kind=kind)
 
@@ -282,7 +284,9 @@ def _publish(paths: list[Path]) -> None:
 
 
 @contextmanager
-def new_folders(paths: list[Path], overwrite: bool, *, inputs: list[Path] = (), kind: FolderKind = TILE_SET):
+def new_folders(
+    paths: list[Path], overwrite: bool, *, inputs: Sequence[Path] = (), kind: FolderKind = TILE_SET
+) -> Iterator[list[Path]]:
     """Give new folders beside ``paths`` to write in; they take their places together when the block ends well.
 
     The places are ``locked`` meanwhile. What a killed run left beside them is cleared away first.
@@ -314,7 +318,9 @@ def new_folders(paths: list[Path], overwrite: bool, *, inputs: list[Path] = (), 
 
 
 @contextmanager
-def new_folder(path: Path, overwrite: bool, *, inputs: list[Path] = (), kind: FolderKind = TILE_SET):
+def new_folder(
+    path: Path, overwrite: bool, *, inputs: Sequence[Path] = (), kind: FolderKind = TILE_SET
+) -> Iterator[Path]:
     """``new_folders`` for one folder."""
     with new_folders([path], overwrite, inputs=inputs, kind=kind) as (folder,):
         yield folder

@@ -1,18 +1,21 @@
 """Predictions on whole tiles of any size."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 from tqdm import tqdm
 
 from common.datasets import STRIDE, network_input, tile_loader
+from common.tiles import Tile
 
 WINDOW = 1024  # pixels; larger tiles are predicted in windows of this side
 OVERLAP = 256  # pixels that neighbouring windows share; their logits are averaged there
 
 
-def _forward(model, images: torch.Tensor) -> torch.Tensor:
+def _forward(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Logits of images of any size: padded by reflection to a multiple of STRIDE, and cut back."""
     height, width = images.shape[-2:]
     bottom, right = -height % STRIDE, -width % STRIDE
@@ -33,7 +36,7 @@ def _starts(length: int) -> list[int]:
 
 
 @torch.no_grad()
-def predict_logits(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+def predict_logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """(N, 3, H, W) uint8 images of any size → (N, C, H, W) float32 logits; large ones in overlapping windows."""
     height, width = images.shape[-2:]
     if max(height, width) <= WINDOW:
@@ -51,7 +54,9 @@ def predict_logits(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor
     return total / count
 
 
-def predict_tiles(model, tiles: list, *, device, workers: int, desc: str | None = None) -> Iterator:
+def predict_tiles(
+    model: nn.Module, tiles: Sequence[Tile], *, device: torch.device, workers: int, desc: str | None = None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Yield ``tile`` (N,) indices, ``mask`` (N, H, W) int64 and ``logits`` (N, C, H, W) of batches of whole tiles.
 
     ``model`` is put in eval mode. With ``desc`` a progress bar is shown.
@@ -76,7 +81,15 @@ def confusion_by_tile(truth: torch.Tensor, preds: torch.Tensor, num_classes: int
 # The class of a pixel is taken as max(...).indices: argmax takes ten times as long on the CPU.
 
 
-def tile_confusions(model, tiles: list, num_classes: int, *, device, workers: int, desc: str | None = None):
+def tile_confusions(
+    model: nn.Module,
+    tiles: Sequence[Tile],
+    num_classes: int,
+    *,
+    device: torch.device,
+    workers: int,
+    desc: str | None = None,
+) -> np.ndarray:
     """(T, C, C) int64 confusion matrix of each tile, rows truth, in the order of ``tiles``."""
     confusions = torch.zeros(len(tiles), num_classes, num_classes, dtype=torch.int64)
     for index, mask, logits in predict_tiles(model, tiles, device=device, workers=workers, desc=desc):

@@ -17,7 +17,7 @@ class EncoderWeights:
 
     ancestors: tuple[dict, ...] = ()
 
-    def __init__(self, source: str):
+    def __init__(self, source: str) -> None:
         self.source = source
 
     def build(self, arch: str, encoder: str, taxonomy: Taxonomy) -> nn.Module:
@@ -36,7 +36,7 @@ class StageWeights:
             was trained on could be in ``val`` or test here), or of another network or taxonomy.
     """
 
-    def __init__(self, source: Input, stage: str, seed: int, val: TileSet):
+    def __init__(self, source: Input, stage: str, seed: int, val: TileSet) -> None:
         self.checkpoint = finished_checkpoint(source, stage, seed)
         metadata = self.checkpoint.metadata
         if metadata["val"]["digest"] != val.digest or metadata["stretch"] != val.stretch:

@@ -145,7 +145,7 @@ def kd_loss(
 class HardLoss:
     """The loss of every stage without a teacher: cross-entropy with label smoothing, and Dice."""
 
-    def __init__(self, label_smoothing: float = LABEL_SMOOTHING):
+    def __init__(self, label_smoothing: float = LABEL_SMOOTHING) -> None:
         self.label_smoothing = label_smoothing
 
     def to(self, device: torch.device) -> "HardLoss":
@@ -181,7 +181,7 @@ class HardAndKDLoss:
         temperature: float = KD_TEMPERATURE,
         max_mapped_void: float = MAX_MAPPED_VOID,
         origin: dict[str, str] | None = None,
-    ):
+    ) -> None:
         self.hard = hard or HardLoss()
         self.teacher = teacher.eval().requires_grad_(False)
         self.class_matrix = class_matrix

@@ -5,15 +5,19 @@ import math
 import re
 import struct
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
 import rasterio.warp
 from PIL import Image
+from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.io import MemoryFile
+from rasterio.io import DatasetReader, MemoryFile
+from rasterio.transform import Affine
 
 from common.errors import UserError
 
@@ -23,7 +27,7 @@ STRIP_ROWS = 128  # of a written image: few strips are read faster than many, an
 
 
 @contextmanager
-def open_raster(path: Path, mode: str = "r", *, sidecars: bool = True, **profile):
+def open_raster(path: Path | str, mode: str = "r", *, sidecars: bool = True, **profile: Any) -> Iterator[Any]:
     """rasterio.open without its warning about rasters that have no place on earth: a tile need not have one.
 
     GDAL asks for ``sidecars`` (world files, .aux.xml and so on) by name, instead of listing the folder each time.
@@ -79,7 +83,7 @@ def unknown_ids(mask: np.ndarray, num_classes: int) -> list[int]:
     return [label for label in np.unique(mask).tolist() if label >= num_classes]
 
 
-def write_image(path: Path, image: np.ndarray, *, crs=None, transform=None) -> None:
+def write_image(path: Path, image: np.ndarray, *, crs: CRS | None = None, transform: Affine | None = None) -> None:
     """Write a (3, H, W) uint8 image as a GeoTIFF without compression, so that windows of it are quick to read."""
     _, height, width = image.shape
     profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "height": height, "width": width, "photometric": "RGB"}
@@ -99,7 +103,7 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
         file.write(content.getbuffer())
 
 
-def pixel_size(src) -> tuple[float, float] | None:
+def pixel_size(src: DatasetReader) -> tuple[float, float] | None:
     """Width and height in metres of an open raster's pixels; None where its unit is not known.
 
     Where the scale depends on the latitude (geographic systems, Mercator) it is taken at the raster's centre.
@@ -124,7 +128,7 @@ def pixel_size(src) -> tuple[float, float] | None:
     return (width * unit, height * unit) if unit else None
 
 
-def georeference(src) -> dict:
+def georeference(src: DatasetReader) -> dict:
     """Where an open raster lies: crs (WKT or None), bounds (left, bottom, right, top), gsd in metres or None.
 
     bounds is None for a raster without a geotransform, and is the same for rasters stored from north to south and from

@@ -19,7 +19,7 @@ class UniformTiles:
 class WeightedTiles:
     """Tiles are drawn in proportion to weights given by tile id; ``origin`` says where these come from."""
 
-    def __init__(self, weight_of: dict[str, float], origin: dict[str, str] | None = None):
+    def __init__(self, weight_of: dict[str, float], origin: dict[str, str] | None = None) -> None:
         self.weight_of = weight_of
         self.origin = origin or {}
 

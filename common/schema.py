@@ -2,33 +2,34 @@
 
 import math
 from collections.abc import Callable
+from typing import TypeGuard
 
 Form = dict | Callable[[object], bool]
 
 
-def is_text(value) -> bool:
+def is_text(value: object) -> TypeGuard[str]:
     return isinstance(value, str)
 
 
-def is_object(value) -> bool:
+def is_object(value: object) -> TypeGuard[dict]:
     return isinstance(value, dict)
 
 
-def is_flag(value) -> bool:
+def is_flag(value: object) -> bool:
     return isinstance(value, bool)
 
 
-def is_number(value) -> bool:
+def is_number(value: object) -> bool:
     """Whether it is a finite number; true and false are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
 
 
-def is_count(value) -> bool:
+def is_count(value: object) -> bool:
     """Whether it is a whole number of 0 or more that an int64 holds."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
-def is_share(value) -> bool:
+def is_share(value: object) -> bool:
     return is_number(value) and 0 <= value <= 1
 
 
@@ -45,7 +46,7 @@ def values_of(form: Form) -> Callable[[object], bool]:
     return lambda value: isinstance(value, dict) and not any(misfit(item, form) for item in value.values())
 
 
-def misfit(value, form: Form) -> str | None:
+def misfit(value: object, form: Form) -> str | None:
     """What in ``value`` has not the form asked for, in words; None where it fits.
 
     Args:
@@ -68,7 +69,7 @@ def misfit(value, form: Form) -> str | None:
     return None
 
 
-def shown(value) -> str:
+def shown(value: object) -> str:
     """A value in a few characters."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -99,7 +99,7 @@ BIODIVERSITY = Taxonomy(
 )
 
 
-def _is_color(value) -> bool:
+def _is_color(value: object) -> bool:
     return (
         isinstance(value, str)
         and len(value) == 7
@@ -108,7 +108,7 @@ def _is_color(value) -> bool:
     )
 
 
-def parse_taxonomy(content, where) -> Taxonomy:
+def parse_taxonomy(content: object, where: Path) -> Taxonomy:
     """Check the content of a taxonomy.json and return the Taxonomy; UserError names what is wrong in ``where``."""
 
     def problem(text: str) -> UserError:
@@ -175,7 +175,7 @@ def load_taxonomy(root: Path) -> Taxonomy:
     return parse_taxonomy(content, path)
 
 
-def taxonomy_from_json(content, where) -> Taxonomy:
+def taxonomy_from_json(content: object, where: Path) -> Taxonomy:
     """The taxonomy recorded in a manifest or checkpoint ``where``: what ``Taxonomy.to_json`` returned."""
     if content == OPENEARTHMAP.to_json():
         return OPENEARTHMAP

@@ -7,8 +7,10 @@ renamed when whole, so that a folder with a manifest is always complete.
 import json
 import os
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,14 +42,14 @@ MANIFEST_FORM = {
 }
 
 
-def is_tile_id(name) -> bool:
+def is_tile_id(name: object) -> bool:
     """Whether a tile can be called so: the name of a file, not a way out of its folder, and on one line of a table."""
     if not isinstance(name, str) or name[:1] in ("", ".") or {"/", "\\"} & set(name):
         return False
     return not {"Cc", "Cs", "Zl", "Zp"} & {unicodedata.category(character) for character in name}
 
 
-def _entry_problem(entry, num_classes: int) -> str | None:
+def _entry_problem(entry: Any, num_classes: int) -> str | None:
     """What is problem with a tile's entry in a manifest; None where nothing is."""
     problem = misfit(entry, ENTRY)
     if not problem and (
@@ -59,7 +61,7 @@ def _entry_problem(entry, num_classes: int) -> str | None:
     return problem
 
 
-def manifest_problem(manifest) -> str | None:
+def manifest_problem(manifest: Any) -> str | None:
     """What is problem with the form of a manifest's content, taxonomy apart; None where nothing is."""
     problem = misfit(manifest, MANIFEST_FORM)
     for tile_id, entry in manifest["tiles"].items() if not problem else ():
@@ -134,7 +136,7 @@ class Tile:
 class TileSet:
     """The tiles of a folder in the order of their ids, and its manifest."""
 
-    def __init__(self, source: Input, manifest: dict, taxonomy: Taxonomy):
+    def __init__(self, source: Input, manifest: dict, taxonomy: Taxonomy) -> None:
         self.source = source
         self.path = source.path
         self.manifest = manifest
@@ -185,7 +187,7 @@ class TileSet:
     def __len__(self) -> int:
         return len(self.tiles)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Tile]:
         return iter(self.tiles)
 
     def __getitem__(self, tile_id: str) -> Tile:

@@ -5,6 +5,7 @@ stages leaves the other two as they were.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from common.datasets import loader_options
 from common.errors import UserError
 from common.rasters import class_pixels
 from common.tiles import TileSet
+from training.engine.recipe import Cropper, Sampler
 
 TILE_STREAM, WINDOW_STREAM, AUGMENTATION_STREAM = range(3)
 
@@ -29,7 +31,7 @@ def stream(seed: int, position: int, which: int) -> np.random.Generator:
 class TileDraws:
     """Draws tiles with replacement by inverse CDF; a tile without a labelled pixel is never drawn."""
 
-    def __init__(self, tiles: TileSet, sampler, seed: int):
+    def __init__(self, tiles: TileSet, sampler: Sampler, seed: int) -> None:
         labelled = np.array([tile.labelled > 0 for tile in tiles])
         if not labelled.any():
             raise UserError(f"{tiles.path}: none of its {len(tiles)} tiles has a labelled pixel; nothing to train on.")
@@ -89,7 +91,7 @@ def resize(image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, 
 class CropDataset(Dataset):
     """The crops of a run by their position: crop n depends on the seed and on n alone."""
 
-    def __init__(self, tiles: TileSet, draws: TileDraws, cropper, seed: int):
+    def __init__(self, tiles: TileSet, draws: TileDraws, cropper: Cropper, seed: int) -> None:
         self.tiles = tiles.tiles
         self.num_classes = tiles.taxonomy.num_classes
         self.draws = draws
@@ -140,7 +142,7 @@ class StepSampler:
     Step s of a run with global batch B has positions s·B … s·B + B − 1; process r of w takes its w-th part.
     """
 
-    def __init__(self, first_step: int, last_step: int, batch_size: int, rank: int = 0, world: int = 1):
+    def __init__(self, first_step: int, last_step: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
         self.steps = range(first_step, last_step)
         self.batch_size = batch_size
         self.share = batch_size // world
@@ -149,7 +151,7 @@ class StepSampler:
     def __len__(self) -> int:
         return len(self.steps)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[int]]:
         for step in self.steps:
             first = step * self.batch_size + self.rank * self.share
             yield list(range(first, first + self.share))

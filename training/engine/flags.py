@@ -99,7 +99,9 @@ class TrainParser(Parser):
             help="share of the crops that seek a minority class",
         )
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
+    def parse_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
         parsed = super().parse_args(args, namespace)
         for name, value in PRESETS[parsed.preset].items():
             if getattr(parsed, name) is None:

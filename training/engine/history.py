@@ -19,7 +19,7 @@ def history_row(step: int, losses: dict[str, float], lr: float, metrics: dict, t
 def validation_line(row: dict, taxonomy: Taxonomy) -> str:
     """A row in one line for the terminal."""
 
-    def percent(value):
+    def percent(value: float | None) -> str:
         return "  -  " if value is None else f"{value:5.1%}"
 
     overall = "  ".join(f"{key} {percent(row[key])}" for key in ("mIoU", "mF1", "OA"))

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import torch
 
@@ -16,7 +17,7 @@ from training.engine.run_folder import RunFolder
 class StopSignals:
     """Catches SIGINT, SIGTERM and SIGHUP while it is entered, so that a step is never cut in two."""
 
-    def __init__(self, processes: Processes, device: torch.device):
+    def __init__(self, processes: Processes, device: torch.device) -> None:
         self.processes = processes
         self.device = device
         self.caught: list[int] = []
@@ -29,11 +30,11 @@ class StopSignals:
         self.previous = {ending: signal.signal(ending, self._catch) for ending in endings}
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
 
-    def _catch(self, number: int, _) -> None:
+    def _catch(self, number: int, _: FrameType | None) -> None:
         self.caught.append(number)
 
     def ask(self, *, together: bool) -> bool:

@@ -19,7 +19,7 @@ CHECKPOINT_KEPT = "The last checkpoint is as it was."  # said wherever a run end
 class Position:
     """How far a run is, for messages: ``step`` optimizer steps are done; ``validating`` what came of them, or not."""
 
-    def __init__(self, tiles: TileSet, draws: TileDraws, batch_size: int):
+    def __init__(self, tiles: TileSet, draws: TileDraws, batch_size: int) -> None:
         self.tiles = tiles
         self.draws = draws
         self.batch_size = batch_size
@@ -39,7 +39,7 @@ class Position:
 class DrawnCrops:
     """Counts what the crops of a run really held: pixels of each class, crops with each class, draws of each tile."""
 
-    def __init__(self, num_tiles: int, num_classes: int, processes: Processes, device: torch.device):
+    def __init__(self, num_tiles: int, num_classes: int, processes: Processes, device: torch.device) -> None:
         self.counts = {
             "pixels": torch.zeros(num_classes, dtype=torch.int64),
             "crops_with": torch.zeros(num_classes, dtype=torch.int64),
@@ -83,7 +83,7 @@ class DrawnCrops:
 class LossMeter:
     """Turns loss terms into the loss to differentiate, and averages them between readings."""
 
-    def __init__(self, processes: Processes):
+    def __init__(self, processes: Processes) -> None:
         self.processes = processes
         self.pending: list[torch.Tensor] = []
         self.gradients: list[torch.Tensor] = []

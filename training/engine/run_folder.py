@@ -76,7 +76,7 @@ class RunFolder:
         without_label: int,
         processes: Processes,
         device: torch.device,
-    ):
+    ) -> None:
         self.path = run.out_dir
         self.recipe = recipe
         self.val = val
