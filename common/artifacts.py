@@ -54,7 +54,7 @@ def read_difficulty(source: Input, tiles: TileSet) -> tuple[dict[str, float], di
     weight_of: dict[str, float] = {}
     for number, line in enumerate(lines[1:], 2):
         try:
-            tile_id, *_, last = line if len(line) == len(DIFFICULTY_COLUMNS) else ()
+            tile_id, _, _, _, last = line
             weight = float(last)
         except ValueError:
             raise source.unusable(

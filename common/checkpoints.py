@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,7 +25,7 @@ def digest_tensors(state: dict[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode())
-        digest.update(state[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(state[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -107,7 +108,7 @@ class Checkpoint:
 
     @classmethod
     def _read(cls, source: Input) -> "Checkpoint":
-        content = load_plain(source.path)
+        content: Any = load_plain(source.path)
         try:
             state, metadata, training = dict(content["model"]), dict(content["metadata"]), content["training"]
         except (KeyError, TypeError, ValueError):

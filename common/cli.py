@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
     that is given on the command line is used as it stands.
     """
 
-    def __init__(self, doc: str) -> None:
+    def __init__(self, doc: str | None) -> None:
         spec = getattr(sys.modules["__main__"], "__spec__", None)
         prog = f"python -m {spec.name}" if spec and not spec.name.endswith("__main__") else None
         super().__init__(prog=prog, description=doc, formatter_class=_HelpFormatter, allow_abbrev=False)
@@ -92,11 +92,11 @@ class Parser(argparse.ArgumentParser):
             "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto takes the GPU where there is one"
         )
 
-    def parse_args(  # type: ignore[override]
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    def parse_args(  # pyrefly: ignore[bad-override]  its overloads serve namespaces of other classes
+        self, args: Sequence[object] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
         given = sys.argv[1:] if args is None else [str(a) for a in args]
-        parsed = super().parse_args(given, namespace)
+        parsed = super().parse_args(given, namespace or argparse.Namespace())
         for dest, default in self._path_defaults.items():
             if getattr(parsed, dest) is None:
                 setattr(parsed, dest, parsed.root / default.format(**vars(parsed)))
@@ -162,7 +162,7 @@ def run(main: Callable[[], int | None]) -> None:
         if error.filename is None and error.errno not in REMEDIES:
             raise
         where = f"{error.filename}: " if error.filename is not None else ""
-        remedy = REMEDIES.get(error.errno, "")
+        remedy = REMEDIES.get(error.errno or 0, "")
         print(f"error: {where}{error.strerror}. {remedy} {WHOLE}", file=sys.stderr)
         status = 2
     sys.exit(status)
@@ -178,7 +178,8 @@ def _serve_one_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def leave_with_it() -> None:
-        multiprocessing.parent_process().join()
+        if parent := multiprocessing.parent_process():
+            parent.join()
         os._exit(1)
 
     threading.Thread(target=leave_with_it, daemon=True).start()

@@ -39,7 +39,8 @@ def network_input(images: torch.Tensor, photometric: torch.Tensor | None = None)
 
 @functools.cache  # made once, since copying to a device waits for it
 def _channel_statistics(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    return tuple(torch.tensor(values, device=device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return mean, std
 
 
 def loader_options(workers: int, device: torch.device) -> dict:

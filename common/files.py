@@ -9,7 +9,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -39,6 +39,7 @@ def write_files(contents: dict[Path, str | bytes], *, remove: Sequence[Path] = (
         OSError: one cannot be written; those that were there are as they were.
     """
     partials = {path: _beside(path, "partial") for path in contents}
+    path = partial = Path()
     try:
         for path, partial in partials.items():
             content = contents[path]
@@ -124,7 +125,7 @@ def place(source: Path, target: Path, mode: str) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Generator[None]:
     """Hold a file or folder that is to be written; UserError where another process holds it.
 
     The lock is the system's, on a file beside ``path``: it ends with the process that took it, however that ends, so
@@ -286,7 +287,7 @@ def _publish(paths: list[Path]) -> None:
 @contextmanager
 def new_folders(
     paths: list[Path], overwrite: bool, *, inputs: Sequence[Path] = (), kind: FolderKind = TILE_SET
-) -> Iterator[list[Path]]:
+) -> Generator[list[Path]]:
     """Give new folders beside ``paths`` to write in; they take their places together when the block ends well.
 
     The places are ``locked`` meanwhile. What a killed run left beside them is cleared away first.
@@ -320,7 +321,7 @@ def new_folders(
 @contextmanager
 def new_folder(
     path: Path, overwrite: bool, *, inputs: Sequence[Path] = (), kind: FolderKind = TILE_SET
-) -> Iterator[Path]:
+) -> Generator[Path]:
     """``new_folders`` for one folder."""
     with new_folders([path], overwrite, inputs=inputs, kind=kind) as (folder,):
         yield folder

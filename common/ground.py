@@ -77,8 +77,8 @@ def _interleaved(by_crs: dict[str, list[int]], locations: list[dict]) -> set[str
     """The systems whose tiles cover the same part of the world as those of another system."""
     extents = {}
     for crs, members in by_crs.items():
-        boxes = [world_bounds(crs, tuple(locations[i]["bounds"])) for i in members]
-        if all(box is not None for box in boxes):
+        boxes = [box for i in members if (box := world_bounds(crs, tuple(locations[i]["bounds"]))) is not None]
+        if len(boxes) == len(members):
             low, high = np.min(boxes, axis=0), np.max(boxes, axis=0)
             extents[crs] = (low[0], low[1], high[2], high[3])
     return {

@@ -41,12 +41,12 @@ def predict_logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     height, width = images.shape[-2:]
     if max(height, width) <= WINDOW:
         return _forward(model, images)
-    total = count = None
+    total, count = torch.zeros(0), torch.zeros(0)
     for top in _starts(height):
         for left in _starts(width):
             window = (..., slice(top, top + WINDOW), slice(left, left + WINDOW))
             logits = _forward(model, images[window])
-            if total is None:
+            if not total.numel():
                 total = logits.new_zeros(len(images), logits.shape[1], height, width)
                 count = logits.new_zeros(height, width)
             total[window] += logits

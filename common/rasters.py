@@ -5,7 +5,7 @@ import math
 import re
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ STRIP_ROWS = 128  # of a written image: few strips are read faster than many, an
 
 
 @contextmanager
-def open_raster(path: Path | str, mode: str = "r", *, sidecars: bool = True, **profile: Any) -> Iterator[Any]:
+def open_raster(path: Path | str, mode: str = "r", *, sidecars: bool = True, **profile: Any) -> Generator[Any]:
     """rasterio.open without its warning about rasters that have no place on earth: a tile need not have one.
 
     GDAL asks for ``sidecars`` (world files, .aux.xml and so on) by name, instead of listing the folder each time.

@@ -19,12 +19,12 @@ def is_flag(value: object) -> bool:
     return isinstance(value, bool)
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
     """Whether it is a finite number; true and false are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
 
 
-def is_count(value: object) -> bool:
+def is_count(value: object) -> TypeGuard[int]:
     """Whether it is a whole number of 0 or more that an int64 holds."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 

@@ -50,7 +50,7 @@ class Taxonomy:
     def class_matrix(self) -> np.ndarray:
         """(T, C) float32; row t shares OpenEarthMap class t among the C classes here and sums to 1."""
         matrix = np.zeros((OPENEARTHMAP.num_classes, self.num_classes), np.float32)
-        for source, shares in self.from_openearthmap.items():
+        for source, shares in (self.from_openearthmap or {}).items():
             for name, share in shares.items():
                 matrix[OPENEARTHMAP.index(source), self.index(name)] = share
         return matrix
@@ -60,7 +60,7 @@ class Taxonomy:
         return self.class_matrix().argmax(axis=1).astype(np.uint8)
 
     def to_json(self) -> dict:
-        content = {"classes": list(self.classes), "colors": list(self.colors)}
+        content: dict = {"classes": list(self.classes), "colors": list(self.colors)}
         if self.from_openearthmap is not None:
             content["from_openearthmap"] = self.from_openearthmap
         return content

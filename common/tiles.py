@@ -27,7 +27,7 @@ ENTRY = {
     **dict.fromkeys(("height", "width"), lambda value: is_count(value) and value > 0),
     "pixels": list_of(is_count),
     "crs": optional(is_text),
-    "bounds": optional(lambda value: list_of(is_number)(value) and len(value) == 4),
+    "bounds": optional(lambda value: isinstance(value, list) and len(value) == 4 and all(map(is_number, value))),
     "gsd": optional(lambda value: is_number(value) and value > 0),
     "block": optional(is_text),
     **dict.fromkeys(("base?", "source?", "region?"), optional(is_text)),
@@ -156,11 +156,12 @@ class TileSet:
             if replaced_folder(path):
                 raise source.unusable(f"{path}: a run was killed while it was replaced")
             raise source.missing(f"is not a finished tile set: it has no {MANIFEST}")
+        manifest: Any = None
         try:
             manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
             problem = manifest_problem(manifest)
         except (ValueError, RecursionError) as error:
-            manifest, problem = None, f"it is not valid JSON ({error})"
+            problem = f"it is not valid JSON ({error})"
         if problem:  # such a folder is not known to be ours, and not replaced
             raise source.missing(f"{MANIFEST} is not a manifest of this project: {problem}. Move {path} away")
         tiles = cls(source, manifest, taxonomy_from_json(manifest["taxonomy"], path / MANIFEST))

@@ -83,9 +83,9 @@ def resize(image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, 
     """
     if mask.shape == (size, size):
         return image, mask
-    image = F.interpolate(torch.from_numpy(image)[None], size=(size, size), mode="bilinear", antialias=True)
-    mask = Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST)
-    return image[0].numpy(), np.asarray(mask)
+    resized = F.interpolate(torch.from_numpy(image)[None], size=(size, size), mode="bilinear", antialias=True)
+    nearest = Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST)
+    return resized[0].numpy(), np.asarray(nearest)
 
 
 class CropDataset(Dataset):

@@ -100,7 +100,7 @@ class TrainParser(Parser):
         )
 
     def parse_args(
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+        self, args: Sequence[object] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
         parsed = super().parse_args(args, namespace)
         for name, value in PRESETS[parsed.preset].items():

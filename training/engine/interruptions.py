@@ -1,7 +1,7 @@
 """What may end a run early: signals, a loader process that dies, memory that does not suffice."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -50,7 +50,7 @@ class StopSignals:
 
 
 @contextmanager
-def failures_told(settings: TrainSettings, position: Position, folder: RunFolder) -> Iterator[None]:
+def failures_told(settings: TrainSettings, position: Position, folder: RunFolder) -> Generator[None]:
     """Say what is known where a loader process dies or memory runs out: where it happened, and how to go on."""
     try:
         yield

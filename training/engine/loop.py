@@ -102,7 +102,7 @@ def train(
             total.backward()
             losses.add_gradient(nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm))
             optimizer.step()
-            learning_rate = schedule.get_last_lr()[-1]
+            learning_rate = float(schedule.get_last_lr()[-1])
             schedule.step()
             position.step += 1
             bar.update()
@@ -149,7 +149,7 @@ def to_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str,
 
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     """AdamW, with a learning rate for the encoder and one for all else."""
-    encoder = list(model.encoder.parameters())
+    encoder = list(model.get_submodule("encoder").parameters())
     ids = {id(parameter) for parameter in encoder}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in ids]
     groups = [{"params": encoder, "lr": settings.encoder_lr}, {"params": rest, "lr": settings.lr}]

@@ -96,7 +96,7 @@ class LossMeter:
         """() float loss whose gradient, averaged over the processes, is that of the whole batch."""
         counts = self.processes.sum(torch.stack([term.count.float() for term in terms]))
         means = torch.stack([term.total for term in terms]) / counts.clamp(min=1)
-        total = sum(term.weight * mean for term, mean in zip(terms, means, strict=True))
+        total = torch.stack([term.weight * mean for term, mean in zip(terms, means, strict=True)]).sum()
         self.names = ["loss", *(term.name for term in terms)] if len(terms) > 1 else ["loss"]
         parts = [total, *means] if len(terms) > 1 else [total]
         self.pending.append(torch.stack([part.detach() for part in parts]))

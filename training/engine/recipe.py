@@ -44,7 +44,10 @@ class Sampler(Component, Protocol):
 class Cropper(Component, Protocol):
     """Which window of a tile becomes a crop."""
 
-    size: int  # side in pixels of the crop that the network sees, a multiple of 32
+    @property
+    def size(self) -> int:
+        """Side in pixels of the crop that the network sees, a multiple of 32."""
+        ...
 
     def window(self, mask: np.ndarray, rng: np.random.Generator, scale: float) -> tuple[int, int, int]:
         """Row, column and side in pixels of a square window inside the tile.
@@ -61,7 +64,10 @@ class Cropper(Component, Protocol):
 class InitialWeights(Component, Protocol):
     """Where the weights start."""
 
-    ancestors: Sequence[dict]  # stage, steps, crops and digest of each earlier training, oldest first
+    @property
+    def ancestors(self) -> Sequence[dict]:
+        """Stage, steps, crops and digest of each earlier training, oldest first."""
+        ...
 
     def build(self, arch: str, encoder: str, taxonomy: Taxonomy) -> nn.Module:
         """The network before the first step, on the CPU.

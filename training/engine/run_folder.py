@@ -44,7 +44,7 @@ class TrainingState:
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Go on from the checkpoint of an unfinished run."""
-        training = checkpoint.training
+        training = checkpoint.training or {}
         self.model.load_state_dict(checkpoint.state, strict=True)
         self.optimizer.load_state_dict(training["optimizer"])
         self.schedule.load_state_dict(training["schedule"])
