@@ -79,11 +79,12 @@ evidence: $(STAMP)  ## three seeds and the controls on the demo data, with inter
 	@echo '  $(RESULTS)/val/metrics_summary.md    the arms, their differences and intervals'
 	@echo '  $(RESULTS)/val/report.html           all of it on one page: open it in a browser'
 
-lint: $(STAMP)  ## ruff
+lint: $(STAMP)  ## ruff, and pyrefly, which checks types
 	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m pyrefly check --python-interpreter-path $(VENV_PYTHON) --output-format min-text
 
 # One thread a test: those that run side by side would only wait for each other's.
-test: lint  ## ruff, then all tests
+test: lint  ## ruff and pyrefly, then all tests
 	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -q -n $(TEST_JOBS) --dist worksteal
 
 audit: $(STAMP)  ## known vulnerabilities of the versions in constraints.txt; needs a connection

@@ -51,15 +51,15 @@ def build_model(arch: str, encoder: str, num_classes: int, encoder_weights: str 
     try:
         with warnings.catch_warnings(action="ignore"):
             model = smp.create_model(arch, encoder, encoder_weights=source, classes=num_classes)
-    except (KeyError, ValueError) as error:
-        raise UserError(f"--arch {arch} --encoder {encoder}: {error}") from None
-    except OSError as error:
+    except OSError as error:  # first, since older clients of the hub raise one that is a ValueError as well
         raise UserError(
             f"--encoder-weights imagenet: the weights of {encoder} could not be downloaded "
             f"({type(error).__name__}: {str(error).splitlines()[0][:200]}). Without a connection: "
             "--encoder-weights none starts from random weights, --encoder-weights FILE from a state dict that you "
             "saved with torch.save(model.encoder.state_dict(), FILE) where there is one."
         ) from None
+    except (KeyError, ValueError) as error:
+        raise UserError(f"--arch {arch} --encoder {encoder}: {error}") from None
     if encoder_weights not in ("imagenet", "none"):
         try:
             state = load_plain(Path(encoder_weights))

@@ -73,6 +73,18 @@ def test_imagenet_weights_that_cannot_be_downloaded_are_told_with_both_ways_out(
     assert "--encoder-weights FILE" in str(error.value) and "resnet18" in str(error.value)
 
 
+def test_weights_that_the_hub_does_not_give_are_told_as_such_by_older_hub_clients_too(monkeypatch):
+    class LocalEntryNotFoundError(FileNotFoundError, ValueError):  # as in huggingface_hub before 1.0
+        pass
+
+    def offline(*args, **kwargs):
+        raise LocalEntryNotFoundError("cannot find the requested files in the local cache")
+
+    monkeypatch.setattr(models.smp, "create_model", offline)
+    with pytest.raises(UserError, match="could not be downloaded.*--encoder-weights none"):
+        build_model("unet", "resnet18", 6, "imagenet")
+
+
 def test_encoder_weights_from_a_file_are_all_loaded(small, tmp_path):
     torch.save(small.encoder.state_dict(), tmp_path / "encoder.pt")
     torch.manual_seed(5)
