@@ -5,10 +5,9 @@ run; steps whose heading ends in ``(control)`` run with --controls. --root goes 
 --workers and --overwrite, where given, to the commands that take them, and win over the document.
 
 The steps of REPRODUCE_TRAINING.md run once for each of --seeds, all others once, with the first of the seeds. With
---jobs 2, two trainings run side by side, of several seeds or of one: each waits for the steps that its text there
-says it builds on. <root>/logs/ keeps what each step printed; its summary.tsv records how each ended, and from that
---resume goes on where an earlier run stopped: it skips what was finished with the same command, continues the training
-that was interrupted, and runs what is left.
+--jobs 2 two trainings run side by side, each after the steps that its text says it builds on. <root>/logs/ keeps what
+each step printed; summary.tsv there records how each ended, and from that --resume goes on: it skips what was finished
+with the same command, continues a training that was interrupted, and runs the rest.
 
     python reproduce.py --list
     python reproduce.py --root demo --preset demo
@@ -16,6 +15,7 @@ that was interrupted, and runs what is left.
     python reproduce.py --from train_stage3_difficulty
 """
 
+import argparse
 import contextlib
 import difflib
 import importlib
@@ -31,6 +31,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -75,7 +76,7 @@ class Step:
     def is_control(self) -> bool:
         return self.title.endswith("(control)")
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.document}, step {self.number} ({self.title})"
 
 
@@ -91,7 +92,7 @@ class Run:
     number: int = 0  # counts what is begun
 
 
-def read_blocks(text: str):
+def read_blocks(text: str) -> Iterator[tuple[str, int, str]]:
     """Yield (kind, line number, content) of each # or ## heading (``heading``), fenced block (its language), and line
     that says what a step builds on (``builds on``)."""
     fence, language, start, block = "", "", 0, []
@@ -137,8 +138,8 @@ def read_builds_on(text: str, line: int, steps: list[Step]) -> set[int]:
             f"line {line}: found {text!r}; expected Builds on no other step. or Builds on steps 1 and 2. with the "
             "numbers of earlier steps of the document"
         )
-    behind = {n: steps[n - 1].builds_on if steps[n - 1].builds_on is not None else range(1, n) for n in direct}
-    return direct.union(*behind.values())
+    behind = [set(range(1, n)) if (known := steps[n - 1].builds_on) is None else known for n in direct]
+    return direct.union(*behind)
 
 
 def read_document(folder: Path, document: str) -> list[Step]:
@@ -170,7 +171,7 @@ def read_document(folder: Path, document: str) -> list[Step]:
     return steps
 
 
-def read_steps(folder: Path, documents=DOCUMENTS) -> list[Step]:
+def read_steps(folder: Path, documents: Sequence[str] = DOCUMENTS) -> list[Step]:
     """The steps of all documents in order, controls included, each with a name of its own."""
     steps = [step for document in documents for step in read_document(folder, document)]
     modules = Counter(step.module.split(".")[-1] for step in steps)
@@ -221,9 +222,9 @@ def needs(step: Step, seed: str, other: Run) -> bool:
         return False
     if not seed or not other.seed:
         return True
-    declared = step.builds_on is not None and step.document == other.step.document
-    builds = other.step.number in step.builds_on if declared else not other.step.is_control
-    return seed == other.seed and builds
+    if step.builds_on is not None and step.document == other.step.document:
+        return seed == other.seed and other.step.number in step.builds_on
+    return seed == other.seed and not other.step.is_control
 
 
 def complete_commands(runs: list[Run], root: str, given: list[list[str]], seeds: list[str]) -> None:
@@ -237,7 +238,7 @@ def complete_commands(runs: list[Run], root: str, given: list[list[str]], seeds:
         flags = [*given, ["--seed", run.seed or seeds[0]]] if seeds else given
         questions.append([run.step.argv, ["--root", root], flags])
     probe = subprocess.run(
-        [sys.executable, "-c", "import reproduce; reproduce._answer()"], cwd=REPOSITORY, text=True, capture_output=True,
+        [sys.executable, "-c", "import reproduce; reproduce.answer()"], cwd=REPOSITORY, text=True, capture_output=True,
         input=json.dumps(questions),
     )  # fmt: skip
     if probe.returncode:
@@ -250,11 +251,12 @@ def complete_commands(runs: list[Run], root: str, given: list[list[str]], seeds:
         run.argv, run.can_resume = argv, "--resume" in taken
 
 
-def _answer() -> None:
-    print(json.dumps([_complete(*question) for question in json.load(sys.stdin)]))
+def answer() -> None:
+    """Complete, in the process that imports the scripts, each command that is asked for on standard input."""
+    print(json.dumps([complete(*question) for question in json.load(sys.stdin)]))
 
 
-def _complete(argv, root, given):
+def complete(argv: list[str], root: list[str], given: list[list[str]]) -> tuple[list[str], list[str], str | None]:
     printed, taken = io.StringIO(), []
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         try:
@@ -322,10 +324,10 @@ class Record:
 
 def _essence(words: list[str]) -> str:
     """A command without what does not change its results; --seed, where given, ends it."""
-    kept, words = [], iter(words)
-    for word in words:
+    kept, rest = [], iter(words)
+    for word in rest:
         if word in ("--root", "--workers"):
-            next(words)
+            next(rest)
         elif word not in ("--resume", "--overwrite"):
             kept.append(word)
     return shlex.join(kept).removesuffix(f" --seed {DOCUMENTED_SEED}")
@@ -428,11 +430,11 @@ class Job:
 
 
 @contextlib.contextmanager
-def caught_interrupts():
+def caught_interrupts() -> Generator[list[int]]:
     """A list that takes the signals that would raise KeyboardInterrupt, so that none comes between two lines."""
     caught = []
-    endings = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    endings = [ending for ending in endings if signal.getsignal(ending) is signal.default_int_handler]
+    raising = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    endings = [ending for ending in raising if signal.getsignal(ending) is signal.default_int_handler]
     for ending in endings:
         signal.signal(ending, lambda number, _: caught.append(number))
     try:
@@ -450,10 +452,8 @@ def show(jobs: list[Job], side_by_side: bool) -> None:
     """Refresh the one line of a terminal that tells how far the jobs are; clear it where there are none."""
     if not sys.stdout.isatty():
         return
-    if side_by_side:
-        latest = ", ".join(" ".join([job.run.label, *re.findall(r"\d+%(?=\|)", job.output())[-1:]]) for job in jobs)
-    else:
-        latest = "".join(job.last_line() for job in jobs)
+    shares = (" ".join([job.run.label, *re.findall(r"\d+%(?=\|)", job.output())[-1:]]) for job in jobs)
+    latest = ", ".join(shares) if side_by_side else "".join(job.last_line() for job in jobs)
     print(CLEAR_LINE + f"        {latest}"[: shutil.get_terminal_size().columns - 1], end="", flush=True)
 
 
@@ -463,8 +463,7 @@ def clock(seconds: float) -> str:
 
 
 def how_to_go_on(given: list[str]) -> str:
-    on_path = shutil.which("python")
-    same = on_path and os.path.abspath(on_path) == os.path.abspath(sys.executable)
+    same = os.path.abspath(shutil.which("python") or "") == os.path.abspath(sys.executable)
     words = ["python" if same else os.path.relpath(sys.executable), os.path.relpath(__file__), *given]
     return shlex.join(words + ["--resume"] * ("--resume" not in given))
 
@@ -488,7 +487,7 @@ def next_run(waiting: list[Run], running: list[Job], jobs: int) -> Run | None:
     return max(ready, key=urgency, default=None) if jobs > 1 else next(iter(ready), None)
 
 
-def run_all(chosen: list[Run], skipped: int, args, record: Record) -> int:
+def run_all(chosen: list[Run], skipped: int, args: argparse.Namespace, record: Record) -> int:
     """Run what was chosen, --jobs side by side, until a step fails; the exit status of the whole."""
     begin, total = time.time(), skipped + len(chosen)
     threads = max(1, cpu_count() // args.jobs) if args.jobs > 1 else None
@@ -552,7 +551,7 @@ def tell_end(job: Job, running: list[Job], side_by_side: bool) -> None:
             say(f"        {line}")
 
 
-def tell_failures(failed: list[Job], total: int, args) -> int:
+def tell_failures(failed: list[Job], total: int, args: argparse.Namespace) -> int:
     for job in failed:
         head = f"step {job.run.number} of {total}, {job.run.label}, ended with {how_ended(job)}"
         if job.status != 130:
@@ -565,10 +564,10 @@ def tell_failures(failed: list[Job], total: int, args) -> int:
     return status if status in (2, 130) else 1
 
 
-def tell_results(chosen: list[Run], begin: float, args, record: Record) -> None:
-    seconds = {run.label: float(record.of(run).seconds) for run in chosen}
+def tell_results(chosen: list[Run], begin: float, args: argparse.Namespace, record: Record) -> None:
+    seconds = {run.label: float(row.seconds) for run in chosen if (row := record.of(run))}
     say(f"{len(chosen)} steps in {clock(time.time() - begin)}. The slowest:")
-    for label in sorted(seconds, key=seconds.get, reverse=True)[:5]:
+    for label in sorted(seconds, key=seconds.__getitem__, reverse=True)[:5]:
         print(f"  {clock(seconds[label]):>8}  {label}")
     print(f"Time and memory of each step: {record.path}")
     results = args.root / "evaluation" / "evaluation_results" / "val"
@@ -579,7 +578,7 @@ def tell_results(chosen: list[Run], begin: float, args, record: Record) -> None:
         print(f"Report: {report}")
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("--preset", help="paper, laptop or demo, for the steps that train")
     seeds = parser.add_mutually_exclusive_group()
@@ -602,7 +601,7 @@ def parse_args(argv=None):
     return args
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int | None:
     args = parse_args(argv)
     steps = read_steps(REPOSITORY)
     first = find_step(steps, "--from", args.first, args.controls) if args.first else 1
@@ -615,10 +614,10 @@ def main(argv=None):
             print(f"[{step.position}/{len(steps)}] {step.name}: {step.title}\n        {shlex.join(step.argv)}")
         return 0
 
-    root = os.path.abspath(args.root)
-    root = os.path.relpath(root, REPOSITORY) if Path(root).is_relative_to(REPOSITORY) else root
-    given = [(flag, getattr(args, flag[2:])) for flag in PASSED_ON]
-    given = [[flag] if value is True else [flag, value] for flag, value in given if value]
+    folder = os.path.abspath(args.root)
+    root = os.path.relpath(folder, REPOSITORY) if Path(folder).is_relative_to(REPOSITORY) else folder
+    values = {flag: getattr(args, flag[2:]) for flag in PASSED_ON}
+    given = [[flag] if value is True else [flag, value] for flag, value in values.items() if value]
     seeds = [str(seed) for seed in args.seeds or []]
     runs = plan(asked_for, seeds or [DOCUMENTED_SEED])
     if not args.dry_run:
@@ -635,8 +634,7 @@ def main(argv=None):
         return 0
     if not args.root.is_dir():
         raise UserError(f"--root {args.root}: no such folder. Make it, with your tiles under data/ (REPRODUCE_DATA.md)")
-    skipped = len(runs) - len(chosen)
-    if skipped:
+    if skipped := len(runs) - len(chosen):
         print(f"Skipped {skipped} steps that were finished before{'' if chosen else ': nothing is left to run'}")
     if not chosen:
         return 0

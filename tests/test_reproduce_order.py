@@ -405,12 +405,12 @@ def test_flags_go_to_the_scripts_that_take_them_and_a_seed_to_each_run_its_own(m
 def test_a_real_script_is_given_the_flags_that_it_takes():
     argv = ["python", "-m", "evaluation.aggregate_metrics"]
     given = [["--preset", "demo"], ["--in-dir", "here"], ["--overwrite"]]
-    command, taken, problem = reproduce._complete(argv, ["--root", "demo"], given)
+    command, taken, problem = reproduce.complete(argv, ["--root", "demo"], given)
     assert command == [*argv, "--root", "demo", "--in-dir", "here"] and problem is None
     assert {"--root", "--in-dir", "--out-dir"} <= set(taken) and "--preset" not in taken
-    _, _, problem = reproduce._complete([*argv, "--no-such-flag"], ["--root", "demo"], [])
+    _, _, problem = reproduce.complete([*argv, "--no-such-flag"], ["--root", "demo"], [])
     assert "--no-such-flag" in problem
-    _, _, problem = reproduce._complete(["python", "-m", "evaluation.nothing"], [], [])
+    _, _, problem = reproduce.complete(["python", "-m", "evaluation.nothing"], [], [])
     assert "cannot be imported" in problem
 
 
