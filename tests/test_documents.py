@@ -6,12 +6,13 @@ import re
 import shlex
 import shutil
 import subprocess
+import tomllib
 
 import pytest
 
 import reproduce
 
-DOCUMENTS = ("README.md", *reproduce.DOCUMENTS, "model_weights/README.md")
+DOCUMENTS = ("README.md", *reproduce.DOCUMENTS, "CONTRIBUTING.md", "CHANGELOG.md", "model_weights/README.md")
 FENCES_TO_TYPE = ("bash", "console")
 
 
@@ -65,6 +66,15 @@ def test_each_reproduce_document_has_steps_that_reproduce_py_reads():
     assert {step.document for step in steps} == set(reproduce.DOCUMENTS)
 
 
+def test_there_is_one_version():
+    texts = {name: (reproduce.REPOSITORY / name).read_text("utf-8") for name in ("CITATION.cff", "CHANGELOG.md")}
+    project = tomllib.loads((reproduce.REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
+    assert re.search(r"^version: (\S+)$", texts["CITATION.cff"], re.M)[1] == project["version"]
+    version, date = re.search(r"^## (\S+) — (\S+)$", texts["CHANGELOG.md"], re.M).groups()
+    assert version == project["version"]
+    assert re.search(r'^date-released: "(\S+)"$', texts["CITATION.cff"], re.M)[1] == date
+
+
 def test_make_targets_in_the_documents_exist():
     makefile = (reproduce.REPOSITORY / "Makefile").read_text("utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.M))
@@ -92,7 +102,8 @@ def test_the_tree_of_the_readme_is_true():
     assert readme_tree() - there == set()
     packages = ("data_prep", "training", "evaluation", "common")
     modules = {f"{p}/{path.name}" for p in packages for path in (reproduce.REPOSITORY / p).glob("*.py")}
-    assert {path for path in modules if not path.endswith("__init__.py")} <= readme_tree()
+    rooms = {f"{p}/{path.parent.name}" for p in packages for path in (reproduce.REPOSITORY / p).glob("*/__init__.py")}
+    assert {path for path in modules if not path.endswith("__init__.py")} | rooms <= readme_tree()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
