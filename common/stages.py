@@ -17,18 +17,34 @@ class Answers(NamedTuple):
 class Arm(NamedTuple):
     """A stage or a control.
 
-    ``title`` is what figures and tables call it. ``compared_with`` names the arm that lacks its one component, and
-    ``component`` the entry of the recipe (tiles, sampler, cropper, init or loss) in which the two differ.
-    ``starts_from`` names the arm whose weights it starts with. A control has a ``question`` and ``answers``.
+    A stage has a ``number`` (``5A``), a control has none; ``label`` is what figures and tables call either beside it.
+    ``compared_with`` names the arm that lacks its one component, and ``component`` the entry of the recipe (tiles,
+    sampler, cropper, init or loss) in which the two differ. ``starts_from`` names the arm whose weights it starts with.
+    A control has a ``question`` and ``answers``.
     """
 
     name: str
-    title: str
+    number: str | None
+    label: str
     compared_with: str | None
     component: str | None
     starts_from: str | None = None
     question: str | None = None
     answers: Answers | None = None
+
+    @property
+    def is_control(self) -> bool:
+        return self.question is not None
+
+    @property
+    def short(self) -> str:
+        """``5A``, or the label of a control."""
+        return self.number or self.label
+
+    @property
+    def title(self) -> str:
+        """``5A OEM pretraining``, or the label of a control."""
+        return f"{self.number} {self.label}" if self.number else self.label
 
     @property
     def trainings(self) -> int:
@@ -37,17 +53,18 @@ class Arm(NamedTuple):
 
 
 STAGES = (
-    Arm("stage1_baseline", "1  Baseline", None, None),
-    Arm("stage2_replication", "2  + Replication", "stage1_baseline", "tiles"),
-    Arm("stage3_difficulty", "3  + Difficulty sampling", "stage2_replication", "sampler"),
-    Arm("stage4_minority_crop", "4  + Minority crop", "stage3_difficulty", "cropper"),
-    Arm("stage5a_pretrain", "5A  OEM pretraining", "stage1_baseline", "tiles"),
-    Arm("stage5b_finetune", "5B  Finetuned from 5A", "stage4_minority_crop", "init", "stage5a_pretrain"),
-    Arm("stage6_distill", "6  + Distillation", "stage5b_finetune", "loss", "stage5a_pretrain"),
+    Arm("stage1_baseline", "1", "Baseline", None, None),
+    Arm("stage2_replication", "2", "+ Replication", "stage1_baseline", "tiles"),
+    Arm("stage3_difficulty", "3", "+ Difficulty sampling", "stage2_replication", "sampler"),
+    Arm("stage4_minority_crop", "4", "+ Minority crop", "stage3_difficulty", "cropper"),
+    Arm("stage5a_pretrain", "5A", "OEM pretraining", "stage1_baseline", "tiles"),
+    Arm("stage5b_finetune", "5B", "Finetuned from 5A", "stage4_minority_crop", "init", "stage5a_pretrain"),
+    Arm("stage6_distill", "6", "+ Distillation", "stage5b_finetune", "loss", "stage5a_pretrain"),
 )
 CONTROLS = (
     Arm(
         "control_5b_from_stage1",
+        None,
         "5B from stage 1",
         "stage5b_finetune",
         "init",
@@ -61,6 +78,7 @@ CONTROLS = (
     ),
     Arm(
         "control_kd_cycled",
+        None,
         "6, classes cycled",
         "stage6_distill",
         "loss",
@@ -74,6 +92,7 @@ CONTROLS = (
     ),
     Arm(
         "control_kd_uniform",
+        None,
         "6, uniform target",
         "stage6_distill",
         "loss",
@@ -89,7 +108,7 @@ CONTROLS = (
 ARMS = STAGES + CONTROLS
 ARM_OF = {arm.name: arm for arm in ARMS}
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
-FINAL_STAGE = STAGES[-1].name
+FINAL_STAGE = "stage6_distill"  # the one that goes to the test split, fixed beforehand
 
 
 def training_command(root: Path, arm: str, seed: int) -> Command:

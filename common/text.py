@@ -1,6 +1,7 @@
-"""Plain text that scripts print."""
+"""Plain text that scripts print, and numbers in it."""
 
 import sys
+from collections.abc import Collection
 
 
 def table(header: list[str], rows: list[list]) -> str:
@@ -25,3 +26,28 @@ def some(names: list[str], limit: int = 5) -> str:
     """The first names of a list, and how many more there are."""
     names = list(names)
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def count(things: Collection, noun: str) -> str:
+    """``1 seed`` or ``3 seeds``."""
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+
+
+def starred(name: str, minority: Collection[str] | None) -> str:
+    """The name of a class, with a star where it is a minority class."""
+    return f"{name} *" if name in (minority or ()) else name
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share as ``43.1%``; - for none."""
+    return "-" if share is None else f"{share:.{digits}%}"
+
+
+def hundredths(share: float | None, digits: int = 1) -> str:
+    """A share as ``43.1``, where a heading says that it is a percentage; - for none."""
+    return "-" if share is None else f"{100 * share:.{digits}f}"
+
+
+def signed(difference: float) -> str:
+    """A difference of two shares as ``+3.1`` points, with a true minus."""
+    return f"{100 * difference:+.1f}".replace("-", "\u2212")

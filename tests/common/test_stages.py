@@ -1,40 +1,55 @@
 """The plan of the study, written out once more: arms, what each is compared with and in what, and what controls say."""
 
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from common import stages
 from common.stages import ARM_OF, ARMS, CONTROLS, FINAL_STAGE, STAGE_NAMES, training_command
 from evaluation.study.comparisons import DESCRIPTIVE, PLANNED
 
-# name, title, compared with, the one component, starts from, trainings
+# name, number, label, compared with, the one component, starts from, trainings
 PLAN = [
-    ("stage1_baseline", "1  Baseline", None, None, None, 1),
-    ("stage2_replication", "2  + Replication", "stage1_baseline", "tiles", None, 1),
-    ("stage3_difficulty", "3  + Difficulty sampling", "stage2_replication", "sampler", None, 1),
-    ("stage4_minority_crop", "4  + Minority crop", "stage3_difficulty", "cropper", None, 1),
-    ("stage5a_pretrain", "5A  OEM pretraining", "stage1_baseline", "tiles", None, 1),
-    ("stage5b_finetune", "5B  Finetuned from 5A", "stage4_minority_crop", "init", "stage5a_pretrain", 2),
-    ("stage6_distill", "6  + Distillation", "stage5b_finetune", "loss", "stage5a_pretrain", 2),
-    ("control_5b_from_stage1", "5B from stage 1", "stage5b_finetune", "init", "stage1_baseline", 2),
-    ("control_kd_cycled", "6, classes cycled", "stage6_distill", "loss", "stage5a_pretrain", 2),
-    ("control_kd_uniform", "6, uniform target", "stage6_distill", "loss", "stage5a_pretrain", 2),
+    ("stage1_baseline", "1", "Baseline", None, None, None, 1),
+    ("stage2_replication", "2", "+ Replication", "stage1_baseline", "tiles", None, 1),
+    ("stage3_difficulty", "3", "+ Difficulty sampling", "stage2_replication", "sampler", None, 1),
+    ("stage4_minority_crop", "4", "+ Minority crop", "stage3_difficulty", "cropper", None, 1),
+    ("stage5a_pretrain", "5A", "OEM pretraining", "stage1_baseline", "tiles", None, 1),
+    ("stage5b_finetune", "5B", "Finetuned from 5A", "stage4_minority_crop", "init", "stage5a_pretrain", 2),
+    ("stage6_distill", "6", "+ Distillation", "stage5b_finetune", "loss", "stage5a_pretrain", 2),
+    ("control_5b_from_stage1", None, "5B from stage 1", "stage5b_finetune", "init", "stage1_baseline", 2),
+    ("control_kd_cycled", None, "6, classes cycled", "stage6_distill", "loss", "stage5a_pretrain", 2),
+    ("control_kd_uniform", None, "6, uniform target", "stage6_distill", "loss", "stage5a_pretrain", 2),
 ]
 
 
 def test_the_arms_are_those_of_the_method_in_their_order():
-    assert [(*arm[:5], arm.trainings) for arm in ARMS] == PLAN
+    assert [(*arm[:6], arm.trainings) for arm in ARMS] == PLAN
     assert list(ARM_OF) == [name for name, *_ in PLAN]
     assert list(STAGE_NAMES) == [name for name, *_ in PLAN[:7]] and FINAL_STAGE == "stage6_distill"
     assert [control.name for control in CONTROLS] == [name for name, *_ in PLAN[7:]]
 
 
-def said(comparisons):
+def test_an_arm_is_called_by_its_number_and_its_label():
+    assert ARM_OF["stage5b_finetune"].title == "5B Finetuned from 5A" and not ARM_OF["stage5b_finetune"].is_control
+    assert ARM_OF["control_kd_cycled"].title == "6, classes cycled" and ARM_OF["control_kd_cycled"].is_control
+
+
+def test_a_stage_that_is_added_at_the_end_is_not_the_one_that_goes_to_the_test_split():
+    source = Path(stages.__file__).read_text(encoding="utf-8")
+    more = '    Arm("stage7_more", "7", "+ More", "stage6_distill", "loss"),\n'
+    longer = ModuleType("longer")
+    exec(source.replace(")\nCONTROLS", f"{more})\nCONTROLS"), vars(longer))
+    assert longer.STAGE_NAMES[-1] == "stage7_more" and longer.FINAL_STAGE == FINAL_STAGE == "stage6_distill"
+
+
+def rows_of(comparisons):
     return [(c.arm.name, c.other.name, c.component, c.unequal) for c in comparisons]
 
 
 def test_the_planned_comparisons_are_those_of_the_family_of_six():
-    assert said(PLANNED) == [
+    assert rows_of(PLANNED) == [
         ("stage2_replication", "stage1_baseline", "tiles", None),
         ("stage3_difficulty", "stage2_replication", "sampler", None),
         ("stage4_minority_crop", "stage3_difficulty", "cropper", None),
@@ -47,7 +62,7 @@ def test_the_planned_comparisons_are_those_of_the_family_of_six():
 
 def test_all_other_comparisons_are_described_and_unequal_steps_remarked_on():
     twice = "twice the steps"
-    assert said(DESCRIPTIVE) == [
+    assert rows_of(DESCRIPTIVE) == [
         ("stage5a_pretrain", "stage1_baseline", "tiles", None),
         ("stage5b_finetune", "stage4_minority_crop", "init", twice),
         ("control_5b_from_stage1", "stage4_minority_crop", "init", twice),
