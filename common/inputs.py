@@ -16,6 +16,7 @@ REPLACES_UNASKED = {
     "data_prep.check_leakage",
     "evaluation.aggregate_metrics",
     "evaluation.build_report",
+    "evaluation.plot_predictions",
 }
 
 

@@ -78,6 +78,19 @@ def manifest_digest(manifest: dict) -> str:
     return digest_json({key: manifest[key] for key in ("split", "taxonomy", "stretch", "tiles")})
 
 
+def read_manifest(source: Input) -> dict:
+    """The manifest in a tile set's folder; UserError where it is broken, or none of this project."""
+    manifest: Any = None
+    try:
+        manifest = json.loads((source.path / MANIFEST).read_text(encoding="utf-8"))
+        problem = manifest_problem(manifest)
+    except (ValueError, RecursionError) as error:
+        problem = f"it is not valid JSON ({error})"
+    if problem:  # such a folder is not known to be ours, and not replaced
+        raise source.missing(f"{MANIFEST} is not a manifest of this project: {problem}. Move {source} away")
+    return manifest
+
+
 @dataclass(frozen=True)
 class Tile:
     """One image and its mask, with what the manifest knows of them."""
@@ -156,14 +169,7 @@ class TileSet:
             if replaced_folder(path):
                 raise source.unusable(f"{path}: a run was killed while it was replaced")
             raise source.missing(f"is not a finished tile set: it has no {MANIFEST}")
-        manifest: Any = None
-        try:
-            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-            problem = manifest_problem(manifest)
-        except (ValueError, RecursionError) as error:
-            problem = f"it is not valid JSON ({error})"
-        if problem:  # such a folder is not known to be ours, and not replaced
-            raise source.missing(f"{MANIFEST} is not a manifest of this project: {problem}. Move {path} away")
+        manifest = read_manifest(source)
         tiles = cls(source, manifest, taxonomy_from_json(manifest["taxonomy"], path / MANIFEST))
         for folder, suffix in (("images", ".tif"), ("masks", ".png")):
             tiles._require_files(path / folder, {tile_id + suffix for tile_id in tiles._position})
