@@ -1,15 +1,17 @@
 """The report of one evaluation as plain text."""
 
 from common.stages import ARM_OF
-from common.text import table
+from common.text import percent, starred, table
 from evaluation.scoring.results import shared_blocks_note
 
 
 def heading(metrics: dict, checkpoints: str | None = None) -> str:
     """One line that says whose scores these are; ``checkpoints`` where they are not of ``which`` alone."""
     arm = ARM_OF[metrics["stage"]]
-    title = " ".join([*(["Control:"] if arm.question else ["Stage"]), *arm.title.split()])
-    return f"{title}, seed {metrics['seed']}, {checkpoints or metrics['which'] + '.pt'} on {metrics['split']}"
+    kind = "Control:" if arm.is_control else "Stage"
+    return (
+        f"{kind} {arm.title}, seed {metrics['seed']}, {checkpoints or metrics['which'] + '.pt'} on {metrics['split']}"
+    )
 
 
 def describe_confidence(metrics: dict) -> str:
@@ -17,41 +19,36 @@ def describe_confidence(metrics: dict) -> str:
     confidence, accuracy = metrics["calibration"]["mean_confidence"], metrics["OA"]
     excess = round(100 * (confidence - accuracy), 1)
     verdict = f"{'over' if excess > 0 else 'under'}-confident by {abs(excess)} points" if excess else "no difference"
-    return f"mean confidence {confidence:.1%}, OA {accuracy:.1%}: {verdict}"
-
-
-def percent(value: float | None) -> str:
-    """A share to a tenth of a percent, - for none."""
-    return "-" if value is None else f"{value:.1%}"
+    return f"mean confidence {percent(confidence)}, OA {percent(accuracy)}: {verdict}"
 
 
 def report(metrics: dict) -> str:
     """evaluation_report.txt: the scores, by class, and what a reader must know of them."""
-    facts, total = metrics["split_facts"], metrics["labelled_pixels"]
+    split, total = metrics["split_facts"], metrics["labelled_pixels"]
     boundary, calibration = metrics["boundary"], metrics["calibration"]
     minority = metrics["minority_classes"] or []
     rows = [
         [
-            f"{name} *" if name in minority else name,
-            *(f"{values[key]:.1%}" for key in ("IoU", "F1", "precision", "recall")),
+            starred(name, minority),
+            *(percent(values[key]) for key in ("IoU", "F1", "precision", "recall")),
             percent(boundary["classes"][name]),
             f"{values['pixels']:,}",
-            f"{values['pixels'] / total:.2%}",
+            percent(values["pixels"] / total, 2),
         ]
         for name, values in metrics["classes"].items()
     ]
-    overall = [[key, f"{metrics[key]:.2%}"] for key in ("mIoU", "mF1", "OA")]
+    overall = [[key, percent(metrics[key], 2)] for key in ("mIoU", "mF1", "OA")]
     if metrics["minority_mIoU"] is not None:
-        overall.append(["mIoU of the minority classes", f"{metrics['minority_mIoU']:.2%}"])
+        overall.append(["mIoU of the minority classes", percent(metrics["minority_mIoU"], 2)])
     if boundary["mIoU"] is not None:
-        overall.append(["boundary mIoU", f"{boundary['mIoU']:.2%}"])
-    overall.append(["ECE", f"{calibration['ECE']:.2%}"])
+        overall.append(["boundary mIoU", percent(boundary["mIoU"], 2)])
+    overall.append(["ECE", percent(calibration["ECE"], 2)])
     void = metrics["taxonomy"]["classes"][0]
     notes = [
         f"mIoU and mF1 are means over {', '.join(metrics['classes_averaged'])}; OA is the share of labelled pixels "
         "that are right.",
-        f"boundary IoU counts only pixels within {boundary['distance_share']:.0%} of the tile's diagonal of the "
-        "contours of their class, so that it says how well outlines are met.",
+        f"boundary IoU counts only pixels within {percent(boundary['distance_share'], 0)} of the tile's diagonal of "
+        "the contours of their class, so that it says how well outlines are met.",
         "ECE, the expected calibration error, is how far on average the confidence of a prediction is from the share "
         f"of such predictions that is right, in {calibration['bins']} bins; {describe_confidence(metrics)}.",
         f"{void} is unlabelled: its {metrics['void_pixels']:,} pixels count nowhere, and it is never predicted.",
@@ -64,17 +61,17 @@ def report(metrics: dict) -> str:
         notes.append(
             "best.pt was chosen on val, so that its scores on val are too high; stages are compared by last.pt."
         )
-    shared = shared_blocks_note(metrics["split"], facts)
+    shared = shared_blocks_note(metrics["split"], split)
     if shared:
         notes.append(shared)
-    split_by = f", split by {facts['strategy']}" if facts["strategy"] else ""
+    split_by = f", split by {split['strategy']}" if split["strategy"] else ""
     lines = [
         heading(metrics),
         "",
         f"step {metrics['step']:,} of {metrics['iterations']:,}; {metrics['cumulative_steps']:,} steps with those of "
         "its ancestors",
         f"{metrics['arch']}, {metrics['encoder']}",
-        f"{facts['tiles']} tiles in {facts['blocks']} spatial blocks{split_by}; {total:,} labelled pixels",
+        f"{split['tiles']} tiles in {split['blocks']} spatial blocks{split_by}; {total:,} labelled pixels",
         "",
         table(["", metrics["split"]], overall),
         "",

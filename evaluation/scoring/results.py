@@ -3,19 +3,41 @@
 import re
 import zipfile
 import zlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
-from common.errors import UserError
+from common.files import read_json
+from common.inputs import Input
 from common.metrics import CALIBRATION_BINS
+from common.schema import is_count, is_number, is_object, is_text, list_of, misfit, optional, values_of
 from common.tiles import TileSet
 
 METRICS, CONFUSIONS, RUN_RECORD = "metrics.json", "tile_confusions.npz", "run.json"
 PHOTOS = ("image.png", "image.jpg")  # of a tile in that folder, without loss and with
 PREDICTIONS_INDEX = "predictions.json"  # of the folder of evaluation.plot_predictions
 WHICH = ("last", "best")  # last.pt, the end of the schedule; best.pt, chosen on val
+
+METRICS_FORM = {
+    **dict.fromkeys(("stage", "which", "split", "split_digest", "checkpoint_digest"), is_text),
+    **dict.fromkeys(("seed", "cumulative_steps"), is_count),
+    **dict.fromkeys(("mIoU", "mF1", "OA"), is_number),
+    "classes": values_of({**dict.fromkeys(("IoU", "F1", "precision", "recall"), is_number), "pixels": is_count}),
+    "absent": list_of(is_text),
+    "minority_classes": optional(list_of(is_text)),
+    "split_facts": {
+        **dict.fromkeys(("tiles", "blocks"), is_count),
+        "strategy": optional(is_text),
+        "blocks_shared_with_train": optional(is_count),
+    },
+    "taxonomy": is_object,
+    "command?": is_text,
+    "step?": is_count,
+}
+
+Folder = TypeVar("Folder", Path, Input)
 
 
 def seed_folders(stage_dir: Path) -> list[tuple[int, Path]]:
@@ -26,13 +48,22 @@ def seed_folders(stage_dir: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), path) for match, path in named if match)
 
 
-def results_folder(seed_dir: Path, which: str) -> Path:
+def results_folder(seed_dir: Folder, which: str) -> Folder:
     """Where the results of last.pt or best.pt are: in the seed's folder, or in ``best`` below it."""
     return seed_dir if which == "last" else seed_dir / which
 
 
+def read_metrics(source: Input) -> dict:
+    """A metrics.json; UserError where it is missing, broken or something else."""
+    metrics = read_json(source)
+    problem = misfit(metrics, METRICS_FORM)
+    if problem:
+        raise source.unusable(f"{source} is not of this project: {problem}")
+    return metrics
+
+
 def describe_split(tiles: TileSet) -> dict:
-    """What a reader must know of a split to judge a score on it."""
+    """What a reader must know of a split to judge a score on it: ``split_facts`` of metrics.json."""
     return {
         "tiles": len(tiles),
         "blocks": len({tile.block for tile in tiles}),
@@ -42,20 +73,20 @@ def describe_split(tiles: TileSet) -> dict:
     }
 
 
-def shared_blocks_note(split: str, facts: dict) -> str | None:
-    """A sentence on the blocks that a split shares with train; None where it shares none or it is not known."""
-    shared = facts["blocks_shared_with_train"]
+def shared_blocks_note(split: str, description: dict) -> str | None:
+    """A sentence on the blocks that a described split shares with train; None where it is not known to share any."""
+    shared = description["blocks_shared_with_train"]
     if not shared:
         return None
     return (
-        f"{shared} of {facts['blocks']} spatial blocks of {split} also have tiles in train ({facts['strategy']} "
-        "split), so that scores are higher than on new ground."
+        f"{shared} of {description['blocks']} spatial blocks of {split} also have tiles in train "
+        f"({description['strategy']} split), so that scores are higher than on new ground."
     )
 
 
 @dataclass(frozen=True)
-class TileConfusions:
-    """A checkpoint's pixel counts on each tile of a split, from which every metric can be computed again.
+class TileCounts:
+    """A checkpoint's pixel counts on each of T tiles of a split, from which every metric can be computed again.
 
     ``confusions`` is (T, C, C) int64, rows truth; ``boundary`` (T, C, 2) int64, the intersection and the union of the
     boundary pixels of each class; ``calibration`` (T, B, 3) float64, for each bin of confidence its pixels, the sum of
@@ -74,49 +105,38 @@ class TileConfusions:
 
     def save(self, path: Path) -> None:
         """Write an npz that is read without pickle."""
-        np.savez_compressed(
-            path,
-            tile_ids=np.array(self.tile_ids, dtype=str),
-            blocks=np.array(self.blocks, dtype=str),
-            confusions=self.confusions,
-            class_names=np.array(self.class_names, dtype=str),
-            split_digest=np.array(self.split_digest),
-            checkpoint_digest=np.array(self.checkpoint_digest),
-            boundary=self.boundary,
-            calibration=self.calibration,
-        )
+        arrays: dict[str, Any] = {
+            name: value if isinstance(value, np.ndarray) else np.array(value, dtype=str)
+            for name, value in vars(self).items()
+        }
+        np.savez_compressed(path, **arrays)
 
     @classmethod
-    def load(cls, path: Path) -> "TileConfusions":
+    def load(cls, source: Input) -> "TileCounts":
         """Read what ``save`` wrote; UserError where the file is missing, lacks counts or is something else."""
-        remedy = "Evaluate again: python -m evaluation.compute_metrics --overwrite"
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                lacking = [field.name for field in fields(cls) if field.name not in arrays]
+            with np.load(source, allow_pickle=False) as arrays:
+                lacking = [name for name in cls.__dataclass_fields__ if name not in arrays]
                 if lacking:
-                    raise UserError(f"{path} holds no {', '.join(lacking)}. {remedy}")
-                found = cls(
-                    arrays["tile_ids"].tolist(),
-                    arrays["blocks"].tolist(),
-                    arrays["confusions"],
-                    arrays["class_names"].tolist(),
-                    str(arrays["split_digest"]),
-                    str(arrays["checkpoint_digest"]),
-                    arrays["boundary"],
-                    arrays["calibration"],
-                )
+                    raise source.unusable(f"{source} holds no {', '.join(lacking)}")
+                values = {
+                    name: arrays[name] if field.type is np.ndarray else arrays[name].tolist()
+                    for name, field in cls.__dataclass_fields__.items()
+                }
         except FileNotFoundError:
-            raise UserError(f"{path} does not exist. {remedy}") from None
+            raise source.missing() from None
         except (ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(f"{path} cannot be read ({error}). {remedy}") from None
-        tiles, classes = len(found.tile_ids), len(found.class_names)
+            raise source.unusable(f"{source} cannot be read ({error})") from None
+        tiles, classes = np.size(values["tile_ids"]), np.size(values["class_names"])
         shapes = {
+            "tile_ids": (tiles,),
+            "class_names": (classes,),
             "blocks": (tiles,),
             "confusions": (tiles, classes, classes),
             "boundary": (tiles, classes, 2),
             "calibration": (tiles, CALIBRATION_BINS, 3),
         }
         for name, shape in shapes.items():
-            if np.shape(getattr(found, name)) != shape:
-                raise UserError(f"{path} has {name} {np.shape(getattr(found, name))}, expected {shape}. {remedy}")
-        return found
+            if np.shape(values[name]) != shape:
+                raise source.unusable(f"{source} has {name} {np.shape(values[name])}, expected {shape}")
+        return cls(**values)

@@ -1,42 +1,48 @@
 """Scoring a checkpoint on a split."""
 
+import argparse
 from dataclasses import dataclass
 
-from common.artifacts import read_minority
+import torch
+
+from common.artifacts import read_distribution
 from common.checkpoints import Checkpoint
-from common.cli import command_for
 from common.device import resolve_device
 from common.errors import UserError
+from common.inputs import Input
 from common.metrics import boundary_score, calibration_score, mean_iou_of, score
+from common.stages import training_command
 from common.taxonomy import load_taxonomy
 from common.text import warn
 from common.tiles import TileSet
 from evaluation.scoring.counts import tile_counts
-from evaluation.scoring.results import TileConfusions, describe_split, shared_blocks_note
+from evaluation.scoring.results import TileCounts, describe_split, shared_blocks_note
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all checkpoints of one call are scored on."""
+    """What all checkpoints of one call are scored on. ``minority`` is None where the classes are not known."""
 
     tiles: TileSet
     minority: list[str] | None
-    device: object
+    device: torch.device
     workers: int
     command: str
 
 
-def open_setting(args) -> Setting:
-    """The split, the minority classes where they are known, and the device."""
+def open_setting(args: argparse.Namespace) -> Setting:
+    """The split, the minority classes where they are known, and the device.
+
+    Raises:
+        UserError: the split is missing, is another one or of other classes, or holds no labelled pixel.
+    """
     taxonomy = load_taxonomy(args.root)
-    tiles = TileSet.open(args.data_dir, command_for("data_prep.split_biodiversity", args))
-    tiles.require_split(args.split, "--data-dir").require_taxonomy(taxonomy)
+    tiles = TileSet.open(args.data_dir).require_split(args.split).require_taxonomy(taxonomy)
     if not any(tile.labelled for tile in tiles):
         raise UserError(f"{args.data_dir}: none of its {len(tiles)} tiles has a labelled pixel; nothing to score.")
     minority = None
-    if args.distribution.exists():
-        command = command_for("data_prep.analyze_class_distribution", args)
-        minority = read_minority(args.distribution, taxonomy, command)
+    if args.distribution.path.exists():
+        minority = read_distribution(args.distribution, taxonomy)["minority_classes"]
     else:
         warn(f"{args.distribution} does not exist: the minority classes are not known, their mean is left out.")
     note = shared_blocks_note(args.split, describe_split(tiles))
@@ -45,41 +51,13 @@ def open_setting(args) -> Setting:
     return Setting(tiles, minority, resolve_device(args.device), args.workers, args.command)
 
 
-def metrics_of(checkpoint: Checkpoint, which: str, digest: str, confusions: TileConfusions, setting: Setting) -> dict:
-    """What metrics.json holds of a checkpoint: its scores, and what they are scores of."""
-    tiles, known = setting.tiles, checkpoint.metadata
-    scores = score(confusions.confusions.sum(axis=0), tiles.taxonomy)
-    names = setting.minority
-    return {
-        "stage": known["stage"],
-        "seed": known["seed"],
-        "which": which,
-        "step": known["step"],
-        "iterations": known["iterations"],
-        "cumulative_steps": known["cumulative_steps"],
-        "arch": known["arch"],
-        "encoder": known["encoder"],
-        "split": tiles.split,
-        "split_digest": tiles.digest,
-        "checkpoint_digest": digest,
-        **{key: scores[key] for key in ("mIoU", "mF1", "OA")},
-        "minority_mIoU": mean_iou_of(scores, names) if names is not None else None,
-        "minority_classes": names,
-        "classes_averaged": list(scores["classes"]),
-        "classes": scores["classes"],
-        "absent": scores["absent"],
-        "boundary": boundary_score(confusions.boundary.sum(axis=0), tiles.taxonomy, scores["classes"]),
-        "calibration": calibration_score(confusions.calibration.sum(axis=0)),
-        "labelled_pixels": sum(tile.labelled for tile in tiles),
-        "void_pixels": int(tiles.pixels[0]),
-        "split_facts": describe_split(tiles),
-        "taxonomy": tiles.taxonomy.to_json(),
-        "command": setting.command,
-    }
+def run_folder(args: argparse.Namespace, arm: str, seed: int) -> Input:
+    """The folder of a run below --weights-dir, made by its own training."""
+    return Input(args.weights_dir / arm / f"seed{seed}", training_command(args.root, arm, seed), "--weights-dir")
 
 
-def evaluate(checkpoint: Checkpoint, model, digest: str, setting: Setting) -> TileConfusions:
-    """Predict every tile of the split."""
+def evaluate(checkpoint: Checkpoint, model: torch.nn.Module, setting: Setting) -> TileCounts:
+    """Count what the network of a checkpoint predicts on every tile of the split."""
     tiles = setting.tiles
     counts = tile_counts(
         model.to(setting.device),
@@ -89,8 +67,40 @@ def evaluate(checkpoint: Checkpoint, model, digest: str, setting: Setting) -> Ti
         workers=setting.workers,
         desc=f"{checkpoint.metadata['stage']} seed {checkpoint.metadata['seed']} {checkpoint.path.name}",
     )
-    blocks = [tile.block for tile in tiles]
-    names = list(tiles.taxonomy.classes)
-    return TileConfusions(
-        tiles.ids, blocks, counts.confusions, names, tiles.digest, digest, counts.boundary, counts.calibration
+    return TileCounts(
+        tile_ids=tiles.ids,
+        blocks=[tile.block for tile in tiles],
+        class_names=list(tiles.taxonomy.classes),
+        split_digest=tiles.digest,
+        checkpoint_digest=checkpoint.digest,
+        **counts,
     )
+
+
+def metrics_of(checkpoint: Checkpoint, which: str, counts: TileCounts, setting: Setting) -> dict:
+    """What metrics.json holds of a checkpoint: its scores, and what they are scores of."""
+    tiles, minority = setting.tiles, setting.minority
+    scores = score(counts.confusions.sum(axis=0), tiles.taxonomy)
+    metadata = ("step", "iterations", "cumulative_steps", "arch", "encoder")
+    return {
+        "stage": checkpoint.metadata["stage"],
+        "seed": checkpoint.metadata["seed"],
+        "which": which,
+        **{key: checkpoint.metadata[key] for key in metadata},
+        "split": tiles.split,
+        "split_digest": tiles.digest,
+        "checkpoint_digest": counts.checkpoint_digest,
+        **{key: scores[key] for key in ("mIoU", "mF1", "OA")},
+        "minority_mIoU": mean_iou_of(scores, minority) if minority is not None else None,
+        "minority_classes": minority,
+        "classes_averaged": list(scores["classes"]),
+        "classes": scores["classes"],
+        "absent": scores["absent"],
+        "boundary": boundary_score(counts.boundary.sum(axis=0), tiles.taxonomy, scores["classes"]),
+        "calibration": calibration_score(counts.calibration.sum(axis=0)),
+        "labelled_pixels": sum(tile.labelled for tile in tiles),
+        "void_pixels": int(tiles.pixels[0]),
+        "split_facts": describe_split(tiles),
+        "taxonomy": tiles.taxonomy.to_json(),
+        "command": setting.command,
+    }

@@ -4,11 +4,13 @@ import shutil
 from pathlib import Path
 
 from common.figures import save_figure
-from common.files import FolderKind, read_json, write_json, write_text
-from evaluation.scoring.figures import boundary_figure, class_scores_figure, confusion_figure, reliability_figure
+from common.files import FolderKind, write_json, write_text
+from common.inputs import Input
+from common.text import percent
 from evaluation.scoring.report_text import describe_confidence, report
-from evaluation.scoring.results import CONFUSIONS, METRICS, RUN_RECORD, WHICH, TileConfusions, results_folder
+from evaluation.scoring.results import CONFUSIONS, METRICS, RUN_RECORD, WHICH, TileCounts, read_metrics, results_folder
 from evaluation.scoring.score import Setting
+from evaluation.scoring.score_figures import boundary_figure, class_scores_figure, confusion_figure, reliability_figure
 
 REPORT = "evaluation_report.txt"
 FIGURES = (
@@ -22,28 +24,28 @@ RESULT_FILES = (METRICS, REPORT, CONFUSIONS, RUN_RECORD, *FIGURES)
 RESULTS = FolderKind(RUN_RECORD, lambda _: {*RESULT_FILES, *(f"best/{name}" for name in RESULT_FILES)})
 
 
-def draw_figures(folder: Path, metrics: dict, title: str, confusions: TileConfusions, setting: Setting) -> None:
+def draw_figures(folder: Path, metrics: dict, title: str, counts: TileCounts, setting: Setting) -> None:
     """FIGURES, of one checkpoint."""
-    taxonomy = setting.tiles.taxonomy
-    about = f"{title}\nmIoU {metrics['mIoU']:.1%}, mF1 {metrics['mF1']:.1%}, OA {metrics['OA']:.1%}"
-    confidence = f"{title}\nECE {metrics['calibration']['ECE']:.1%}\n{describe_confidence(metrics)}"
+    taxonomy, minority = setting.tiles.taxonomy, setting.minority
+    scores = ", ".join(f"{key} {percent(metrics[key])}" for key in ("mIoU", "mF1", "OA"))
+    confidence = f"ECE {percent(metrics['calibration']['ECE'])}\n{describe_confidence(metrics)}"
     figures = (
-        confusion_figure(confusions.confusions.sum(axis=0), taxonomy, about),
-        class_scores_figure(metrics, "IoU", taxonomy, setting.minority, title),
-        class_scores_figure(metrics, "F1", taxonomy, setting.minority, title),
-        boundary_figure(metrics, taxonomy, setting.minority, title),
-        reliability_figure(metrics["calibration"], confidence),
+        confusion_figure(counts.confusions.sum(axis=0), taxonomy, f"{title}\n{scores}"),
+        class_scores_figure(metrics, "IoU", taxonomy, minority, title),
+        class_scores_figure(metrics, "F1", taxonomy, minority, title),
+        boundary_figure(metrics, taxonomy, minority, title),
+        reliability_figure(metrics["calibration"], f"{title}\n{confidence}"),
     )
     for name, figure in zip(FIGURES, figures, strict=True):
         save_figure(figure, folder / name)
 
 
-def write_results(folder: Path, metrics: dict, confusions: TileConfusions) -> None:
+def write_results(folder: Path, metrics: dict, counts: TileCounts) -> None:
     """The files of one checkpoint, figures and run.json apart."""
     folder.mkdir(exist_ok=True)
     write_json(folder / METRICS, metrics)
     write_text(folder / REPORT, report(metrics))
-    confusions.save(folder / CONFUSIONS)
+    counts.save(folder / CONFUSIONS)
 
 
 def copy_run_record(source: Path, target: Path, metadata: dict) -> None:
@@ -54,14 +56,10 @@ def copy_run_record(source: Path, target: Path, metadata: dict) -> None:
         write_json(target / RUN_RECORD, metadata)
 
 
-def recorded(folder: Path) -> dict[str, dict]:
-    """metrics.json of last.pt and best.pt where a results folder has them."""
-    found = {}
-    for which in WHICH:
-        path = results_folder(folder, which) / METRICS
-        if path.is_file():
-            found[which] = read_json(path, "python -m evaluation.compute_metrics --overwrite")
-    return found
+def recorded(results: Input) -> dict[str, dict]:
+    """metrics.json of last.pt and best.pt where a results folder has them; UserError where one is damaged."""
+    sources = {which: results_folder(results, which) / METRICS for which in WHICH}
+    return {which: read_metrics(source) for which, source in sources.items() if source.path.is_file()}
 
 
 def identity(metrics: dict) -> tuple:

@@ -5,6 +5,9 @@ import os
 from pathlib import Path
 
 from common.errors import UserError
+from common.text import percent
+
+TEST_LOG = Path("evaluation/evaluation_results/test/test_log.jsonl")  # under the root, whatever --out-dir is
 
 
 def read_test_log(path: Path) -> list[dict]:
@@ -24,9 +27,6 @@ def read_test_log(path: Path) -> list[dict]:
     return entries
 
 
-TEST_LOG = Path("evaluation/evaluation_results/test/test_log.jsonl")  # under the root, whatever --out-dir is
-
-
 def append_log(path: Path, entry: dict) -> None:
     """Add a line to the test log and see it on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def append_log(path: Path, entry: dict) -> None:
 
 def describe_use(entry: dict) -> str:
     """A log entry in words."""
-    scores = ", ".join(f"{key} {entry['metrics'][key]:.2%}" for key in ("mIoU", "mF1", "OA"))
+    scores = ", ".join(f"{key} {percent(entry['metrics'][key], 2)}" for key in ("mIoU", "mF1", "OA"))
     reason = f"\n  reason: {entry['reason']}" if entry["reason"] else ""
     return (
         f"{entry['stage']} seed {entry['seed']} best.pt on test: {scores}\n"
