@@ -8,29 +8,34 @@ and left out. Intervals need three seeds and ten spatial blocks.
     python -m evaluation.aggregate_metrics
 """
 
+import argparse
 import csv
 import io
 import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
-from common.cli import Parser, command_for, run
+from common.cli import Parser, run
 from common.figures import png_bytes
 from common.files import write_files
 from common.stages import FINAL_STAGE
 from common.text import table, warn
+from evaluation.study import tables, wording
+from evaluation.study.ablation_figures import FIGURES
 from evaluation.study.evidence import Evidence, controls_run, gather_from
-from evaluation.study.figures import ablation_figure, class_gains_figure, comparisons_figure, draws_figure
-from evaluation.study.tables import class_scores, comparisons, control_scores, ranking, tidy_rows
-from evaluation.study.wording import about_the_split, answer_of_control, finding_in_words, how_to_read, sentence
 
 TABLES = ("metrics_summary.txt", "metrics_summary.csv", "metrics_summary.md")
 TERMINAL = 120  # columns
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_path("--in-dir", "evaluation/evaluation_results/val", "results of evaluation.compute_metrics")
+    parser.add_input(
+        "--in-dir",
+        "evaluation/evaluation_results/val",
+        "results of evaluation.compute_metrics",
+        made_by="evaluation.compute_metrics --split val",
+    )
     parser.add_path("--out-dir", "evaluation/evaluation_results/val", "folder for the summary")
     return parser.parse_args(argv)
 
@@ -49,38 +54,36 @@ def parts_of(evidence: Evidence, in_dir: Path, command: str) -> list[Part]:
     lacking = [finding for finding in evidence.planned if finding.missing]
     named = [f"{f.comparison.arm.name} to {f.comparison.other.name} ({f.missing})" for f in lacking]
     not_made = [f"Planned and not made: {'; '.join(named)}."] if named else []
-    answers = [answer_of_control(evidence, control) for control in controls_run(evidence)]
+    made = [finding for finding in evidence.planned if finding.estimates]
+    verdicts = [wording.sentence(wording.finding_in_words(finding)) for finding in made]
+    answers = [f"{arm.question} {wording.answer_of_control(evidence, arm)}" for arm in controls_run(evidence)]
     test = in_dir.parent / "test" / FINAL_STAGE
     apart = [f"The final stage on test, which is no part of this ranking: {test}"] if test.is_dir() else []
     return [
-        Part("Stages by rank", about_the_split(evidence), ranking(evidence)),
-        Part("Classes", [], class_scores(evidence)),
-        Part(
-            "Planned comparisons",
-            not_made,
-            comparisons(evidence, True),
-            [sentence(finding_in_words(finding)) for finding in evidence.planned if finding.estimates],
-        ),
-        Part("Described, not tested", [], comparisons(evidence, False)),
-        Part("Controls", [], control_scores(evidence), answers),
+        Part("Stages by rank", wording.about_the_split(evidence), tables.ranking(evidence)),
+        Part("Classes", [], tables.class_scores(evidence)),
+        Part("Planned comparisons", not_made, tables.comparisons(evidence, planned=True), verdicts),
+        Part("Described, not tested", [], tables.comparisons(evidence, planned=False)),
+        Part("Controls", [], tables.control_scores(evidence), answers),
         Part("Warnings", [], None, evidence.cautions),
-        Part("How to read it", [*how_to_read(evidence), *apart, command]),
+        Part("How to read it", [*wording.how_to_read(evidence), *apart, command]),
     ]
 
 
 def summary(parts: list[Part]) -> str:
     """metrics_summary.txt, for a terminal."""
-    written = []
+    sections = []
     for part in parts:
         lines = [wrapped(line) for line in part.lines]
         lines += ["", table(*part.table), ""] if part.table and part.table[1] else []
         lines += [wrapped(f"- {item}") for item in part.items]
         if lines:
-            written.append("\n".join([f"== {part.title}", *lines]).strip())
-    return "\n\n".join(written) + "\n"
+            sections.append("\n".join([f"== {part.title}", *lines]).strip())
+    return "\n\n".join(sections) + "\n"
 
 
 def wrapped(line: str) -> str:
+    """A line in as many as TERMINAL asks for."""
     if line.startswith("python "):  # to be copied as it is
         return line
     return textwrap.fill(line, TERMINAL, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
@@ -88,21 +91,23 @@ def wrapped(line: str) -> str:
 
 def markdown(parts: list[Part]) -> str:
     """metrics_summary.md, for a paper or a README."""
-    written = []
+    sections = []
     for part in parts:
         pieces = [*part.lines, markdown_table(*part.table) if part.table and part.table[1] else ""]
         pieces.append("\n".join(f"- {item}" for item in part.items))
         if any(pieces):
-            written += [f"### {part.title}", *filter(None, pieces)]
-    return "\n\n".join(written) + "\n"
+            sections += [f"### {part.title}", *filter(None, pieces)]
+    return "\n\n".join(sections) + "\n"
 
 
 def markdown_table(header: list[str], rows: list[list]) -> str:
+    """A table in GitHub's Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |" for line in lines)
 
 
 def as_csv(header: list[str], rows: list[list]) -> str:
+    """A table as comma-separated text under its header."""
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(header)
@@ -110,22 +115,14 @@ def as_csv(header: list[str], rows: list[list]) -> str:
     return lines.getvalue()
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    evidence = gather_from(args.in_dir, command_for("evaluation.compute_metrics", args) + " --split val --overwrite")
-    parts = parts_of(evidence, args.in_dir, args.command)
+    evidence = gather_from(args.in_dir)
+    parts = parts_of(evidence, args.in_dir.path, args.command)
     text = summary(parts)
-    contents = (
-        text,
-        as_csv(["stage", "seed", "checkpoint", "metric", "value"], tidy_rows(evidence)),
-        markdown(parts),
-    )
-    figures = {
-        "ablation.png": ablation_figure(evidence),
-        "comparisons.png": comparisons_figure(evidence),
-        "class_gains.png": class_gains_figure(evidence),
-        "draws.png": draws_figure(evidence),
-    }
+    header = ["stage", "seed", "checkpoint", "metric", "value"]
+    contents = (text, as_csv(header, tables.tidy_rows(evidence)), markdown(parts))
+    figures = {name: plot(evidence) for name, plot in FIGURES.items()}
     drawn = {name: png_bytes(figure, dpi=160) for name, figure in figures.items() if figure is not None}
     written = {args.out_dir / name: content for name, content in [*zip(TABLES, contents, strict=True), *drawn.items()]}
     write_files(written, remove=[args.out_dir / name for name in figures if name not in drawn])  # of an earlier call

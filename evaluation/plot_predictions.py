@@ -8,40 +8,46 @@ evaluation.build_report.
     python -m evaluation.plot_predictions
 """
 
+import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
-from common.artifacts import read_minority
+from common.artifacts import read_distribution
 from common.checkpoints import open_to_score
-from common.cli import Parser, command_for, positive_int, run
+from common.cli import Parser, positive_int, run
 from common.device import resolve_device
 from common.errors import UserError
 from common.figures import class_legend, color_mask, new_figure, save_figure
 from common.files import FolderKind, new_folder, write_json
 from common.inference import confusion_by_tile, predict_tiles
+from common.inputs import Input
 from common.metrics import score
-from common.stages import ARMS, STAGE_NAMES, Arm, training_command
+from common.stages import ARMS, STAGES, Arm, training_command
 from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
+from common.text import count, hundredths
 from common.tiles import Tile, TileSet
 from evaluation.scoring.results import PHOTOS, PREDICTIONS_INDEX
+from evaluation.scoring.score import run_folder
 
 DIMMED = 0.25  # how much of a prediction's colour is left where the truth is void
 LONGEST_SIDE = 1024  # of the pictures for the report; larger tiles are shown at fewer pixels
 SMALL = 256  # images up to this side are stored without loss
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("--split", choices=["val"], default="val", help="test tiles are not for looking at")
     parser.add_argument("--tiles", type=positive_int, default=6, help="number of tiles to draw")
-    parser.add_path("--data-dir", "data/biodiversity_split/{split}", "tile set to draw from")
+    split, train = "data_prep.split_biodiversity", "data_prep.analyze_class_distribution"
+    parser.add_input("--data-dir", "data/biodiversity_split/{split}", "tile set to draw from", made_by=split)
     parser.add_path("--weights-dir", "model_weights/biodiversity", "folder of the stages' checkpoints")
-    parser.add_path("--distribution", "artifacts/class_distribution.json", "minority classes")
+    parser.add_input("--distribution", "artifacts/class_distribution.json", "minority classes", made_by=train)
     parser.add_path("--out", "evaluation/evaluation_results/{split}/predictions.png", "figure to write")
     parser.add_path("--out-dir", "evaluation/evaluation_results/{split}/predictions", "pictures for the report")
     parser.add_seed()
@@ -50,18 +56,20 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def choose_tiles(tiles: list[Tile], minority: list[int], count: int) -> list[Tile]:
+def choose_tiles(tiles: list[Tile], minority: list[int], number: int) -> list[Tile]:
     """The tiles with the most pixels of the classes ``minority`` (ids), spread over as many blocks as there are."""
     ordered = sorted(tiles, key=lambda tile: (-tile.pixels[minority].sum(), -tile.labelled, tile.id))
     turn: dict[str, int] = {}
     turns = []
-    for place, tile in enumerate(ordered):
+    for rank, tile in enumerate(ordered):
         turn[tile.block] = turn.get(tile.block, 0) + 1
-        turns.append((turn[tile.block], place))
-    return [ordered[place] for _, place in sorted(turns)[:count]]
+        turns.append((turn[tile.block], rank))
+    return [ordered[rank] for _, rank in sorted(turns)[:number]]
 
 
-def predict(model, tiles: list[Tile], *, device, workers: int, desc: str) -> list[np.ndarray]:
+def predict(
+    model: torch.nn.Module, tiles: list[Tile], *, device: torch.device, workers: int, desc: str
+) -> list[np.ndarray]:
     """(H, W) uint8 class ids of each tile."""
     preds: dict[int, np.ndarray] = {}
     for index, _, logits in predict_tiles(model.to(device), tiles, device=device, workers=workers, desc=desc):
@@ -86,15 +94,11 @@ class Predicted:
     checkpoint_digest: str
     preds: list[np.ndarray]
 
-    @property
-    def is_stage(self) -> bool:
-        return self.arm.name in STAGE_NAMES
-
 
 def score_tile(preds: np.ndarray, mask: np.ndarray, taxonomy: Taxonomy) -> dict:
     """mIoU and OA of one tile; None where nothing of it is labelled."""
-    pair = (torch.from_numpy(a.astype(np.int64))[None] for a in (mask, preds))
-    scores = score(confusion_by_tile(*pair, taxonomy.num_classes)[0].numpy(), taxonomy)
+    truth, predicted = (torch.from_numpy(ids.astype(np.int64))[None] for ids in (mask, preds))
+    scores = score(confusion_by_tile(truth, predicted, taxonomy.num_classes)[0].numpy(), taxonomy)
     return {key: scores[key] for key in ("mIoU", "OA")}
 
 
@@ -111,10 +115,10 @@ PREDICTIONS = FolderKind(PREDICTIONS_INDEX, _predictions_files)
 def caption(preds: np.ndarray, mask: np.ndarray, taxonomy: Taxonomy) -> str:
     """mIoU and OA of one tile; empty where nothing of it is labelled."""
     scores = score_tile(preds, mask, taxonomy)
-    return "" if scores["OA"] is None else f"mIoU {100 * scores['mIoU']:.0f}  OA {100 * scores['OA']:.0f}"
+    return "" if scores["OA"] is None else f"mIoU {hundredths(scores['mIoU'], 0)}  OA {hundredths(scores['OA'], 0)}"
 
 
-def shrink(picture: Image.Image, resample) -> Image.Image:
+def shrink(picture: Image.Image, resample: Image.Resampling) -> Image.Image:
     """The picture with its longer side at most LONGEST_SIDE."""
     side = max(picture.size)
     if side <= LONGEST_SIDE:
@@ -132,48 +136,58 @@ def write_ids(path: Path, ids: np.ndarray, taxonomy: Taxonomy) -> None:
 def write_photo(folder: Path, image: np.ndarray) -> str:
     """Write a (3, H, W) uint8 image, small ones as PNG and others as JPEG; returns the name of its file."""
     picture = shrink(Image.fromarray(np.moveaxis(image, 0, -1)), Image.Resampling.LANCZOS)
-    name = PHOTOS[max(picture.size) > SMALL]
-    picture.save(folder / name, **({"optimize": True} if name.endswith("png") else {"quality": 85}))
-    return name
+    without_loss, with_loss = PHOTOS
+    if max(picture.size) <= SMALL:
+        picture.save(folder / without_loss, optimize=True)
+        return without_loss
+    picture.save(folder / with_loss, quality=85)
+    return with_loss
 
 
-def write_pictures(folder: Path, tiles: list[Tile], found: list[Predicted], taxonomy: Taxonomy, facts: dict) -> None:
-    """A folder a tile with its image, its truth and each arm's prediction, and the index that says what is there."""
+def write_pictures(
+    folder: Path, tiles: list[Tile], predicted: list[Predicted], taxonomy: Taxonomy, about: dict
+) -> None:
+    """A folder a tile with its image, its truth and each arm's prediction, and the index that says what is there.
+
+    ``about`` goes to the index: what the tiles are, and what was drawn.
+    """
     listed = []
-    for place, tile in enumerate(tiles):
+    for index, tile in enumerate(tiles):
         mask, pictures = tile.read_mask(), folder / tile.id
         pictures.mkdir()
         image = write_photo(pictures, tile.read_image())
         write_ids(pictures / "truth.png", mask, taxonomy)
-        for predicted in found:
-            write_ids(pictures / f"{predicted.arm.name}.png", predicted.preds[place], taxonomy)
-        scores = {predicted.arm.name: score_tile(predicted.preds[place], mask, taxonomy) for predicted in found}
-        known = {key: tile.entry[key] for key in ("height", "width")}
-        known |= {"block": tile.block, "pixels": dict(zip(taxonomy.classes, tile.pixels.tolist(), strict=True))}
-        listed.append({"id": tile.id, **known, "image": image, "scores": scores})
-    arms = [{"name": p.arm.name, "checkpoint_digest": p.checkpoint_digest} for p in found]
-    write_json(folder / PREDICTIONS_INDEX, {**facts, "taxonomy": taxonomy.to_json(), "arms": arms, "tiles": listed})
+        scores = {}
+        for of_arm in predicted:
+            write_ids(pictures / f"{of_arm.arm.name}.png", of_arm.preds[index], taxonomy)
+            scores[of_arm.arm.name] = score_tile(of_arm.preds[index], mask, taxonomy)
+        entry = {"id": tile.id, **{key: tile.entry[key] for key in ("height", "width")}, "block": tile.block}
+        entry["pixels"] = dict(zip(taxonomy.classes, tile.pixels.tolist(), strict=True))
+        listed.append({**entry, "image": image, "scores": scores})
+    arms = [{"name": p.arm.name, "checkpoint_digest": p.checkpoint_digest} for p in predicted]
+    write_json(folder / PREDICTIONS_INDEX, {**about, "taxonomy": taxonomy.to_json(), "arms": arms, "tiles": listed})
 
 
-def draw(tiles: list[Tile], columns: list[tuple[str, list[np.ndarray]]], taxonomy: Taxonomy, note: str):
+def predictions_figure(
+    tiles: list[Tile], columns: list[tuple[str, list[np.ndarray]]], taxonomy: Taxonomy, note: str
+) -> Figure:
     """Rows of tiles: image, truth, and a prediction for each of ``columns`` (title, predictions)."""
     side, across = 1.55, 2 + len(columns)
     tall = [tile.entry["height"] / tile.entry["width"] for tile in tiles]
     figure = new_figure(side * across + 0.2, sum(side * t + 0.22 for t in tall) + 0.95)
     grid = figure.subplots(len(tiles), across, squeeze=False, height_ratios=tall)
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
     titles = ["Image", "Truth", *(title for title, _ in columns)]
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title, fontsize=9.5)
-    for row, tile in zip(grid, tiles, strict=True):
+    for index, (row, tile) in enumerate(zip(grid, tiles, strict=True)):
         mask = tile.read_mask()
         row[0].imshow(np.moveaxis(tile.read_image(), 0, -1))
         row[1].imshow(color_mask(mask, taxonomy), interpolation="nearest")
         row[0].set_xlabel(tile.id, fontsize=6.5, labelpad=2, color="#555555")
         for axes, (_, preds) in zip(row[2:], columns, strict=True):
-            found = preds[tiles.index(tile)]
-            axes.imshow(dimmed(found, mask, taxonomy), interpolation="nearest")
-            axes.set_xlabel(caption(found, mask, taxonomy), fontsize=7.5, labelpad=2)
+            axes.imshow(dimmed(preds[index], mask, taxonomy), interpolation="nearest")
+            axes.set_xlabel(caption(preds[index], mask, taxonomy), fontsize=7.5, labelpad=2)
         for axes in row:
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_color("#888888")
@@ -182,38 +196,34 @@ def draw(tiles: list[Tile], columns: list[tuple[str, list[np.ndarray]]], taxonom
     return figure
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     taxonomy = load_taxonomy(args.root)
-    tiles = TileSet.open(args.data_dir, command_for("data_prep.split_biodiversity", args))
-    tiles.require_split(args.split, "--data-dir").require_taxonomy(taxonomy)
-    minority = read_minority(args.distribution, taxonomy, command_for("data_prep.analyze_class_distribution", args))
+    tiles = TileSet.open(args.data_dir).require_split(args.split).require_taxonomy(taxonomy)
+    minority = read_distribution(args.distribution, taxonomy)["minority_classes"]
     device = resolve_device(args.device)
     chosen = choose_tiles(tiles.tiles, [taxonomy.index(name) for name in minority], args.tiles)
 
-    found, not_run, failures = [], [], []
+    predicted, not_run, failures = [], [], []
     for arm in ARMS:
-        path = args.weights_dir / arm.name / f"seed{args.seed}" / "last.pt"
-        if not path.parent.is_dir():
-            not_run += [arm.name] if arm.name in STAGE_NAMES else []
+        source = run_folder(args, arm.name, args.seed)
+        if not source.path.is_dir():
+            not_run += [] if arm.is_control else [arm.name]
             continue
-        command = training_command(args.root, arm.name, args.seed)
         try:
-            checkpoint, model = open_to_score(path, arm.name, args.seed, tiles, command)
+            checkpoint, model = open_to_score(source / "last.pt", arm.name, args.seed, tiles)
         except UserError as problem:
             failures.append(str(problem))
             continue
         preds = predict(model, chosen, device=device, workers=args.workers, desc=arm.name)
-        found.append(Predicted(arm, checkpoint.digest, preds))
+        predicted.append(Predicted(arm, checkpoint.digest, preds))
     problems = "".join(f"\n  {failure}" for failure in failures)
-    columns = [("\n".join(p.arm.title.split("  ", 1)), p.preds) for p in found if p.is_stage]
+    columns = [(f"{p.arm.number}\n{p.arm.label}", p.preds) for p in predicted if not p.arm.is_control]
     if not columns:
-        raise UserError(
-            f"{args.weights_dir} holds no last.pt of seed {args.seed} that can be drawn.{problems}\nTrain one first: "
-            + command_for("training.train_stage1_baseline", args, "--seed")
-        )
+        weights = Input(args.weights_dir, training_command(args.root, STAGES[0].name, args.seed))
+        raise UserError(f"{weights.missing(f'holds no last.pt of seed {args.seed} that can be drawn')}{problems}")
     note = f"val, seed {args.seed}, last.pt; below each prediction its scores on the tile, %; pale where unlabelled"
-    facts = {
+    about = {
         "command": args.command,
         "split": tiles.split,
         "split_digest": tiles.digest,
@@ -222,16 +232,15 @@ def main(argv=None):
         "minority_classes": minority,
     }
     with new_folder(args.out_dir, overwrite=True, inputs=[args.data_dir], kind=PREDICTIONS) as folder:
-        write_pictures(folder, chosen, found, taxonomy, facts)
-        save_figure(draw(chosen, columns, taxonomy, note), args.out, dpi=160)
+        write_pictures(folder, chosen, predicted, taxonomy, about)
+        save_figure(predictions_figure(chosen, columns, taxonomy, note), args.out, dpi=160)
     if not_run:
         print(f"not run with seed {args.seed}: {', '.join(not_run)}")
     blocks = len({tile.block for tile in chosen})
     print(f"{args.out}: {len(chosen)} tiles of {blocks} blocks, {len(columns)} stages; most {', '.join(minority)}")
     print(f"{args.out_dir}: the same as pictures of their own, for evaluation.build_report")
     if failures:
-        count = f"{len(failures)} stage{'s' if len(failures) > 1 else ''}"
-        raise UserError(f"{count} could not be drawn, the others were:{problems}")
+        raise UserError(f"{count(failures, 'stage')} could not be drawn, the others were:{problems}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ correction where all arms are alike. Once more for blocks that differ much in wh
     python -m evaluation.simulate_coverage
 """
 
+import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +18,7 @@ from tqdm import tqdm
 
 from common.cli import Parser, positive_int, run
 from common.taxonomy import BIODIVERSITY
-from common.text import table
+from common.text import percent, table
 from evaluation.study.comparisons import PLANNED
 from evaluation.study.evidence import SIGNIFICANT, crossed_scores
 from evaluation.study.intervals import Estimate, estimate, holm
@@ -49,7 +51,7 @@ class World:
     alike: float = 2.0
     size: float = 0.4
 
-    def draw(self, rng: np.random.Generator, gains, seeds: int, blocks: int) -> np.ndarray:
+    def draw(self, rng: np.random.Generator, gains: Sequence[float], seeds: int, blocks: int) -> np.ndarray:
         """(A, S, B, C, C) confusion matrices, void first; ``gains`` (A,) are added to all recalls, in logits."""
         arms, classes = len(gains), len(SHARES)
         held = rng.dirichlet(self.alike * SHARES, size=blocks) * rng.lognormal(10, self.size, size=(blocks, 1))
@@ -67,12 +69,10 @@ class World:
         counts[..., 1:, 1:] = shares * held[:, :, None]
         return counts
 
-    def truth(self, rng: np.random.Generator, gains, repeats: int = 100) -> np.ndarray:
+    def truth(self, rng: np.random.Generator, gains: Sequence[float], repeats: int = 100) -> np.ndarray:
         """(A,) mIoU that many seeds have on all ground."""
-        found = [self.draw(rng, gains, 8, 1500).sum(axis=2) for _ in range(repeats)]
-        by_seed, _ = crossed_scores(
-            np.concatenate(found).reshape(-1, 1, *found[0].shape[-2:]), BIODIVERSITY, FOREGROUND, []
-        )
+        counts = np.stack([self.draw(rng, gains, 8, 1500).sum(axis=2) for _ in range(repeats)])
+        by_seed, _ = crossed_scores(counts.reshape(-1, 1, *counts.shape[-2:]), BIODIVERSITY, FOREGROUND, [])
         return by_seed["mIoU"].reshape(repeats, len(gains), 8).mean(axis=(0, 2))
 
 
@@ -85,11 +85,14 @@ def arm_scores(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return by_seed["mIoU"], without_block["mIoU"]
 
 
-def paired(mine, theirs) -> Estimate:
+def paired(mine: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]) -> Estimate:
+    """The difference of two arms, of each of which ``arm_scores`` returned the scores."""
     return estimate(mine[0] - theirs[0], mine[1] - theirs[1])
 
 
-def simulate(world: World, rng: np.random.Generator, truth, seeds: int, blocks: int, trials: int) -> dict[str, float]:
+def simulate(
+    world: World, rng: np.random.Generator, truth: np.ndarray, seeds: int, blocks: int, trials: int
+) -> dict[str, float]:
     """Shares of trials: ``mIoU`` and ``difference`` hold the truth; ``family`` has a significant comparison."""
     names = sorted({arm.name for comparison in PLANNED for arm in comparison[:2]})
     hits = dict.fromkeys(("mIoU", "difference", "family"), 0)
@@ -101,11 +104,11 @@ def simulate(world: World, rng: np.random.Generator, truth, seeds: int, blocks: 
         alike = [arm_scores(counts) for counts in world.draw(rng, [0] * len(names), seeds, blocks)]
         scores = dict(zip(names, alike, strict=True))
         corrected = holm([paired(scores[c.arm.name], scores[c.other.name]).p for c in PLANNED])
-        hits["family"] += min(corrected) < SIGNIFICANT
+        hits["family"] += any(p is not None and p < SIGNIFICANT for p in corrected)
     return {name: number / trials for name, number in hits.items()}
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("--trials", type=positive_int, default=500, help="generated studies for each line")
     parser.add_argument("--seeds", type=positive_int, nargs="+", default=[3, 5], help="numbers of seeds")
@@ -114,7 +117,7 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     cases = [(name, seeds, blocks) for name in WORLDS for seeds in args.seeds for blocks in args.blocks]
     rows, truths = [], {}
@@ -122,10 +125,10 @@ def main(argv=None):
         rng = np.random.default_rng([args.seed, list(WORLDS).index(name), seeds, blocks])
         if name not in truths:
             truths[name] = WORLDS[name].truth(rng, (0, GAIN))
-        found = simulate(WORLDS[name], rng, truths[name], seeds, blocks, args.trials)
-        rows.append([name, seeds, blocks, *(f"{found[key]:.1%}" for key in ("mIoU", "difference", "family"))])
+        shares = simulate(WORLDS[name], rng, truths[name], seeds, blocks, args.trials)
+        rows.append([name, seeds, blocks, *(percent(shares[key]) for key in ("mIoU", "difference", "family"))])
     for name, (first, second) in truths.items():
-        print(f"{name} blocks: true mIoU {first:.1%}, true difference {second - first:.1%}")
+        print(f"{name} blocks: true mIoU {percent(first)}, true difference {percent(second - first)}")
     print(f"{args.trials} studies a line\n")
     header = ["blocks", "seeds", "number", "mIoU covered", "difference covered", "significant where all are alike"]
     print(table(header, rows))

@@ -9,7 +9,7 @@ from common.files import write_json
 from common.metrics import CALIBRATION_BINS, mean_iou_of, score
 from common.stages import ARM_OF
 from common.taxonomy import BIODIVERSITY, Taxonomy
-from evaluation.scoring.results import CONFUSIONS, METRICS, RUN_RECORD, TileConfusions, results_folder
+from evaluation.scoring.results import CONFUSIONS, METRICS, RUN_RECORD, TileCounts, results_folder
 from evaluation.simulate_coverage import World
 from evaluation.study.comparisons import DESCRIPTIVE, PLANNED
 from evaluation.study.evidence import KEYS, ArmScores, Finding
@@ -85,7 +85,7 @@ def write_result(
     blocks = [f"block{n:03d}" for n in range(len(counts)) for _ in range(tiles_a_block)]
     scores = score(counts.sum(axis=0), taxonomy)
     minority = [taxonomy.foreground[i] for i in (3, 4)]
-    facts = {
+    metrics = {
         "stage": arm,
         "seed": seed,
         "which": which,
@@ -109,17 +109,17 @@ def write_result(
     }
     folder = results_folder(root / VAL / arm / f"seed{seed}", which)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / METRICS, facts)
+    write_json(folder / METRICS, metrics)
     run = {"settings": settings or SETTINGS, "recipe": recipe or recipe_of(arm, seed), "drawn": drawn_of(taxonomy)}
-    run |= {"cumulative_crops": 8 * facts["cumulative_steps"] if crops is None else crops, "device": device}
+    run |= {"cumulative_crops": 8 * metrics["cumulative_steps"] if crops is None else crops, "device": device}
     write_json(folder / RUN_RECORD, run)
-    TileConfusions(
+    TileCounts(
         [f"tile{n:04d}" for n in range(len(by_tile))],
         blocks,
         by_tile,
         list(taxonomy.classes),
-        facts["split_digest"],
-        facts["checkpoint_digest"],
+        metrics["split_digest"],
+        metrics["checkpoint_digest"],
         np.ones((len(by_tile), taxonomy.num_classes, 2), np.int64),
         np.ones((len(by_tile), CALIBRATION_BINS, 3)),
     ).save(folder / CONFUSIONS)
@@ -146,6 +146,20 @@ def arm_of(name, values, seeds=(1, 2, 3), blocks=12, metrics=KEYS, scores=()):
     """An arm whose metrics have these values for its seeds, all alike on each block."""
     values = {metric: np.array(of, dtype=float) for metric, of in zip(metrics, values, strict=True)}
     without = {metric: of[:, None] + np.zeros(blocks) for metric, of in values.items()}
-    facts = {"cumulative_steps": 20, "split_facts": {"tiles": 30, "blocks": 12, "strategy": "blocks"}}
-    last = {seed: SimpleNamespace(facts=facts, scores=dict(scores), run={}) for seed in seeds}
+    of_run = {"cumulative_steps": 20, "split_facts": {"tiles": 30, "blocks": 12, "strategy": "blocks"}}
+    last = {seed: SimpleNamespace(metrics=of_run, scores=dict(scores), run={}) for seed in seeds}
     return ArmScores(ARM_OF[name], last, {}, values, without, frozenset())
+
+
+def distribution_of(minority, taxonomy: Taxonomy = BIODIVERSITY) -> dict:
+    """class_distribution.json of a train split whose classes have equal shares, with these minority classes."""
+    share = 1 / len(taxonomy.foreground)
+    of_class = {"pixels": 10, "share": share, "tiles": 1, "tile_presence": 1.0}
+    return {
+        "train_digest": "of train",
+        "classes": dict.fromkeys(taxonomy.foreground, of_class),
+        "minority_classes": list(minority),
+        "minority_share": 0.1,
+        "tile_share": 0.05,
+        "tiles_to_replicate": {},
+    }

@@ -2,11 +2,12 @@
 
 import re
 
+from common.stages import Arm
 from common.taxonomy import Taxonomy
+from common.text import hundredths, signed
 from evaluation.report.page import Html, el, joined
 from evaluation.study.evidence import Finding
 from evaluation.study.intervals import Estimate
-from evaluation.study.wording import signed
 
 
 def short(digest: str) -> str:
@@ -14,59 +15,64 @@ def short(digest: str) -> str:
     return digest[:12] + ("-dirty" if digest.endswith("-dirty") else "")
 
 
-def duration(seconds) -> str | None:
+def arm_name(arm: Arm) -> str:
+    """``5B Finetuned from 5A`` or ``control: 6, uniform target``."""
+    return ("control: " if arm.is_control else "") + arm.title
+
+
+def duration(seconds: float | None) -> str | None:
+    """``12.5 min`` or ``1.7 h``; None for none."""
     if seconds is None:
         return None
     minutes = seconds / 60
     return f"{minutes:.1f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
-def hundredths(value: float | None) -> str:
-    """A share as a percentage without its sign."""
-    return "-" if value is None else f"{100 * value:.1f}"
-
-
-def estimated(found: Estimate, best: bool = False) -> Html:
+def score_cell(score: Estimate, best: bool = False) -> Html:
     """A score, bold where it is the best of its column, and its interval below it."""
-    value = el("b", hundredths(found.value)) if best else Html(hundredths(found.value))
-    interval = None if found.half_width is None else el("span", f"± {100 * found.half_width:.1f}", class_="pm")
+    value = el("b", hundredths(score.value)) if best else hundredths(score.value)
+    interval = None if score.half_width is None else el("span", f"± {hundredths(score.half_width)}", class_="pm")
     return joined([value, interval])
 
 
-def difference(found: Estimate | None) -> Html | str:
+def difference_cell(difference: Estimate | None) -> Html | str:
     """A difference in points and its interval below it."""
-    if found is None:
+    if difference is None:
         return "-"
-    interval = None if found.half_width is None else f"[{signed(found.low)}, {signed(found.high)}]"
-    return joined([signed(found.value), el("span", interval, class_="pm") if interval else None])
+    has_interval = difference.half_width is not None
+    interval = f"[{signed(difference.low)}, {signed(difference.high)}]" if has_interval else None
+    return joined([signed(difference.value), el("span", interval, class_="pm") if interval else None])
 
 
 def mark(finding: Finding) -> Html:
     """What came of a comparison in a word and a sign that need no colour."""
-    if not finding.estimates:
+    difference = finding.mIoU
+    if difference is None:
         return el("span", "– not compared", class_="mark open")
-    if finding.mIoU.half_width is None:
+    if difference.half_width is None:
         return el("span", "? no interval", class_="mark open")
     if not finding.comparison.planned:
         return el("span", "described", class_="mark open")
     if not finding.told_apart:
         return el("span", "≈ not told apart", class_="mark open")
-    return el("span", "▲ gain" if finding.mIoU.value > 0 else "▼ loss", class_="mark")
+    return el("span", "▲ gain" if difference.value > 0 else "▼ loss", class_="mark")
 
 
-def told(value) -> str:
+def value_text(value: object) -> str:
     """A value of a record in words; digests cut."""
     if isinstance(value, dict):
-        return ", ".join(f"{name.replace('_', ' ')} {told(of)}".removeprefix("kind ") for name, of in value.items())
+        pairs = (f"{name.replace('_', ' ')} {value_text(of)}".removeprefix("kind ") for name, of in value.items())
+        return ", ".join(pairs)
     if isinstance(value, list):
-        return " ".join(map(told, value))
+        return " ".join(map(value_text, value))
     if isinstance(value, float):
         return f"{value:.3g}"
-    return short(value) if re.fullmatch("[0-9a-f]{40,64}(-dirty)?", str(value)) else str(value)
+    text = str(value)
+    return short(text) if re.fullmatch("[0-9a-f]{40,64}(-dirty)?", text) else text
 
 
-def told_part(how, taxonomy: Taxonomy) -> str:
+def part_text(part: object, taxonomy: Taxonomy) -> str:
     """A part of a recipe in words, with the names of classes for their ids."""
-    if isinstance(how, dict) and isinstance(how.get("classes"), list):
-        how = how | {"classes": [taxonomy.classes[i] for i in how["classes"]]}
-    return told(how)
+    if isinstance(part, dict) and isinstance(part.get("classes"), list):
+        part = part | {"classes": [taxonomy.classes[i] for i in part["classes"]]}
+    return value_text(part)

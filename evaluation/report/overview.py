@@ -1,46 +1,37 @@
 """The top of the report: verdict, ablation, figures."""
 
+import argparse
 from pathlib import Path
 
-from common.cli import command_for
+from common.inputs import Command
 from common.stages import STAGES
-from evaluation.report.format import difference, estimated, hundredths, mark
-from evaluation.report.page import Html, el, figure, flat, html_table, joined, listed, missing, nowrap
+from common.text import count, hundredths, signed, starred
+from evaluation.report.format import arm_name, difference_cell, mark, score_cell
+from evaluation.report.page import Html, el, figure, html_table, joined, listed, missing, nowrap
 from evaluation.scoring.results import METRICS
+from evaluation.study import wording
 from evaluation.study.evidence import BEYOND, MINORITY, Evidence, Finding
-from evaluation.study.wording import (
-    count,
-    finding_in_words,
-    how_to_read,
-    p_text,
-    percent,
-    points,
-    sentence,
-    signed,
-    starred,
-    why_no_intervals,
-)
 
 TITLE = "Land cover under class imbalance: what each stage gains"
 
 
-def verdict(evidence: Evidence, cautions: list[str]) -> list:
+def verdict(evidence: Evidence, cautions: list[str]) -> list[Html | None]:
     """What the study shows, in words; cautions before any number."""
-    warned = el("h3", "Before you read a number") + listed(map(sentence, cautions)) if cautions else None
+    warned = el("h3", "Before you read a number") + listed(map(wording.sentence, cautions)) if cautions else None
     ranked = evidence.stages
     first = None
     if ranked:
-        score = percent(ranked[0].estimate("mIoU"))
+        score = wording.score_text(ranked[0].estimate("mIoU"))
         seeds = count(ranked[0].seeds, "seed")
         first = el(
             "p",
-            el("strong", f"Stage {flat(ranked[0].arm)} ranks first"),
+            el("strong", f"Stage {arm_name(ranked[0].arm)} ranks first"),
             f" of {count(ranked, 'stage')}: mean IoU {score} % over {seeds}. "
             "The comparisons below say which differences are more than noise.",
             class_="lead",
         )
-    findings = [joined([mark(f), el("span", sentence(finding_in_words(f)))]) for f in evidence.planned]
-    lacking = why_no_intervals(evidence)
+    findings = [joined([mark(f), el("span", wording.sentence(wording.finding_in_words(f)))]) for f in evidence.planned]
+    lacking = wording.why_no_intervals(evidence)
     return [
         el("div", warned, class_="caution", role="note") if warned else None,
         first,
@@ -54,10 +45,8 @@ def ablation_table(evidence: Evidence) -> Html:
     """The stages by rank with the IoU of each class, then those that were not run."""
     means = ["mIoU", *([MINORITY] if evidence.minority else []), "mF1", "OA"]
     metrics = [*means, *(f"IoU {name}" for name in evidence.classes)]
-    found = {scores.arm.name: {metric: scores.estimate(metric) for metric in metrics} for scores in evidence.stages}
-    best = {
-        metric: max((hundredths(f[metric].value) for f in found.values()), key=float, default="") for metric in metrics
-    }
+    by_arm = {scores.arm.name: {metric: scores.estimate(metric) for metric in metrics} for scores in evidence.stages}
+    best = {m: max((hundredths(of[m].value) for of in by_arm.values()), key=float, default="") for m in metrics}
     header = ["stage", "rank", "seeds", *means, "best − last", "steps"]
     header += [nowrap(starred(name, evidence.minority)) for name in evidence.classes] + list(BEYOND)
     groups = [("", 3), ("means, %", len(means)), ("", 2), ("IoU of each class, %", len(evidence.classes))]
@@ -65,14 +54,14 @@ def ablation_table(evidence: Evidence) -> Html:
     rows = []
     for rank, scores in enumerate(evidence.stages, 1):
         gap = scores.best_minus_last()
-        of_arm = found[scores.arm.name]
-        cells = {m: estimated(of_arm[m], hundredths(of_arm[m].value) == best[m] and len(found) > 1) for m in metrics}
-        row = [el("a", nowrap(flat(scores.arm)), href=f"#{scores.arm.name}"), rank, len(scores.seeds)]
+        of_arm = by_arm[scores.arm.name]
+        cells = {m: score_cell(of_arm[m], hundredths(of_arm[m].value) == best[m] and len(by_arm) > 1) for m in metrics}
+        row = [el("a", nowrap(arm_name(scores.arm)), href=f"#{scores.arm.name}"), rank, len(scores.seeds)]
         row += [cells[metric] for metric in means] + ["-" if gap is None else signed(gap), f"{scores.steps:,}"]
         row += [cells[f"IoU {name}"] for name in evidence.classes]
         rows.append(row + [hundredths(scores.mean_over_seeds(key)) for key in BEYOND])
-    absent = [stage for stage in STAGES if stage.name not in found]
-    rows += [[flat(stage), evidence.status(stage.name), *["-"] * (len(header) - 2)] for stage in absent]
+    absent = [stage for stage in STAGES if stage.name not in by_arm]
+    rows += [[arm_name(stage), evidence.status(stage.name), *["-"] * (len(header) - 2)] for stage in absent]
     note = el("span", "Bold: highest of its column, which need not mean that it differs.", class_="note")
     caption = joined(["Stages by rank, last.pt on val. ", note])
     return html_table(caption, header, rows, groups=groups, first=0, dense=True)
@@ -85,49 +74,54 @@ def comparison_table(caption: str, findings: list[Finding], evidence: Evidence, 
     header += ["finding"]
     rows = []
     for finding in findings:
-        found, comparison = finding.mIoU, finding.comparison
-        row = [flat(comparison.arm), flat(comparison.other), len(finding.seeds) or "-", difference(found)]
-        row += [difference(finding.estimates.get(MINORITY))] if evidence.minority else []
-        p = found.p if found else None
+        difference, comparison = finding.mIoU, finding.comparison
+        row = [
+            arm_name(comparison.arm),
+            arm_name(comparison.other),
+            len(finding.seeds) or "-",
+            difference_cell(difference),
+        ]
+        row += [difference_cell(finding.estimates.get(MINORITY))] if evidence.minority else []
         if planned:
-            row += ["-", "-"] if p is None else [p_text(p), p_text(finding.p_holm)]
+            row += [wording.p_text(difference.p if difference else None), wording.p_text(finding.p_holm)]
         else:
             row += [comparison.unequal or ""]
         rows.append([*row, mark(finding)])
     return html_table(caption, header, rows, text=("against", "remark", "finding")) if rows else None
 
 
-def ablation(evidence: Evidence) -> list:
+def ablation(evidence: Evidence) -> list[Html | None]:
+    """The tables of stages and comparisons, and how to read them."""
     described = [finding for finding in evidence.descriptive if not finding.missing]
     return [
         ablation_table(evidence),
         comparison_table("Planned comparisons: one change each, tested", evidence.planned, evidence, True),
         comparison_table("Described, not tested; several may change at once", described, evidence, False),
         el("h3", "How to read the numbers"),
-        listed(map(sentence, how_to_read(evidence)), class_="notes"),
+        listed(map(wording.sentence, wording.how_to_read(evidence)), class_="notes"),
     ]
 
 
-def figures(evidence: Evidence, args) -> list:
+def figures(evidence: Evidence, args: argparse.Namespace) -> list[Html | None]:
     """The figures that evaluation.aggregate_metrics draws, with what they show in words."""
-    command = command_for("evaluation.aggregate_metrics", args)
-    by_stage = ", ".join(f"{flat(s.arm)} {percent(s.estimate('mIoU'))} %" for s in evidence.arms.values())
-    told = [
-        f"{flat(f.comparison.arm)} against {flat(f.comparison.other)} {points(f.mIoU)}"
+    folder, command = args.in_dir.path, Command.of("evaluation.aggregate_metrics", args.root)
+    means = [f"{arm_name(s.arm)} {wording.score_text(s.estimate('mIoU'))} %" for s in evidence.arms.values()]
+    differences = [
+        f"{arm_name(f.comparison.arm)} against {arm_name(f.comparison.other)} {wording.difference_text(f.mIoU)}"
         for f in evidence.findings
         if f.estimates
     ]
-    known = [
+    texts = [
         (
             "ablation.png",
-            f"Mean IoU of each stage on val: {by_stage}.",
+            f"Mean IoU of each stage on val: {', '.join(means)}.",
             "Scores of each stage in the order of the stages. Left: each dot is a seed, the line their mean, the bar "
             "the 95 % interval where there is one. Right: the darker a cell, the higher the IoU of the class; * marks "
             "minority classes.",
         ),
         (
             "comparisons.png",
-            f"Differences in mean IoU, points: {'; '.join(told) or 'none'}.",
+            f"Differences in mean IoU, points: {'; '.join(differences) or 'none'}.",
             "Each row is a stage against another. A bar that does not touch 0 is a difference larger than the noise of "
             "seeds and ground; above the dashed line stand the planned comparisons, which count as tests.",
         ),
@@ -145,23 +139,23 @@ def figures(evidence: Evidence, args) -> list:
             "shares; where they did not change, the component cannot have helped.",
         ),
     ]
-    made = [figure(args.in_dir / name, alt, caption) for name, alt, caption in known]
-    lacking = [name for (name, _, _), found in zip(known, made, strict=True) if found is None]
+    made = [figure(folder / name, alt, caption) for name, alt, caption in texts]
+    lacking = [name for (name, _, _), picture in zip(texts, made, strict=True) if picture is None]
     note = missing(f"Not drawn: {', '.join(lacking)}", command) if lacking else None
     newest = max((result.folder / METRICS).stat().st_mtime for result in evidence.results)
-    older = [n for n, _, _ in known if (args.in_dir / n).is_file() and (args.in_dir / n).stat().st_mtime < newest]
+    older = [n for n, _, _ in texts if (folder / n).is_file() and (folder / n).stat().st_mtime < newest]
     if older:
         again = ["Drawn before the newest of the results was written: ", ", ".join(older), ". Draw again: "]
         note = joined([note, el("p", *again, el("code", command), class_="missing")])
     return [note, *made]
 
 
-def page_header(evidence: Evidence, args, contents: dict[str, str]) -> Html:
+def page_header(evidence: Evidence, args: argparse.Namespace, contents: dict[str, str]) -> Html:
     """The title, what the study is of, and links to the sections ``contents``."""
     name = args.root.resolve().name if args.root != Path(".") else None
-    facts = evidence.split_facts
+    split = evidence.split_facts
     about = [
-        f"{facts['tiles']} val tiles in {facts['blocks']} spatial blocks",
+        f"{split['tiles']} val tiles in {split['blocks']} spatial blocks",
         f"{count(evidence.seeds, 'seed')}: {', '.join(map(str, evidence.seeds))}",
         f"{len(evidence.classes)} classes: {', '.join(starred(n, evidence.minority) for n in evidence.classes)}"
         + (" (* minority)" if evidence.minority else ""),

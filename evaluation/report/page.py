@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, features
 
 from common.errors import UserError
-from common.stages import Arm
+from common.inputs import Command, Input
 
 VOID_ELEMENTS = ("img", "input")
 
@@ -17,48 +17,55 @@ VOID_ELEMENTS = ("img", "input")
 class Html(str):
     """Text that is HTML already; any other is escaped where it enters an element, or is added to this."""
 
-    def __add__(self, other) -> "Html":
+    def __add__(self, other: object) -> "Html":
         return joined([self, other])
 
 
-def el(name: str, /, *children, **attributes) -> Html:
+def el(name: str, /, *children: object, **attributes: object) -> Html:
     """An element. ``class_`` is class, ``data_view`` is data-view; True stands alone, None and False are left out."""
-    known = ""
+    written = ""
     for key, value in attributes.items():
         key = key.rstrip("_").replace("_", "-")
         if value is True:
-            known += f" {key}"
+            written += f" {key}"
         elif value is not None and value is not False:
-            known += f' {key}="{html.escape(str(value))}"'
-    opening = f"<{name}{known}>"
+            written += f' {key}="{html.escape(str(value))}"'
+    opening = f"<{name}{written}>"
     return Html(opening) if name in VOID_ELEMENTS else Html(f"{opening}{joined(children)}</{name}>")
 
 
 def joined(parts: Iterable, between: str = "") -> Html:
     """Parts one after the other, those that are not Html escaped; None is left out."""
-    made = (part if isinstance(part, Html) else html.escape(str(part)) for part in parts if part is not None)
-    return Html(between.join(made))
+    escaped = (part if isinstance(part, Html) else html.escape(str(part)) for part in parts if part is not None)
+    return Html(between.join(escaped))
 
 
-def listed(items: Iterable, **attributes) -> Html | None:
+def listed(items: Iterable, **attributes: object) -> Html | None:
     """A list; None where there is no item."""
     items = [el("li", item) for item in items]
     return el("ul", *items, **attributes) if items else None
 
 
-def facts_list(facts: dict) -> Html:
-    """Names and what is known of them, those of which nothing is known left out."""
-    known = {name: value for name, value in facts.items() if value not in (None, "")}
-    return el("dl", *(el("dt", name) + el("dd", value) for name, value in known.items()), class_="facts")
+def described(values: dict[str, object]) -> Html:
+    """Names and their values; a name without a value is left out."""
+    pairs = [el("dt", name) + el("dd", value) for name, value in values.items() if value not in (None, "")]
+    return el("dl", *pairs, class_="facts")
 
 
 def html_table(
-    caption, header: list, rows: list[list], *, text: Iterable = (), groups=(), first=None, dense=False
+    caption: str,
+    header: list,
+    rows: list[list],
+    *,
+    text: Iterable[str] = (),
+    groups: Iterable[tuple[str, int]] = (),
+    first: int | None = None,
+    dense: bool = False,
 ) -> Html:
     """A table that scrolls sideways where it is wide; the first cell of each row is its heading.
 
     ``text`` names the columns that hold words, which start at the left. ``groups`` are headings above the header, each
-    with the number of columns it is over. ``first`` is the place of a row to be marked; ``dense`` is for many columns.
+    with the number of columns it is over. ``first`` is the index of a row to be marked; ``dense`` is for many columns.
     """
     kinds = ["text" if name in text else None for name in header]
     columns = el("tr", *(el("th", cell, scope="col", class_=kind) for cell, kind in zip(header, kinds, strict=True)))
@@ -67,30 +74,31 @@ def html_table(
         for name, span in groups
     ]
     body = []
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         cells = [el("td", cell, class_=kind) for cell, kind in zip(row[1:], kinds[1:], strict=True)]
-        body.append(el("tr", el("th", row[0], scope="row"), *cells, class_="first" if place == first else None))
+        body.append(el("tr", el("th", row[0], scope="row"), *cells, class_="first" if index == first else None))
     head = el("thead", el("tr", *above) if above else None, columns)
-    made = el("table", el("caption", caption), head, el("tbody", *body), class_="dense" if dense else None)
-    return el("div", made, class_="scroll")
+    content = el("table", el("caption", caption), head, el("tbody", *body), class_="dense" if dense else None)
+    return el("div", content, class_="scroll")
 
 
-def fold(title: Html, *children, identity: str | None = None) -> Html:
+def fold(title: Html, *children: object, identity: str | None = None) -> Html:
     """Something that opens on demand, by mouse or keyboard, and is printed open."""
     return el("details", el("summary", title), el("div", *children, class_="inside"), id=identity)
 
 
-def missing(what: str, command: str, where=None) -> Html:
-    """Says that something is not there, and which command makes it."""
-    place = Html(f" ({el('code', where)})") if where else None
-    return el("p", what, place, ". To have it, run ", el("code", command), class_="missing")
+def missing(problem: str, command: Command, source: Input | None = None) -> Html:
+    """Says what is not there, at ``source`` where that helps, and which command makes it."""
+    path = Html(f" ({el('code', source)})") if source else None
+    return el("p", problem, path, ". To have it, run ", el("code", command), class_="missing")
 
 
 def data_uri(content: bytes, kind: str) -> str:
+    """A picture (``kind`` is png, jpeg or webp) as an address."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def figure(path: Path, alt: str, caption=None) -> Html | None:
+def figure(path: Path, alt: str, caption: str | None = None) -> Html | None:
     """A figure of the project, at the size it was drawn for, stored without loss; None where there is no file."""
     if not path.is_file():
         return None
@@ -101,12 +109,13 @@ def figure(path: Path, alt: str, caption=None) -> Html | None:
         if features.check("webp"):
             smaller = io.BytesIO()
             picture.convert("RGB").save(smaller, "WEBP", lossless=True, method=1)
-            content, kind = min((content, "png"), (smaller.getvalue(), "webp"), key=lambda found: len(found[0]))
+            content, kind = min((content, "png"), (smaller.getvalue(), "webp"), key=lambda stored: len(stored[0]))
     image = el("img", src=data_uri(content, kind), alt=alt, width=width, height=height)
     return el("figure", image, el("figcaption", caption) if caption else None)
 
 
 def open_picture(path: Path) -> Image.Image:
+    """A picture, read whole; UserError where it is none."""
     try:
         picture = Image.open(path)
         picture.load()
@@ -115,10 +124,6 @@ def open_picture(path: Path) -> Image.Image:
     return picture
 
 
-def flat(arm: Arm) -> str:
-    """``5B Finetuned from 5A`` or ``control: 6, uniform target``."""
-    return ("control: " if arm.question else "") + " ".join(arm.title.split())
-
-
 def nowrap(text: str) -> str:
+    """The text on one line."""
     return text.replace(" ", "\u00a0")

@@ -1,24 +1,27 @@
 """The part of the report on each stage and control: runs, classes, confusions, figures."""
 
+import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from common.cli import command_for
+from common.inputs import Input
 from common.stages import ARM_OF, CONTROLS, STAGES, training_command
 from common.taxonomy import Taxonomy
-from evaluation.report.format import duration, hundredths, mark, told_part
-from evaluation.report.page import Html, el, facts_list, figure, flat, fold, html_table, joined, listed, missing
+from common.text import count, hundredths, percent, signed, starred
+from evaluation.report.format import arm_name, duration, mark, part_text
+from evaluation.report.page import Html, described, el, figure, fold, html_table, joined, listed, missing
 from evaluation.study.comparability import Result
 from evaluation.study.evidence import BEYOND, KEYS, ArmScores, Evidence
-from evaluation.study.wording import answer_of_control, count, percent, signed, starred
+from evaluation.study.wording import answer_of_control, score_text
 
 
 def mean_of(results: list[Result], *keys: str) -> float | None:
     """Mean over runs of a number in run.json; None where one lacks it."""
     values = []
     for result in results:
-        value = result.run
+        value: Any = result.run
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
         if value is None:
@@ -27,15 +30,15 @@ def mean_of(results: list[Result], *keys: str) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def run_facts(scores: ArmScores, taxonomy: Taxonomy) -> Html:
+def run_description(scores: ArmScores, taxonomy: Taxonomy) -> Html:
     """What is the same for all runs of an arm, or their mean."""
     arm, runs = scores.arm, list(scores.last.values())
     changed = arm.component
     recipe = [
-        el("strong", f"{part} (its one change): {told_part(how, taxonomy)}")
+        el("strong", f"{part} (its one change): {part_text(value, taxonomy)}")
         if part == changed
-        else f"{part}: {told_part(how, taxonomy)}"
-        for part, how in runs[0].run["recipe"].items()
+        else f"{part}: {part_text(value, taxonomy)}"
+        for part, value in runs[0].run["recipe"].items()
     ]
 
     def average(form: str, *keys: str, scale: float = 1) -> str | None:
@@ -45,12 +48,12 @@ def run_facts(scores: ArmScores, taxonomy: Taxonomy) -> Html:
     own = runs[0].run.get("iterations") or runs[0].run["settings"].get("iterations")
     steps = f"{scores.steps:,}"
     if own is not None and own != scores.steps:
-        start = f" ({flat(ARM_OF[arm.starts_from])})" if arm.starts_from else ""
+        start = f" ({arm_name(ARM_OF[arm.starts_from])})" if arm.starts_from else ""
         steps = f"{own:,} of its own, {steps} with those of the weights it starts from{start}"
     mean = "" if len(runs) == 1 else " (mean of the seeds)"
-    return facts_list(
+    return described(
         {
-            "compared with": flat(ARM_OF[arm.compared_with]) if arm.compared_with else None,
+            "compared with": arm_name(ARM_OF[arm.compared_with]) if arm.compared_with else None,
             "recipe": joined(recipe, between="<br>"),
             "steps": steps,
             "crops drawn": average("{:,.0f}", "crops"),
@@ -72,7 +75,7 @@ def seeds_table(scores: ArmScores) -> Html:
     for seed, result in scores.last.items():
         best, row = scores.best.get(seed), [seed, *(hundredths(result.scores[key]) for key in (*KEYS, *BEYOND))]
         gap = "-" if best is None else signed(best.scores["mIoU"] - result.scores["mIoU"])
-        step = "-" if best is None else f"{best.facts.get('step', 0):,}"
+        step = "-" if best is None else f"{best.metrics.get('step', 0):,}"
         row += [step, hundredths(best.scores["mIoU"] if best else None), gap]
         rows.append([*row, duration(mean_of([result], "seconds", "training")) or "-"])
     return html_table("Scores of each seed on val, last.pt, %", header, rows)
@@ -97,71 +100,74 @@ def classes_table(scores: ArmScores, evidence: Evidence, shares: dict[str, float
 
 
 def confusion_in_words(confusion: np.ndarray, taxonomy: Taxonomy) -> str:
-    """Of each true class how much is right, and what most of the rest is taken for."""
-    counts, found = confusion[1:, 1:], []
-    for place, name in enumerate(taxonomy.foreground):
-        total = counts[place].sum()
+    """Of each true class how much is right, and what most of the rest is taken for.
+
+    Args:
+        confusion: (C, C) int64 pixel counts, rows truth, void first.
+    """
+    counts, sentences = confusion[1:, 1:], []
+    for row, name in enumerate(taxonomy.foreground):
+        total = counts[row].sum()
         if not total:
             continue
-        wrong = np.where(np.arange(len(counts)) == place, 0, counts[place])
-        words = f"{name} {counts[place, place] / total:.0%} right"
-        if wrong.any():
-            words += f", taken for {taxonomy.foreground[wrong.argmax()]} in {wrong.max() / total:.0%}"
-        found.append(words)
-    return "; ".join(found)
+        missed = np.where(np.arange(len(counts)) == row, 0, counts[row])
+        words = f"{name} {percent(counts[row, row] / total, 0)} right"
+        if missed.any():
+            words += f", taken for {taxonomy.foreground[missed.argmax()]} in {percent(missed.max() / total, 0)}"
+        sentences.append(words)
+    return "; ".join(sentences)
 
 
 def result_figures(folder: Path, about: str, confusion: np.ndarray, taxonomy: Taxonomy) -> Html | None:
     """The figures of one checkpoint that are there; boundary bars hold those of IoU too."""
     bars = "class_boundary_iou.png"
     bars = bars if (folder / bars).is_file() else "class_iou_scores.png"
-    said = f"Confusion matrix of {about}: {confusion_in_words(confusion, taxonomy)}."
-    made = [
-        figure(folder / "confusion_matrix.png", said),
+    alt = f"Confusion matrix of {about}: {confusion_in_words(confusion, taxonomy)}."
+    figures = [
+        figure(folder / "confusion_matrix.png", alt),
         figure(folder / bars, f"Bars of the IoU of each class, {about}; the table of its classes has the numbers."),
         figure(folder / "reliability_diagram.png", f"Reliability diagram of {about}: accuracy against confidence."),
     ]
-    made = [found for found in made if found]
-    return el("div", *made, class_="pictures") if made else None
+    figures = [picture for picture in figures if picture]
+    return el("div", *figures, class_="pictures") if figures else None
 
 
-def stage_fold(scores: ArmScores, evidence: Evidence, rank: int | None, shares: dict[str, float], args) -> Html:
+def stage_fold(
+    scores: ArmScores, evidence: Evidence, rank: int | None, shares: dict[str, float], in_dir: Input
+) -> Html:
     """All of one arm, folded away."""
     arm, pictures = scores.arm, []
     for seed, result in scores.last.items():
-        confusion = result.tiles.confusions.sum(axis=0)
-        found = result_figures(result.folder, f"{flat(arm)}, seed {seed}, last.pt on val", confusion, evidence.taxonomy)
-        if found and len(scores.last) > 1:
-            found = fold(el("h4", f"Figures of seed {seed}"), found)
-        pictures.append(found)
+        about, confusion = f"{arm_name(arm)}, seed {seed}, last.pt on val", result.tiles.confusions.sum(axis=0)
+        of_seed = result_figures(result.folder, about, confusion, evidence.taxonomy)
+        if of_seed and len(scores.last) > 1:
+            of_seed = fold(el("h4", f"Figures of seed {seed}"), of_seed)
+        pictures.append(of_seed)
     if not any(pictures):
-        again = command_for("evaluation.compute_metrics", args) + " --split val --overwrite"
-        pictures = [missing("The figures of this stage are not there", again)]
-    summary = f"mIoU {percent(scores.estimate('mIoU'))}, {count(scores.seeds, 'seed')}"
+        pictures = [missing("The figures of this stage are not there", in_dir.made_by.again())]
+    summary = f"mIoU {score_text(scores.estimate('mIoU'))}, {count(scores.seeds, 'seed')}"
     summary += f", rank {rank}" if rank else ""
-    title = el("h3", flat(arm)) + el("span", summary, class_="note")
+    title = el("h3", arm_name(arm)) + el("span", summary, class_="note")
     tables = seeds_table(scores), classes_table(scores, evidence, shares)
-    return fold(title, run_facts(scores, evidence.taxonomy), *tables, *pictures, identity=arm.name)
+    return fold(title, run_description(scores, evidence.taxonomy), *tables, *pictures, identity=arm.name)
 
 
-def stages(evidence: Evidence, distribution: dict | None, args) -> list:
+def stages(evidence: Evidence, distribution: dict | None, args: argparse.Namespace) -> list[Html | None]:
+    """A fold for each arm that was run, and the commands of the stages that were not."""
     ranks = {scores.arm.name: rank for rank, scores in enumerate(evidence.stages, 1)}
-    shares = {name: of["share"] for name, of in (distribution or {}).get("classes", {}).items()}
-    folds = [stage_fold(scores, evidence, ranks.get(name), shares, args) for name, scores in evidence.arms.items()]
-    absent = [stage for stage in STAGES if stage.name not in evidence.arms]
-    commands = [
-        joined(
-            [
-                f"{flat(stage)} was {evidence.status(stage.name)}: ",
-                el("code", training_command(args.root, stage.name, evidence.seeds[0])),
-            ]
-        )
-        for stage in absent
-    ]
+    shares = {name: of["share"] for name, of in distribution["classes"].items()} if distribution else {}
+    arms = evidence.arms.items()
+    folds = [stage_fold(scores, evidence, ranks.get(name), shares, args.in_dir) for name, scores in arms]
+    commands = []
+    for stage in STAGES:
+        if stage.name not in evidence.arms:
+            command = el("code", training_command(args.root, stage.name, evidence.seeds[0]))
+            commands.append(joined([f"{arm_name(stage)} was {evidence.status(stage.name)}: ", command]))
     return [*folds, listed(commands)]
 
 
-def controls(evidence: Evidence, args) -> list:
+def controls(evidence: Evidence, args: argparse.Namespace) -> list[Html]:
+    """The question of each control, and its answer or the command that trains it."""
     parts = []
     for control in CONTROLS:
         parts += [el("h3", f"Control: {control.title}"), el("p", el("em", control.question))]
@@ -170,15 +176,13 @@ def controls(evidence: Evidence, args) -> list:
             command = training_command(args.root, control.name, evidence.seeds[0])
             parts.append(missing(evidence.status(control.name).capitalize(), command))
             continue
-        finding = evidence.finding(control.compared_with, control.name)
-        known = ", ".join(f"{key} {percent(scores.estimate(key))}" for key in KEYS)
-        answer = answer_of_control(evidence, control).removeprefix(control.question).strip()
+        means = ", ".join(f"{key} {score_text(scores.estimate(key))}" for key in KEYS)
         parts.append(
-            facts_list(
+            described(
                 {
-                    "result": f"{known} over {count(scores.seeds, 'seed')}, {scores.steps:,} steps",
-                    "finding": mark(finding),
-                    "answer": answer,
+                    "result": f"{means} over {count(scores.seeds, 'seed')}, {scores.steps:,} steps",
+                    "finding": mark(evidence.of_control(control)),
+                    "answer": answer_of_control(evidence, control),
                     "more": el("a", "its scores, figures and runs", href=f"#{control.name}"),
                 }
             )

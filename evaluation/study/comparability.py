@@ -4,6 +4,7 @@ What differs from most other results in anything but what its arm is about is le
 """
 
 from collections import Counter
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import NamedTuple
 
 from common.errors import UserError
 from common.files import read_json
+from common.inputs import Input
 from common.metrics import boundary_score, calibration_score, score
-from common.schema import is_count, is_number, is_object, is_text, list_of, misfit, optional, values_of
+from common.schema import is_count, is_number, is_object, is_text, misfit, optional, values_of
 from common.stages import ARM_OF
 from common.taxonomy import Taxonomy, taxonomy_from_json
 from common.text import some
@@ -21,27 +23,15 @@ from evaluation.scoring.results import (
     METRICS,
     RUN_RECORD,
     WHICH,
-    TileConfusions,
+    TileCounts,
+    read_metrics,
     results_folder,
     seed_folders,
 )
 
 OF_ONE_SEED = ("sampler.sha256", "init.digest", "loss.kd.teacher_digest")  # what a recipe takes from its own seed
 
-OF_METRICS = {
-    **dict.fromkeys(("stage", "which", "split", "split_digest", "checkpoint_digest"), is_text),
-    **dict.fromkeys(("seed", "cumulative_steps"), is_count),
-    "minority_classes": optional(list_of(is_text)),
-    "split_facts": {
-        **dict.fromkeys(("tiles", "blocks"), is_count),
-        "strategy": optional(is_text),
-        "blocks_shared_with_train": optional(is_count),
-    },
-    "taxonomy": is_object,
-    "command?": is_text,
-    "step?": is_count,
-}
-OF_RUN = {
+RUN_FORM = {
     "settings": is_object,
     "recipe": is_object,
     "cumulative_crops?": is_count,
@@ -54,14 +44,14 @@ OF_RUN = {
 
 @dataclass(frozen=True)
 class Result:
-    """One checkpoint's result as it lies on disk."""
+    """One checkpoint's result as it lies on disk: metrics.json, the counts of its tiles, and run.json."""
 
     arm: str
     seed: int
     which: str
     folder: Path
-    facts: dict
-    tiles: TileConfusions
+    metrics: dict
+    tiles: TileCounts
     run: dict
 
     @property
@@ -70,41 +60,43 @@ class Result:
 
     @cached_property
     def taxonomy(self) -> Taxonomy:
-        return taxonomy_from_json(self.facts["taxonomy"], self.folder / METRICS)
+        return taxonomy_from_json(self.metrics["taxonomy"], self.folder / METRICS)
 
     @cached_property
     def scores(self) -> dict:
         """What ``common.metrics.score`` returns, ``boundary mIoU`` and ``ECE``."""
-        found = score(self.tiles.confusions.sum(axis=0), self.taxonomy)
-        boundary = boundary_score(self.tiles.boundary.sum(axis=0), self.taxonomy, found["classes"])
+        scores = score(self.tiles.confusions.sum(axis=0), self.taxonomy)
+        boundary = boundary_score(self.tiles.boundary.sum(axis=0), self.taxonomy, scores["classes"])
         calibration = calibration_score(self.tiles.calibration.sum(axis=0))
-        return {**found, "boundary mIoU": boundary["mIoU"], "ECE": calibration["ECE"]}
+        return {**scores, "boundary mIoU": boundary["mIoU"], "ECE": calibration["ECE"]}
 
     @property
-    def ground(self) -> tuple:
+    def ground(self) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
         """What two results must have in common to be compared at all."""
         return self.tiles.split_digest, tuple(self.tiles.class_names), tuple(self.tiles.tile_ids)
 
 
-def read_result(folder: Path, arm: str, seed: int, which: str, remedy: str) -> Result:
+def read_result(source: Input, arm: str, seed: int, which: str) -> Result:
     """The result in a folder; UserError where it is damaged, or its files are of different evaluations."""
-    facts = read_json(folder / METRICS, remedy)
-    tiles = TileConfusions.load(folder / CONFUSIONS)
-    run = read_json(folder / RUN_RECORD, remedy)
-    for name, content, forms in ((METRICS, facts, OF_METRICS), (RUN_RECORD, run, OF_RUN)):
-        wrong = misfit(content, forms)
-        if wrong:
-            raise UserError(f"{folder / name} is not of this project: {wrong}. Evaluate again: {remedy}")
-    here = (facts["stage"], facts["seed"], facts["which"])
-    digests = (facts["split_digest"], facts["checkpoint_digest"])
-    names = taxonomy_from_json(facts["taxonomy"], folder / METRICS).classes
-    if here != (arm, seed, which):
-        raise UserError(f"{folder / METRICS} is of {here[0]} seed {here[1]} {here[2]}.pt. Evaluate again: {remedy}")
+    metrics = read_metrics(source / METRICS)
+    tiles = TileCounts.load(source / CONFUSIONS)
+    run = read_json(source / RUN_RECORD)
+    problem = misfit(run, RUN_FORM)
+    if problem:
+        raise source.unusable(f"{source / RUN_RECORD} is not of this project: {problem}")
+    names = taxonomy_from_json(metrics["taxonomy"], source.path / METRICS).classes
+    checkpoint = (metrics["stage"], metrics["seed"], metrics["which"])
+    if checkpoint != (arm, seed, which):
+        raise source.unusable(f"{source / METRICS} is of {checkpoint[0]} seed {checkpoint[1]} {checkpoint[2]}.pt")
+    digests = (metrics["split_digest"], metrics["checkpoint_digest"])
     if digests != (tiles.split_digest, tiles.checkpoint_digest) or list(names) != tiles.class_names:
-        raise UserError(f"{folder}: {METRICS} and {CONFUSIONS} are of two evaluations. Evaluate again: {remedy}")
-    if facts["split"] != "val":
-        raise UserError(f"{folder / METRICS} is of the {facts['split']} split; arms are compared on val alone.")
-    return Result(arm, seed, which, folder, facts, tiles, run)
+        raise source.unusable(f"{source}: {METRICS} and {CONFUSIONS} are of two evaluations")
+    if metrics["split"] != "val":
+        raise UserError(f"{source / METRICS} is of the {metrics['split']} split; arms are compared on val alone.")
+    return Result(arm, seed, which, source.path, metrics, tiles, run)
+
+
+Runs = dict[tuple[str, int], Result]  # last.pt by arm and seed
 
 
 class LeftOut(NamedTuple):
@@ -115,25 +107,25 @@ class LeftOut(NamedTuple):
     reason: str
 
 
-def read_results(in_dir: Path, remedy: str) -> tuple[list[Result], list[LeftOut]]:
+def read_results(in_dir: Input) -> tuple[list[Result], list[LeftOut]]:
     """Every result under ``in_dir`` that can be compared with most others, and what is left out."""
     results, left_out = [], []
     for arm in ARM_OF:
-        for seed, seed_dir in seed_folders(in_dir / arm):
+        for seed, seed_dir in seed_folders(in_dir.path / arm):
             for which in WHICH:
-                folder = results_folder(seed_dir, which)
-                if which == "best" and not folder.is_dir():
+                source = results_folder(in_dir / arm / seed_dir.name, which)
+                if which == "best" and not source.path.is_dir():
                     continue
                 try:
-                    results.append(read_result(folder, arm, seed, which, remedy))
+                    results.append(read_result(source, arm, seed, which))
                 except UserError as problem:
                     left_out.append(LeftOut(arm, seed, str(problem)))
-    foreign = _unlike_most(results, lambda result: result.ground, _other_ground)
-    left_out += [out._replace(reason=f"{out.reason}. Evaluate again: {remedy}") for out in foreign.values()]
+    foreign = unlike_most(results, lambda result: result.ground, _other_ground)
+    left_out += [out._replace(reason=str(in_dir.unusable(out.reason))) for out in foreign.values()]
     results = [result for result in results if result.folder not in foreign]
 
-    last = {(result.arm, result.seed): result for result in results if result.which == "last"}
-    unfair: dict[tuple, LeftOut] = {}
+    last: Runs = {(result.arm, result.seed): result for result in results if result.which == "last"}
+    unfair: dict[tuple[str, int], LeftOut] = {}
     for find in (_other_settings, _other_budgets, _other_recipes, _other_ancestors):
         fair = [result for run, result in last.items() if run not in unfair]
         unfair |= {(out.arm, out.seed): out for out in find(fair, last)}
@@ -141,7 +133,9 @@ def read_results(in_dir: Path, remedy: str) -> tuple[list[Result], list[LeftOut]
     return [result for result in results if (result.arm, result.seed) not in unfair], left_out
 
 
-def _unlike_most(results: list[Result], key, explain) -> dict[Path, LeftOut]:
+def unlike_most(
+    results: list[Result], key: Callable[[Result], Hashable], explain: Callable[[Result, Result], str]
+) -> dict[Path, LeftOut]:
     """By folder, the results whose ``key`` is not the most common one; of equally common ones the earliest counts."""
     if not results:
         return {}
@@ -154,83 +148,83 @@ def _unlike_most(results: list[Result], key, explain) -> dict[Path, LeftOut]:
 def _other_ground(result: Result, most: Result) -> str:
     if result.ground[0] != most.ground[0]:
         return f"{result.folder} was scored on other val tiles than most (split digest {result.ground[0][:12]})"
-    what = "classes, or classes in another order," if result.ground[1] != most.ground[1] else "val tiles"
-    return f"{result.folder} was scored on other {what} than most ({some(result.tiles.class_names)})"
+    other = "classes, or classes in another order," if result.ground[1] != most.ground[1] else "val tiles"
+    return f"{result.folder} was scored on other {other} than most ({some(result.tiles.class_names)})"
 
 
 def _flat(values: dict, prefix: str = "") -> dict[str, str]:
     """Nested values by dotted path, as text."""
-    found = {}
+    flat = {}
     for name, value in values.items():
         nested = isinstance(value, dict)
-        found |= _flat(value, f"{prefix}{name}.") if nested else {prefix + name: str(value)}
-    return found
+        flat |= _flat(value, f"{prefix}{name}.") if nested else {prefix + name: str(value)}
+    return flat
 
 
 def _differences(mine: dict, theirs: dict) -> list[str]:
     return sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
 
 
-def _other_settings(fair: list[Result], _) -> list[LeftOut]:
-    def explain(result, most):
+def _other_settings(fair: list[Result], _: Runs) -> list[LeftOut]:
+    def explain(result: Result, most: Result) -> str:
         mine, theirs = _flat(result.run["settings"]), _flat(most.run["settings"])
-        found = [f"{name} {mine.get(name)} (most: {theirs.get(name)})" for name in _differences(mine, theirs)]
-        return f"{result.name} was trained with {', '.join(found)}"
+        changed = [f"{name} {mine.get(name)} (most: {theirs.get(name)})" for name in _differences(mine, theirs)]
+        return f"{result.name} was trained with {', '.join(changed)}"
 
-    return list(_unlike_most(fair, lambda r: tuple(sorted(_flat(r.run["settings"]).items())), explain).values())
+    return list(unlike_most(fair, lambda r: tuple(sorted(_flat(r.run["settings"]).items())), explain).values())
 
 
-def _other_budgets(fair: list[Result], _) -> list[LeftOut]:
-    def budget(result):
+def _other_budgets(fair: list[Result], _: Runs) -> list[LeftOut]:
+    def budget(result: Result) -> tuple[float, float]:
         """Steps and crops, those of ancestors included, for each training that the arm is made of."""
         trainings = ARM_OF[result.arm].trainings
-        return result.facts["cumulative_steps"] / trainings, result.run.get("cumulative_crops", 0) / trainings
+        return result.metrics["cumulative_steps"] / trainings, result.run.get("cumulative_crops", 0) / trainings
 
-    def explain(result, most):
+    def explain(result: Result, most: Result) -> str:
         trainings = ARM_OF[result.arm].trainings
-        seen = result.facts["cumulative_steps"], result.run.get("cumulative_crops", 0)
+        seen = result.metrics["cumulative_steps"], result.run.get("cumulative_crops", 0)
         steps, crops = (round(trainings * value) for value in budget(most))
         return (
             f"{result.name} has seen {seen[0]:,} steps and {seen[1]:,} crops with those of its ancestors, where "
             f"{steps:,} and {crops:,} were expected"
         )
 
-    return list(_unlike_most(fair, budget, explain).values())
+    return list(unlike_most(fair, budget, explain).values())
 
 
-def _other_recipes(fair: list[Result], _) -> list[LeftOut]:
+def _other_recipes(fair: list[Result], _: Runs) -> list[LeftOut]:
     """Runs whose recipe is not that of the arm's other seeds."""
 
-    def recipe(result):
+    def recipe(result: Result) -> dict[str, str]:
         return {path: value for path, value in _flat(result.run["recipe"]).items() if path not in OF_ONE_SEED}
 
-    def explain(result, most):
-        found = ", ".join(_differences(recipe(result), recipe(most)))
-        return f"{result.name} was trained with another {found} than most seeds of its arm"
+    def explain(result: Result, most: Result) -> str:
+        changed = ", ".join(_differences(recipe(result), recipe(most)))
+        return f"{result.name} was trained with another {changed} than most seeds of its arm"
 
-    found = []
+    left_out = []
     for arm in ARM_OF:
         of_arm = [result for result in fair if result.arm == arm]
-        found += _unlike_most(of_arm, lambda result: tuple(sorted(recipe(result).items())), explain).values()
-    return found
+        left_out += unlike_most(of_arm, lambda result: tuple(sorted(recipe(result).items())), explain).values()
+    return left_out
 
 
-def _other_ancestors(fair: list[Result], last: dict[tuple, Result]) -> list[LeftOut]:
+def _other_ancestors(fair: list[Result], last: Runs) -> list[LeftOut]:
     """Runs that start from a run that is left out, or from another one than was scored."""
-    found = []
+    left_out = []
     for result in fair:
         init = result.run["recipe"].get("init")
-        ancestor = last.get((init.get("stage"), result.seed)) if isinstance(init, dict) else None
+        ancestor = last.get((str(init.get("stage")), result.seed)) if isinstance(init, dict) else None
         if ancestor is None:
             continue
         if ancestor not in fair:
             reason = f"{result.name} starts from {ancestor.name}, which is left out"
-        elif ancestor.facts["checkpoint_digest"] != init.get("digest"):
+        elif ancestor.metrics["checkpoint_digest"] != init.get("digest"):
             reason = f"{result.name} starts from another {ancestor.arm} than the one that is scored here"
         else:
             continue
-        found.append(LeftOut(result.arm, result.seed, reason))
-    return found
+        left_out.append(LeftOut(result.arm, result.seed, reason))
+    return left_out
 
 
 def mixed_changes(result: Result, other: Result, component: str | None) -> str | None:
@@ -239,5 +233,5 @@ def mixed_changes(result: Result, other: Result, component: str | None) -> str |
     beside = [path for path in differing if component and path != component and not path.startswith(f"{component}.")]
     if component is None or (differing and not beside):
         return None
-    found = f"also in {', '.join(beside)}" if beside else "in nothing"
-    return f"{result.name} differs from {other.arm} {found}, expected {component} alone"
+    changed = f"also in {', '.join(beside)}" if beside else "in nothing"
+    return f"{result.name} differs from {other.arm} {changed}, expected {component} alone"

@@ -5,15 +5,15 @@ tiles, pooled over the split for each seed and then averaged over the seeds.
 """
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
 from common.errors import UserError
+from common.inputs import Input
 from common.metrics import class_ratios
 from common.stages import ARMS, CONTROLS, STAGE_NAMES, Arm
 from common.taxonomy import Taxonomy
-from evaluation.scoring.results import TileConfusions, shared_blocks_note
+from evaluation.scoring.results import TileCounts, shared_blocks_note
 from evaluation.study.comparability import LeftOut, Result, mixed_changes, read_results
 from evaluation.study.comparisons import DESCRIPTIVE, PLANNED, Comparison
 from evaluation.study.intervals import LEVEL, Estimate, estimate, holm
@@ -45,7 +45,7 @@ class ArmScores:
 
     @property
     def steps(self) -> int:
-        return next(iter(self.last.values())).facts["cumulative_steps"]
+        return next(iter(self.last.values())).metrics["cumulative_steps"]
 
     def estimate(self, metric: str) -> Estimate:
         return self._settle(metric, estimate(self.by_seed[metric], self.without_block[metric]))
@@ -62,19 +62,19 @@ class ArmScores:
 
     def paired(self, other: "ArmScores", metric: str, seeds: list[int]) -> np.ndarray:
         """(len(seeds),) difference to another arm with the same seed."""
-        mine, theirs = self._places(other, seeds)
+        mine, theirs = self._positions(other, seeds)
         return self.by_seed[metric][mine] - other.by_seed[metric][theirs]
 
     def difference(self, other: "ArmScores", metric: str, seeds: list[int]) -> Estimate:
         """This arm minus another, paired by seed and by block."""
-        mine, theirs = self._places(other, seeds)
+        mine, theirs = self._positions(other, seeds)
         without_block = self.without_block[metric][mine] - other.without_block[metric][theirs]
         return self._settle(metric, estimate(self.paired(other, metric, seeds), without_block))
 
-    def _settle(self, metric: str, found: Estimate) -> Estimate:
-        return found._replace(half_width=None, p=None) if metric in self.unsettled else found
+    def _settle(self, metric: str, uncut: Estimate) -> Estimate:
+        return uncut._replace(half_width=None, p=None) if metric in self.unsettled else uncut
 
-    def _places(self, other: "ArmScores", seeds: list[int]) -> tuple[list[int], list[int]]:
+    def _positions(self, other: "ArmScores", seeds: list[int]) -> tuple[list[int], list[int]]:
         return [self.seeds.index(seed) for seed in seeds], [other.seeds.index(seed) for seed in seeds]
 
 
@@ -87,7 +87,9 @@ def score_arm(arm: Arm, results: list[Result], present: list[int], minority: lis
     return ArmScores(arm, last, best, *scores, frozenset(f"IoU {name}" for name in few))
 
 
-def crossed_scores(counts: np.ndarray, taxonomy: Taxonomy, present: list[int], minority: list[int]):
+def crossed_scores(
+    counts: np.ndarray, taxonomy: Taxonomy, present: list[int], minority: list[int]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Scores of (S, B, C, C) confusion matrices of S seeds on B blocks, pooled over the blocks.
 
     Returns:
@@ -106,11 +108,11 @@ def crossed_scores(counts: np.ndarray, taxonomy: Taxonomy, present: list[int], m
     return metrics(totals), metrics(totals[:, None] - counts)
 
 
-def by_block(tiles: TileConfusions) -> np.ndarray:
+def by_block(tiles: TileCounts) -> np.ndarray:
     """(B, C, C) int64 confusion matrix of each spatial block with a labelled pixel, blocks sorted by name."""
-    names, place = np.unique(tiles.blocks, return_inverse=True)
+    names, index = np.unique(tiles.blocks, return_inverse=True)
     summed = np.zeros((len(names), *tiles.confusions.shape[1:]), np.int64)
-    np.add.at(summed, place, tiles.confusions)
+    np.add.at(summed, index, tiles.confusions)
     return summed[summed[:, 1:].sum(axis=(1, 2)) > 0]
 
 
@@ -163,7 +165,7 @@ class Evidence:
 
     @property
     def split_facts(self) -> dict:
-        return self.results[0].facts["split_facts"]
+        return self.results[0].metrics["split_facts"]
 
     @property
     def blocks(self) -> int:
@@ -176,8 +178,8 @@ class Evidence:
     @property
     def stages(self) -> list[ArmScores]:
         """The stages that were run, controls apart, best first."""
-        found = [scores for name, scores in self.arms.items() if name in STAGE_NAMES]
-        return sorted(found, key=lambda scores: tuple(-scores.by_seed[key].mean() for key in KEYS))
+        stages = [scores for name, scores in self.arms.items() if name in STAGE_NAMES]
+        return sorted(stages, key=lambda scores: tuple(-scores.by_seed[key].mean() for key in KEYS))
 
     @property
     def findings(self) -> list[Finding]:
@@ -185,8 +187,14 @@ class Evidence:
 
     def finding(self, arm: str, other: str) -> Finding | None:
         """The finding of a comparison that is planned or described."""
-        known = [f for f in self.findings if (f.comparison.arm.name, f.comparison.other.name) == (arm, other)]
-        return known[0] if known else None
+        of_pair = (f for f in self.findings if (f.comparison.arm.name, f.comparison.other.name) == (arm, other))
+        return next(of_pair, None)
+
+    def of_control(self, control: Arm) -> Finding:
+        """The finding of the stage that a control is compared with, against the control."""
+        return next(
+            f for f in self.findings if f.comparison.other == control and f.comparison.arm.name == control.compared_with
+        )
 
     @property
     def has_intervals(self) -> bool:
@@ -215,8 +223,8 @@ def _compare(comparison: Comparison, arms: dict[str, ArmScores], left_out: list[
         if problem:
             shared.remove(seed)
             refused.append(problem)
-    found = {metric: mine.difference(theirs, metric, shared) for metric in mine.by_seed} if shared else {}
-    return Finding(comparison, shared, found, refused)
+    estimates = {metric: mine.difference(theirs, metric, shared) for metric in mine.by_seed} if shared else {}
+    return Finding(comparison, shared, estimates, refused)
 
 
 def gather(results: list[Result], left_out: list[LeftOut]) -> Evidence:
@@ -225,7 +233,7 @@ def gather(results: list[Result], left_out: list[LeftOut]) -> Evidence:
     truth = by_block(results[0].tiles).sum(axis=2)
     present = [i for i in range(1, taxonomy.num_classes) if truth[:, i].sum() > 0]
     absent = [name for i, name in enumerate(taxonomy.foreground, 1) if i not in present]
-    named = sorted({tuple(result.facts["minority_classes"] or ()) for result in results})
+    named = sorted({tuple(result.metrics["minority_classes"] or ()) for result in results})
     minority = list(named[0]) if len(named) == 1 else []
     minority_ids = [i for i in present if taxonomy.classes[i] in minority]
     with_last = {result.arm for result in results if result.which == "last"}
@@ -248,7 +256,7 @@ def gather(results: list[Result], left_out: list[LeftOut]) -> Evidence:
             "means that hold it are wide"
         )
     cautions += _mixed_devices(arms)
-    shared = shared_blocks_note("val", results[0].facts["split_facts"])
+    shared = shared_blocks_note("val", results[0].metrics["split_facts"])
     if shared:
         cautions.append(shared)
     return Evidence(results, arms, planned, descriptive, minority, absent, left_out, cautions)
@@ -267,12 +275,13 @@ def _mixed_devices(arms: dict[str, ArmScores]) -> list[str]:
     ]
 
 
-def gather_from(in_dir: Path, remedy: str) -> Evidence:
+def gather_from(in_dir: Input) -> Evidence:
     """The evidence that the results under ``in_dir`` give; UserError where there is none."""
-    results, left_out = read_results(in_dir, remedy)
+    results, left_out = read_results(in_dir)
     if not any(result.which == "last" for result in results):
-        reasons = "".join(f"\n  {out.reason}" for out in left_out)
-        raise UserError(f"{in_dir} holds no results of a last.pt.{reasons}\nEvaluate first: {remedy}")
+        problem = "holds no results of a last.pt"
+        error = in_dir.unusable(f"{in_dir} {problem} that can be compared") if left_out else in_dir.missing(problem)
+        raise UserError("\n  ".join([str(error), *(out.reason for out in left_out)]))
     return gather(results, left_out)
 
 

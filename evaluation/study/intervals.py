@@ -7,6 +7,7 @@ mean over seeds. A quantile of t is mixed from those with S - 1 and B - 1 degree
 variance (Cochran and Cox 1950, Experimental Designs). ``evaluation.simulate_coverage`` measures what this covers.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -27,12 +28,13 @@ class Estimate(NamedTuple):
     blocks: int
 
     @property
-    def low(self) -> float | None:
-        return None if self.half_width is None else self.value - self.half_width
+    def low(self) -> float:
+        """The lower end of its interval, which has none where it is not known."""
+        return self.value - (math.inf if self.half_width is None else self.half_width)
 
     @property
-    def high(self) -> float | None:
-        return None if self.half_width is None else self.value + self.half_width
+    def high(self) -> float:
+        return self.value + (math.inf if self.half_width is None else self.half_width)
 
     @property
     def excludes_zero(self) -> bool:
@@ -78,9 +80,8 @@ def holm(p_values: list[float | None]) -> list[float | None]:
     """
     corrected: list[float | None] = [None] * len(p_values)
     largest = 0.0
-    for rank, place in enumerate(
-        sorted((i for i, p in enumerate(p_values) if p is not None), key=p_values.__getitem__)
-    ):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        corrected[place] = largest
+    tested = [(p, index) for index, p in enumerate(p_values) if p is not None]
+    for rank, (p, index) in enumerate(sorted(tested)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p))
+        corrected[index] = largest
     return corrected

@@ -2,8 +2,9 @@
 
 from common.metrics import mean_iou_of
 from common.stages import STAGE_NAMES
+from common.text import hundredths, signed, starred
 from evaluation.study.evidence import BEYOND, KEYS, MINORITY, Evidence, controls_run
-from evaluation.study.wording import p_text, percent, points, signed, starred
+from evaluation.study.wording import difference_text, p_text, score_text
 
 
 def ranking(evidence: Evidence) -> tuple[list[str], list[list]]:
@@ -13,9 +14,9 @@ def ranking(evidence: Evidence) -> tuple[list[str], list[list]]:
     rows = []
     for rank, scores in enumerate(evidence.stages, 1):
         gap = scores.best_minus_last()
-        figures = [percent(scores.estimate(metric)) for metric in metrics]
+        means = [score_text(scores.estimate(metric)) for metric in metrics]
         gap = "-" if gap is None else signed(gap)
-        rows.append([scores.arm.name, rank, len(scores.seeds), *figures, gap, f"{scores.steps:,}"])
+        rows.append([scores.arm.name, rank, len(scores.seeds), *means, gap, f"{scores.steps:,}"])
     run_stages = {scores.arm.name for scores in evidence.stages}
     absent = [name for name in STAGE_NAMES if name not in run_stages]
     rows += [[name, evidence.status(name), *["-"] * (len(header) - 2)] for name in absent]
@@ -23,16 +24,15 @@ def ranking(evidence: Evidence) -> tuple[list[str], list[list]]:
 
 
 def class_scores(evidence: Evidence) -> tuple[list[str], list[list]]:
-    """Header and a row a class with its IoU in each stage, then what is beyond IoU; stages by their short names."""
+    """Header and a row a class with its IoU in each stage, then what is beyond IoU; stages by their numbers."""
     arms = [evidence.arms[stage] for stage in STAGE_NAMES if stage in evidence.arms]
     rows = [
-        [starred(name, evidence.minority), *(percent(scores.estimate(f"IoU {name}")) for scores in arms)]
+        [starred(name, evidence.minority), *(score_text(scores.estimate(f"IoU {name}")) for scores in arms)]
         for name in evidence.classes
     ]
     for key in BEYOND:
-        values = [scores.mean_over_seeds(key) for scores in arms]
-        rows.append([key, *("-" if value is None else f"{100 * value:.1f}" for value in values)])
-    return ["IoU", *(scores.arm.title.split("  ")[0] for scores in arms)], rows
+        rows.append([key, *(hundredths(scores.mean_over_seeds(key)) for scores in arms)])
+    return ["IoU", *(scores.arm.short for scores in arms)], rows
 
 
 def comparisons(evidence: Evidence, planned: bool) -> tuple[list[str], list[list]]:
@@ -43,15 +43,14 @@ def comparisons(evidence: Evidence, planned: bool) -> tuple[list[str], list[list
     for finding in evidence.planned if planned else evidence.descriptive:
         if finding.missing:
             continue
-        found, comparison = finding.mIoU, finding.comparison
-        row = [comparison.arm.name, comparison.other.name, len(finding.seeds), points(found)]
-        row += [points(finding.estimates.get(MINORITY))] if evidence.minority else []
+        difference, comparison = finding.mIoU, finding.comparison
+        row = [comparison.arm.name, comparison.other.name, len(finding.seeds), difference_text(difference)]
+        row += [difference_text(finding.estimates.get(MINORITY))] if evidence.minority else []
         if planned:
-            p = found.p if found else None
-            row += ["-", "-"] if p is None else [p_text(p), p_text(finding.p_holm)]
+            row += [p_text(difference.p if difference else None), p_text(finding.p_holm)]
         else:
             row += [comparison.unequal or ""]
-        if found is None:
+        if difference is None:
             row[-1] = "not comparable, see the warnings"
         rows.append(row)
     return header, rows
@@ -61,7 +60,7 @@ def control_scores(evidence: Evidence) -> tuple[list[str], list[list]]:
     """Header and a row a control."""
     arms = [evidence.arms[control.name] for control in controls_run(evidence)]
     metrics = [*KEYS, *([MINORITY] if evidence.minority else [])]
-    rows = [[a.arm.name, len(a.seeds), *(percent(a.estimate(key)) for key in metrics), f"{a.steps:,}"] for a in arms]
+    rows = [[a.arm.name, len(a.seeds), *(score_text(a.estimate(key)) for key in metrics), f"{a.steps:,}"] for a in arms]
     return ["control", "seeds", *metrics, "steps"], rows
 
 
@@ -74,6 +73,6 @@ def tidy_rows(evidence: Evidence) -> list[list]:
         values |= {MINORITY: mean_iou_of(scores, evidence.minority)} if evidence.minority else {}
         for name, of_class in scores["classes"].items():
             values |= {f"{key} {name}": value for key, value in of_class.items()}
-        values["cumulative_steps"] = result.facts["cumulative_steps"]
+        values["cumulative_steps"] = result.metrics["cumulative_steps"]
         rows += [[result.arm, result.seed, result.which, key, value] for key, value in values.items()]
     return rows

@@ -1,44 +1,35 @@
-"""Scores, differences and intervals in words and figures."""
+"""Scores, differences and intervals in words."""
 
 from common.stages import Arm
+from common.text import count, hundredths, signed
 from evaluation.study.comparisons import PLANNED
 from evaluation.study.evidence import MINORITY, Evidence, Finding
 from evaluation.study.intervals import FEWEST_BLOCKS, FEWEST_SEEDS, Estimate
 
 
 def short_name(arm: Arm) -> str:
-    """``Stage 5B`` or ``the control "6, uniform target"``, for sentences."""
-    return f'the control "{arm.title}"' if arm.question else f"stage {arm.title.split('  ')[0]}"
+    """``stage 5B`` or ``the control "6, uniform target"``, for sentences."""
+    return f'the control "{arm.title}"' if arm.is_control else f"stage {arm.number}"
 
 
-def count(things, noun: str) -> str:
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
-
-
-def starred(name: str, minority: list[str]) -> str:
-    """The name of a class, with a star where it is a minority class."""
-    return f"{name} *" if name in minority else name
-
-
-def percent(found: Estimate) -> str:
+def score_text(score: Estimate) -> str:
     """``43.1`` or ``43.1 ± 2.0``."""
-    return f"{100 * found.value:.1f}" + ("" if found.half_width is None else f" ± {100 * found.half_width:.1f}")
+    return hundredths(score.value) + ("" if score.half_width is None else f" ± {hundredths(score.half_width)}")
 
 
-def points(found: Estimate | None) -> str:
+def difference_text(difference: Estimate | None) -> str:
     """``+3.1`` or ``+3.1 [+1.2, +5.0]``; a dash where there is none."""
-    if found is None:
+    if difference is None:
         return "-"
-    interval = "" if found.half_width is None else f" [{signed(found.low)}, {signed(found.high)}]"
-    return signed(found.value) + interval
+    has_interval = difference.half_width is not None
+    interval = f" [{signed(difference.low)}, {signed(difference.high)}]" if has_interval else ""
+    return signed(difference.value) + interval
 
 
-def signed(value: float) -> str:
-    """A share as signed points, with a true minus."""
-    return f"{100 * value:+.1f}".replace("-", "\u2212")
-
-
-def p_text(p: float) -> str:
+def p_text(p: float | None) -> str:
+    """``0.031`` or ``<0.001``; a dash where there is none."""
+    if p is None:
+        return "-"
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
@@ -47,38 +38,40 @@ def _equals(number: str) -> str:
 
 
 def sentence(text: str) -> str:
+    """The text with a capital and a full stop."""
     return text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
 def finding_in_words(finding: Finding) -> str:
     """The finding in words."""
     mine, theirs = short_name(finding.comparison.arm), short_name(finding.comparison.other)
-    if not finding.estimates:
+    difference = finding.mIoU
+    if difference is None:
         return f"{mine} and {theirs} are not compared: {finding.missing or '; '.join(finding.refused)}"
-    found = finding.mIoU
-    points = f"{abs(100 * found.value):.1f} points of mIoU"
-    above = f"{mine} is {points} {'above' if found.value >= 0 else 'below'} {theirs}"
-    if found.half_width is None:
+    points = f"{hundredths(abs(difference.value))} points of mIoU"
+    above = f"{mine} is {points} {'above' if difference.value >= 0 else 'below'} {theirs}"
+    if difference.half_width is None:
         return f"{above} in {count(finding.seeds, 'seed')}, without an interval"
-    interval = f"95 % interval {signed(found.low)} to {signed(found.high)}"
+    interval = f"95 % interval {signed(difference.low)} to {signed(difference.high)}"
     if not finding.comparison.planned:
         return f"{above} ({interval}; described, not tested)"
     p = f"p {_equals(p_text(finding.p_holm))} after correction"
     if not finding.told_apart:
-        return f"{mine} cannot be told from {theirs} ({signed(found.value)} points of mIoU, {interval}, {p})"
-    verb, against = ("gains", "over") if found.value > 0 else ("loses", "against")
+        return f"{mine} cannot be told from {theirs} ({signed(difference.value)} points of mIoU, {interval}, {p})"
+    verb, against = ("gains", "over") if difference.value > 0 else ("loses", "against")
     return f"{mine} {verb} {points} {against} {theirs} ({interval}, {p})"
 
 
 def answer_of_control(evidence: Evidence, control: Arm) -> str:
-    """What a control that was run says to its question."""
-    finding = evidence.finding(control.compared_with, control.name)
-    said = f"{control.question} {sentence(finding_in_words(finding))}"
-    if finding.mIoU is None or finding.mIoU.half_width is None:
-        return f"{said} That is no answer yet."
-    if not (finding.told_apart if finding.comparison.planned else finding.mIoU.excludes_zero):
-        return f"{said} {control.answers.alike}"
-    return f"{said} {control.answers.better if finding.mIoU.value > 0 else control.answers.worse}"
+    """The finding of a control that was run, and what it says to the control's question."""
+    finding = evidence.of_control(control)
+    if finding.mIoU is None or finding.mIoU.half_width is None or control.answers is None:
+        answer = "That is no answer yet."
+    elif not (finding.told_apart if finding.comparison.planned else finding.mIoU.excludes_zero):
+        answer = control.answers.alike
+    else:
+        answer = control.answers.better if finding.mIoU.value > 0 else control.answers.worse
+    return f"{sentence(finding_in_words(finding))} {answer}"
 
 
 def why_no_intervals(evidence: Evidence) -> str | None:
@@ -99,10 +92,11 @@ def why_no_intervals(evidence: Evidence) -> str | None:
 
 
 def about_the_split(evidence: Evidence) -> list[str]:
-    facts = evidence.split_facts
-    split_by = f", split by {facts['strategy']}" if facts["strategy"] else ""
+    """Sentences on the tiles, the seeds and the classes."""
+    split = evidence.split_facts
+    split_by = f", split by {split['strategy']}" if split["strategy"] else ""
     lines = [
-        f"Val: {facts['tiles']} tiles in {facts['blocks']} spatial blocks{split_by}. Seeds: "
+        f"Val: {split['tiles']} tiles in {split['blocks']} spatial blocks{split_by}. Seeds: "
         + ", ".join(map(str, evidence.seeds)),
         f"mIoU and mF1 over {', '.join(evidence.classes)}; {evidence.taxonomy.void} counts nowhere.",
     ]
@@ -112,6 +106,7 @@ def about_the_split(evidence: Evidence) -> list[str]:
 
 
 def how_to_read(evidence: Evidence) -> list[str]:
+    """Sentences on what the numbers are, and what they do not say."""
     lines = [
         "Percentages and points, from confusion matrices pooled over val for each seed, means over the seeds. Ranked "
         "by mIoU, then mF1, then OA of last.pt.",

@@ -193,14 +193,14 @@ def test_all_counts_of_tiles_come_from_one_forward_pass(tiles):
     model, where = Counting(), {"device": torch.device("cpu"), "workers": 0}
     found = counts.tile_counts(model, tiles, 6, **where)
     assert model.passes == len(tiles)
-    assert (found.confusions == inference.tile_confusions(model, tiles, 6, **where)).all()
-    for tile, boundary, calibration in zip(tiles, found.boundary, found.calibration, strict=True):
+    assert (found["confusions"] == inference.tile_confusions(model, tiles, 6, **where)).all()
+    for tile, boundary, calibration in zip(tiles, found["boundary"], found["calibration"], strict=True):
         logits = direct(model, torch.from_numpy(tile.read_image())[None])[0]
         truth, preds = torch.from_numpy(tile.read_mask().astype(np.int64)), logits.argmax(dim=0)
         assert boundary.tolist() == counts.boundary_counts(truth, preds, 6).tolist()
         np.testing.assert_allclose(calibration, counts.calibration_counts(truth, preds, logits), rtol=1e-6)
         assert calibration[:, 0].sum() == tile.labelled
-    assert (found.confusions.dtype, found.boundary.dtype, found.calibration.dtype) == (np.int64, np.int64, np.float64)
+    assert [found[name].dtype for name in ("confusions", "boundary", "calibration")] == [np.int64, np.int64, np.float64]
 
 
 METADATA = {

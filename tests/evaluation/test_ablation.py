@@ -14,10 +14,16 @@ from common.taxonomy import BIODIVERSITY
 from evaluation import aggregate_metrics
 from evaluation.simulate_coverage import World
 from evaluation.study import tables
+from evaluation.study.ablation_figures import (
+    FIGURES,
+    ablation_figure,
+    class_gains_figure,
+    comparisons_figure,
+    draws_figure,
+)
 from evaluation.study.comparability import read_results
 from evaluation.study.comparisons import DESCRIPTIVE, PLANNED
 from evaluation.study.evidence import MINORITY, gather
-from evaluation.study.figures import ablation_figure, class_gains_figure, comparisons_figure, draws_figure
 from evaluation.study.wording import finding_in_words
 from tests.helpers import made, quiet
 from tests.synthetic_results import VAL, write_result, write_study
@@ -166,8 +172,7 @@ def test_the_csv_holds_every_score_of_last_and_best(tmp_path):
     counts[0, 5, 1] = 3
     write_result(tmp_path, ONE, 1, counts, which="best")
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("ablation_figure", "comparisons_figure", "class_gains_figure", "draws_figure"):
-            patch.setattr(aggregate_metrics, name, lambda *_: None)
+        patch.setattr(aggregate_metrics, "FIGURES", dict.fromkeys(FIGURES, lambda _: None))
         quiet(aggregate_metrics.main, "--root", tmp_path)
     with open(tmp_path / VAL / "metrics_summary.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -230,7 +235,7 @@ def rows_run_down(axes, count):
 
 def test_the_ablation_shows_each_stage_in_its_row(evidence):
     miou, minority, classes = ablation_figure(evidence).axes
-    assert labels(miou) == [stage.title for stage in STAGES] and labels(minority) == [""] * 7
+    assert labels(miou) == [f"{stage.number}  {stage.label}" for stage in STAGES] and labels(minority) == [""] * 7
     for axes, metric in ((miou, "mIoU"), (minority, MINORITY)):
         rows_run_down(axes, 7)
         found = marks(axes)
@@ -294,7 +299,8 @@ def test_gains_of_each_class_are_over_stage_1_in_its_colour(evidence):
     panels = class_gains_figure(evidence).axes
     stages = [TWO, THREE, FOUR, FIVE_B, SIX]
     assert labels(panels[0]) == [
-        ARM_OF[stage].title + (" (twice the steps)" if stage in (FIVE_B, SIX) else "") for stage in stages
+        f"{ARM_OF[stage].number}  {ARM_OF[stage].label}" + (" (twice the steps)" if stage in (FIVE_B, SIX) else "")
+        for stage in stages
     ]
     for axes, name, starred, color in zip(panels, BIODIVERSITY.foreground, STARRED, COLORS, strict=True):
         rows_run_down(axes, 5)

@@ -14,8 +14,8 @@ from common.stages import STAGE_NAMES
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet
 from evaluation import compute_metrics
-from evaluation.scoring import write
-from evaluation.scoring.results import TileConfusions
+from evaluation.scoring import all_runs, final_stage, write
+from evaluation.scoring.results import TileCounts
 from tests.helpers import made, quiet
 
 ONE, TWO, SIX = STAGE_NAMES[0], STAGE_NAMES[1], STAGE_NAMES[6]
@@ -38,15 +38,17 @@ class Scorer:
             self.digests[folder / f"{which}.pt"] = f"{digest} of {stage} {seed}"
         return folder
 
-    def open_to_score(self, path, stage, seed, tiles, command):
-        self.opened.append((path.name, stage, seed, tiles.split, command))
+    def open_to_score(self, source, stage, seed, tiles):
+        path = source.path
+        self.opened.append((path.name, stage, seed, tiles.split, str(source.made_by)))
         if path in self.refused:
             raise self.refused[path]
         metadata = {"stage": stage, "seed": seed, "step": 20, "iterations": 20, "cumulative_steps": 40}
         metadata |= {"arch": "unet", "encoder": "resnet18"}
         return SimpleNamespace(path=path, digest=self.digests[path], metadata=metadata), None
 
-    def evaluate(self, checkpoint, model, digest, setting):
+    def evaluate(self, checkpoint, model, setting):
+        digest = checkpoint.digest
         self.evaluated.append((checkpoint.path.parent.parent.name, checkpoint.path.name, digest, setting.tiles.split))
         share = RIGHT[checkpoint.path.stem]
         counts = np.zeros((len(setting.tiles), 6, 6), np.int64)
@@ -60,7 +62,7 @@ class Scorer:
         boundary = np.tile([1, 4], (len(counts), 6, 1))
         bins = np.zeros((len(counts), 15, 3))
         bins[:, 14] = 10, 9.5, 9
-        return TileConfusions(
+        return TileCounts(
             setting.tiles.ids, blocks, counts, list(BIODIVERSITY.classes), setting.tiles.digest, digest, boundary, bins
         )
 
@@ -71,11 +73,12 @@ def scorer(prepared, tmp_path, monkeypatch):
     for folder in ("data/biodiversity_split", "artifacts"):
         shutil.copytree(prepared / folder, root / folder)
     scorer = Scorer(root)
-    monkeypatch.setattr(compute_metrics, "open_to_score", scorer.open_to_score)
-    monkeypatch.setattr(compute_metrics, "evaluate", scorer.evaluate)
+    for module in (all_runs, final_stage):
+        monkeypatch.setattr(module, "open_to_score", scorer.open_to_score)
+        monkeypatch.setattr(module, "evaluate", scorer.evaluate)
     monkeypatch.setattr(write, "save_figure", lambda figure, path: path.write_text("a figure"))
     for name in ("confusion_figure", "class_scores_figure", "boundary_figure", "reliability_figure"):
-        monkeypatch.setattr(compute_metrics, name, lambda *_: None)
+        monkeypatch.setattr(write, name, lambda *_: None)
     return scorer
 
 
@@ -192,6 +195,29 @@ def test_results_of_something_else_are_replaced_only_when_asked(scorer, changed)
     assert said_of(scorer) == ("unchanged", 0)
 
 
+@pytest.mark.parametrize("content", ["{", "{}", "[]"])
+def test_damaged_results_are_refused_and_replaced_by_the_command_that_is_named(scorer, content):
+    scorer.add(ONE, 42)
+    score(scorer)
+    path = scorer.root / RESULTS / "val" / ONE / "seed42" / "metrics.json"
+    whole = path.read_text()
+    path.write_text(content)
+    again = f"python -m evaluation.compute_metrics --root {scorer.root} --split val --overwrite"
+    refused, predicted = said_of(scorer)
+    assert f"{path} is not " in refused and refused.endswith(f"Write it again: {again}") and predicted == 0
+    assert said_of(scorer, *again.split()[5:]) == ("replaced", 2)
+    assert path.read_text().replace(" --split val --overwrite", "") == whole
+
+
+def test_damaged_results_on_test_are_made_again_without_another_use(scorer):
+    scorer.add(SIX, 42)
+    score(scorer, "--split", "test")
+    path = scorer.root / RESULTS / "test" / SIX / "seed42" / "metrics.json"
+    path.write_text("{}")
+    assert "are there again" in score(scorer, "--split", "test", "--overwrite")
+    assert metrics(scorer, SIX, 42, split="test")["seed"] == 42 and len(log(scorer)) == 1
+
+
 def test_minority_classes_that_are_not_known_have_no_mean(scorer):
     (scorer.root / "artifacts/class_distribution.json").unlink()
     scorer.add(ONE, 42)
@@ -279,7 +305,7 @@ def test_no_score_on_test_can_be_read_that_is_not_recorded(scorer, monkeypatch):
         raise OSError("no space left")
 
     scorer.add(SIX, 42)
-    monkeypatch.setattr(compute_metrics, "append_log", full)
+    monkeypatch.setattr(final_stage, "append_log", full)
     with pytest.raises(OSError, match="no space left"):
         score(scorer, "--split", "test")
     assert not list((scorer.root / RESULTS).rglob("metrics.json")) and log(scorer) == []
@@ -314,8 +340,8 @@ def test_flags_that_would_open_the_test_split_to_more_are_refused(flags, message
 def test_by_default_val_is_scored_and_seed_42_goes_to_test():
     args = compute_metrics.parse_args([])
     assert (args.split, args.seed, args.reason, args.stages) == ("val", 42, None, None)
-    assert args.data_dir.parts[-2:] == ("biodiversity_split", "val") and args.out_dir.name == "val"
-    assert compute_metrics.parse_args(["--split", "test"]).data_dir.name == "test"
+    assert args.data_dir.path.parts[-2:] == ("biodiversity_split", "val") and args.out_dir.name == "val"
+    assert compute_metrics.parse_args(["--split", "test"]).data_dir.path.name == "test"
 
 
 @pytest.mark.parametrize("split", ["val", "test"])

@@ -10,7 +10,7 @@ import pytest
 from common.errors import UserError
 from common.stages import STAGE_NAMES
 from common.taxonomy import BIODIVERSITY, Taxonomy
-from evaluation.study.comparability import OF_ONE_SEED, Result, _unlike_most, mixed_changes, read_result, read_results
+from evaluation.study.comparability import OF_ONE_SEED, Result, mixed_changes, read_result, read_results, unlike_most
 from tests.helpers import made
 from tests.synthetic_results import SETTINGS, STEPS, VAL, recipe_of, write_result
 
@@ -80,8 +80,8 @@ def things(*keys):
     ("keys", "others"),
     [("aab", [2]), ("baa", [0]), ("abab", [1, 3]), ("abb", [0]), ("abcc", [0, 1]), ("a", []), ("", [])],
 )
-def test_what_is_unlike_most_is_found_and_of_equally_many_the_first_count(keys, others):
-    found = _unlike_most(things(*keys), lambda thing: thing.key, lambda thing, most: f"{thing.key} for {most.key}")
+def test_what_isunlike_most_is_found_and_of_equally_many_the_first_count(keys, others):
+    found = unlike_most(things(*keys), lambda thing: thing.key, lambda thing, most: f"{thing.key} for {most.key}")
     assert list(found) == others
     for place, out in found.items():
         assert (out.arm, out.seed) == (str(place), place) and out.reason.startswith(f"{keys[place]} for ")
@@ -115,8 +115,8 @@ def reasons(root):
 def test_files_of_two_evaluations_or_of_another_run_are_refused(tmp_path, changes, message):
     folder = write_result(tmp_path, ONE, 1, ROWS)
     read_result(made(folder), ONE, 1, "last")
-    facts = json.loads((folder / "metrics.json").read_text())
-    (folder / "metrics.json").write_text(json.dumps(facts | changes))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(json.dumps(metrics | changes))
     with pytest.raises(UserError, match=message):
         read_result(made(folder), ONE, 1, "last")
 

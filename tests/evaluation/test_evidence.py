@@ -40,8 +40,7 @@ def study(tmp_path, without_figures):
 @pytest.fixture
 def without_figures(monkeypatch):
     """Leave the figures out, which take most of the time; one test draws them."""
-    for name in ("ablation_figure", "comparisons_figure", "class_gains_figure", "draws_figure"):
-        monkeypatch.setattr(aggregate_metrics, name, lambda *_: None)
+    monkeypatch.setattr(aggregate_metrics, "FIGURES", dict.fromkeys(FIGURES, lambda _: None))
 
 
 def evidence_of(root):
@@ -232,7 +231,10 @@ def test_an_arm_that_is_refused_altogether_is_not_called_not_run(study):
 def test_a_run_on_another_split_is_refused(study):
     folder = write_result(study, TWO, 42, ROWS, split_digest="other tiles")
     (reason,) = left_out(study)
-    assert reason.startswith(f"{folder} was scored on other val tiles than most") and "evaluate again" in reason
+    assert (
+        reason.startswith(f"{folder} was scored on other val tiles than most")
+        and ". Write it again: python -m some.step --overwrite" in reason
+    )
     assert evidence_of(study).arms[TWO].seeds == [43, 44]
 
 
@@ -304,11 +306,11 @@ def test_damaged_and_foreign_results_are_left_out_by_name(study, capsys):
     assert any("arms are compared on val alone" in reason for reason in reasons)
     summarise(study)
     printed = capsys.readouterr().err
-    assert all(f"warning: left out: {reason.split('valuate again')[0][:-1]}" in printed for reason in reasons)
+    assert all(f"warning: left out: {reason.split(' Write it again')[0]}" in printed for reason in reasons)
 
 
 def test_nothing_to_summarise_says_what_to_run(tmp_path):
-    with pytest.raises(UserError, match=r"holds no results.*\n.*evaluation.compute_metrics"):
+    with pytest.raises(UserError, match=r"holds no results.*evaluation.compute_metrics"):
         aggregate_metrics.main(["--root", str(tmp_path)])
 
 

@@ -10,8 +10,8 @@ from common.figures import class_legend, color_mask, new_figure
 from common.metrics import calibration_score
 from common.taxonomy import Taxonomy
 from evaluation.scoring import write
-from evaluation.scoring.figures import boundary_figure, class_scores_figure, confusion_figure, reliability_figure
 from evaluation.scoring.report_text import describe_confidence, heading, report
+from evaluation.scoring.score_figures import boundary_figure, class_scores_figure, confusion_figure, reliability_figure
 
 COLORS = ("#000000", "#ff0000", "#00ff00", "#0000ff", "#ffff00")
 FOUR = Taxonomy(("void", "a", "b", "c", "d"), COLORS, {})
@@ -101,7 +101,7 @@ def test_bars_of_classes_have_their_scores_their_colours_and_a_line_at_their_mea
 def test_boundary_bars_stand_hatched_beside_those_of_iou():
     figure = boundary_figure(METRICS, FOUR, ["b"], "whose")
     axes = figure.axes[0]
-    assert bars(axes) == [
+    assert sorted(bars(axes)) == [
         (-0.2, 0.7, "#ff0000", None),
         (0.2, 0.35, "#ff0000", "////"),
         (0.8, 0.3, "#00ff00", None),

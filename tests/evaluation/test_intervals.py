@@ -61,7 +61,8 @@ def test_interval_and_p_agree_and_grow_with_the_variance_of_seeds():
 def test_no_interval_from_too_few_seeds_or_blocks(seeds, blocks):
     found = estimate(np.linspace(0, 1, seeds), np.random.default_rng(0).normal(size=(seeds, blocks)))
     assert found.value == pytest.approx(np.linspace(0, 1, seeds).mean())
-    assert found.half_width is None and found.p is None and found.low is None and not found.excludes_zero
+    assert found.half_width is None and found.p is None and not found.excludes_zero
+    assert (found.low, found.high) == (-np.inf, np.inf)
 
 
 def test_holm_corrects_for_the_whole_family():

@@ -21,11 +21,12 @@ from common.models import build_model
 from common.rasters import write_image, write_mask
 from common.stages import ARM_OF, FINAL_STAGE, STAGE_NAMES, STAGES
 from common.taxonomy import BIODIVERSITY, IGNORE_INDEX
-from common.tiles import TileSet
+from common.tiles import Tile, TileSet
 from data_prep.tile_sets.writer import describe_tile, new_tile_set
 from evaluation import aggregate_metrics, compute_metrics, plot_predictions
-from tests.helpers import made
-from tests.synthetic_results import recipe_of
+from evaluation.scoring import write
+from tests.helpers import made, save_checkpoint
+from tests.synthetic_results import distribution_of, recipe_of
 
 ARCH, ENCODER = "linknet", "timm-mobilenetv3_small_minimal_100"  # 3 MB a checkpoint
 FILES = (
@@ -58,10 +59,11 @@ def make_split(root, split, seed):
             tile_id = f"{split}_{number}"
             mask = np.repeat(np.repeat(rng.integers(0, 5, (8, 8), dtype=np.uint8), 8, axis=0), 8, axis=1)
             image = np.clip(mask * 40 + rng.integers(0, 60, (3, 64, 64)), 0, 255).astype(np.uint8)
-            write_image(out.image_path(tile_id), image)
-            write_mask(out.mask_path(tile_id), mask)
+            tile = Tile(tile_id, out.folder, {})
+            write_image(tile.image_path, image)
+            write_mask(tile.mask_path, mask)
             place = {"crs": None, "bounds": None, "gsd": None}
-            entry = describe_tile(image, mask, out.image_path(tile_id), out.mask_path(tile_id), place, 6)
+            entry = describe_tile(image, mask, tile.image_path, tile.mask_path, place, 6)
             out.record(tile_id, {**entry, "block": f"block{number // 2}"})
     return TileSet.open(made(path))
 
@@ -89,7 +91,7 @@ def save_run(root, stage, seed, weights_seed, **changes):
             "recipe": recipe_of(stage, seed),
             **changes,
         }
-        Checkpoint(folder / name, model.state_dict(), metadata).save()
+        save_checkpoint(folder / name, model.state_dict(), metadata)
     write_json(folder / "run.json", metadata)
     return folder
 
@@ -100,7 +102,7 @@ def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp("trained")
     make_split(root, "val", 1)
     make_split(root, "test", 2)
-    write_json(root / "artifacts" / "class_distribution.json", {"minority_classes": MINORITY})
+    write_json(root / "artifacts" / "class_distribution.json", distribution_of(MINORITY))
     for number, stage in enumerate((FIRST, SECOND, FINAL_STAGE)):
         save_run(root, stage, 42, number)
     return root
@@ -109,7 +111,7 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def without_figures(monkeypatch):
     """Leave the figures of checkpoints out, which take most of the time; ``scored`` has them."""
-    monkeypatch.setattr(compute_metrics, "draw_figures", lambda *_: None)
+    monkeypatch.setattr(write, "draw_figures", lambda *_: None)
 
 
 @pytest.fixture
@@ -280,7 +282,7 @@ def test_unusable_checkpoints_are_named_and_the_others_scored(root, capsys):
     other_split = save_run(root, SECOND, 45, 3, val={"digest": "0" * 64}) / "last.pt"
     unfinished = weights / FINAL_STAGE / "seed42" / "last.pt"
     found = Checkpoint.load(made(unfinished))
-    Checkpoint(unfinished, found.state, {**found.metadata, "step": 5}, {"optimizer": {}}).save()
+    save_checkpoint(unfinished, found.state, {**found.metadata, "step": 5}, {"optimizer": {}})
 
     with pytest.raises(SystemExit) as stopped:
         run(lambda: compute_metrics.main(["--root", root]))

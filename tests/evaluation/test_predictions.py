@@ -2,7 +2,6 @@
 
 import base64
 import io
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +14,15 @@ from common.stages import ARM_OF, STAGE_NAMES
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet
 from evaluation import plot_predictions
-from evaluation.plot_predictions import Predicted, caption, choose_tiles, dimmed, draw, score_tile, write_pictures
+from evaluation.plot_predictions import (
+    Predicted,
+    caption,
+    choose_tiles,
+    dimmed,
+    predictions_figure,
+    score_tile,
+    write_pictures,
+)
 from evaluation.report.predictions import errors_picture, predictions, read_predictions, tile_panel
 from tests.helpers import made, quiet
 
@@ -98,11 +105,11 @@ FOUND = [Predicted(ARM_OF[name], f"digest of {name}", preds) for name, preds in 
 
 
 def test_the_figure_shows_image_truth_and_each_stage_in_its_column():
-    columns = [(p.arm.title, p.preds) for p in FOUND if p.is_stage]
-    assert [title for title, _ in columns] == ["1  Baseline", "2  + Replication"]  # no control
-    figure = draw(TILES, columns, BIODIVERSITY, "note")
+    columns = [(p.arm.title, p.preds) for p in FOUND if not p.arm.is_control]
+    assert [title for title, _ in columns] == ["1 Baseline", "2 + Replication"]  # no control
+    figure = predictions_figure(TILES, columns, BIODIVERSITY, "note")
     axes = np.array(figure.axes[:8]).reshape(2, 4)
-    assert [a.get_title() for a in axes[0]] == ["Image", "Truth", "1  Baseline", "2  + Replication"]
+    assert [a.get_title() for a in axes[0]] == ["Image", "Truth", "1 Baseline", "2 + Replication"]
     for row, one in zip(axes, TILES, strict=True):
         np.testing.assert_array_equal(row[0].images[0].get_array(), np.moveaxis(one.read_image(), 0, -1))
         np.testing.assert_array_equal(row[1].images[0].get_array(), COLORS[one.read_mask()])
@@ -142,15 +149,15 @@ def test_pictures_and_index_hold_each_arm_of_each_tile(tmp_path):
 def test_predictions_are_those_of_last_of_the_seed_that_is_asked_for(prepared, tmp_path, monkeypatch):
     asked = []
 
-    def open_to_score(path, arm, seed, tiles, command):
-        asked.append((path, arm, seed, tiles.split, command))
+    def open_to_score(source, arm, seed, tiles):
+        asked.append((source.path, arm, seed, tiles.split, str(source.made_by)))
         return SimpleNamespace(digest=f"digest of {arm}"), None
 
     monkeypatch.setattr(plot_predictions, "open_to_score", open_to_score)
     ones = [np.ones((64, 64), np.uint8)] * 3
     monkeypatch.setattr(plot_predictions, "predict", lambda *_, **__: ones)
     drawn = []
-    monkeypatch.setattr(plot_predictions, "draw", lambda tiles, columns, *_: drawn.append((tiles, columns)) or None)
+    monkeypatch.setattr(plot_predictions, "predictions_figure", lambda *parts: drawn.append(parts[:2]))
     monkeypatch.setattr(plot_predictions, "save_figure", lambda *_, **__: None)
     weights, out = tmp_path / "weights", tmp_path / "out"
     for arm, seed in ((ONE, 7), (THREE, 7), (CONTROL, 7), (TWO, 8)):
@@ -174,10 +181,6 @@ def test_predictions_are_those_of_last_of_the_seed_that_is_asked_for(prepared, t
 
 
 # Panels of the report
-
-
-def args_for(folder):
-    return SimpleNamespace(predictions_dir=folder, root=Path("."))
 
 
 def evidence_with(digests, ranked=(), minority=("Settlement",)):
@@ -207,30 +210,30 @@ SCORED = {name: f"digest of {name}" for name in OF_ARM}
 
 def test_predictions_of_the_checkpoints_that_were_scored_need_no_word(folder):
     for scored in (SCORED, {ONE: SCORED[ONE]}, {}):
-        index, said = read_predictions(args_for(folder), evidence_with(scored))
+        index, said = read_predictions(made(folder), evidence_with(scored))
         assert said == [] and [arm["name"] for arm in index["arms"]] == list(OF_ARM)
-    assert read_predictions(args_for(folder / "not there"), evidence_with(SCORED)) == (None, [])
+    assert read_predictions(made(folder / "not there"), evidence_with(SCORED)) == (None, [])
 
 
 def test_predictions_of_other_checkpoints_tiles_or_classes_are_told(folder):
-    _, said = read_predictions(args_for(folder), evidence_with(SCORED | {TWO: "new", CONTROL: "new"}))
+    _, said = read_predictions(made(folder), evidence_with(SCORED | {TWO: "new", CONTROL: "new"}))
     assert len(said) == 1
     assert "of 2 + Replication, control: 6, uniform target are of other checkpoints than the scores" in said[0]
     other_seed = evidence_with(SCORED | {TWO: "new"})
     other_seed.arms[TWO].last = {43: other_seed.arms[TWO].last[42]}
-    assert read_predictions(args_for(folder), other_seed)[1] == []
+    assert read_predictions(made(folder), other_seed)[1] == []
     path = folder / "predictions.json"
     index = read_json(made(path))
     write_json(path, index | {"split_digest": "of another"})
-    assert "of other val tiles or classes" in read_predictions(args_for(folder), evidence_with(SCORED))[1][0]
+    assert "of other val tiles or classes" in read_predictions(made(folder), evidence_with(SCORED))[1][0]
     colors = BIODIVERSITY.to_json() | {"colors": ["#101010", *BIODIVERSITY.colors[1:]]}
     write_json(path, index | {"taxonomy": colors})
-    assert "of other val tiles or classes" in read_predictions(args_for(folder), evidence_with(SCORED))[1][0]
+    assert "of other val tiles or classes" in read_predictions(made(folder), evidence_with(SCORED))[1][0]
 
 
 def test_a_panel_shows_each_arm_with_its_picture_errors_and_scores(folder):
     index = read_json(made(folder / "predictions.json"))
-    html = tile_panel(1, index["tiles"][0], index, args_for(folder), TWO)
+    html = tile_panel(1, index["tiles"][0], index, made(folder), TWO)
     views = html.split("<figure")[1:]
     assert [view.partition('data-view="')[2].split('"')[0] for view in views] == ["image", "truth", *OF_ARM]
     mask = TILES[0].read_mask()
@@ -266,7 +269,7 @@ def test_errors_of_small_and_of_large_tiles_keep_their_place():
 @pytest.mark.parametrize(("ranked", "start"), [([THREE, TWO, ONE], TWO), ([ONE, TWO], ONE), ([THREE], ONE), ([], ONE)])
 def test_the_large_view_begins_with_the_best_stage_that_was_drawn(folder, ranked, start):
     index = read_json(made(folder / "predictions.json"))
-    html = "".join(map(str, predictions(evidence_with(SCORED, ranked), index, args_for(folder))))
+    html = "".join(map(str, predictions(evidence_with(SCORED, ranked), index, made(folder))))
     chosen = [part.split(">")[0] for part in html.split("<input")[1:] if "checked" in part.split(">")[0]]
     assert len(chosen) == 3 and all(f'value="{start}"' in one for one in chosen)  # for all tiles, and for each
     legend = [part.split('"')[0] for part in html.split('data-color="')[1:]]

@@ -160,7 +160,7 @@ def write_test_result(root) -> None:
 def test_report_of_a_whole_study(whole):
     page = report_of(whole)
     for stage in STAGES:
-        assert " ".join(stage.title.split()) in page.text
+        assert stage.title in page.text
     assert "ranks first" in page.text and "points of mIoU" in page.text and "p corrected" in page.text
     assert "To have it, run" not in page.text and "Before you read a number" not in page.text
     assert all(control.question in page.text for control in CONTROLS)
@@ -268,7 +268,7 @@ def drawable(prepared, tmp_path, monkeypatch):
     for arm in arms:
         (tmp_path / "model_weights" / "biodiversity" / arm.name / "seed42").mkdir(parents=True)
 
-    def open_to_score(path, arm, *_):
+    def open_to_score(source, arm, *_):
         return SimpleNamespace(digest=f"digest of {arm}"), None
 
     def predict(model, tiles, **_):

@@ -11,20 +11,28 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.errors import UserError
 from common.files import write_json
 from common.stages import ARM_OF, CONTROLS, STAGE_NAMES
 from common.taxonomy import BIODIVERSITY
-from evaluation import build_report as parts
-from evaluation.report import data, format, overview, stages, test_and_provenance
+from common.text import hundredths
+from evaluation.report import data, format, on_test, overview, provenance, stages
 from evaluation.study.comparisons import DESCRIPTIVE, PLANNED
 from evaluation.study.evidence import MINORITY, Evidence, Finding
 from evaluation.study.intervals import Estimate
+from tests.helpers import made
 from tests.synthetic_results import arm_of, finding_of
 
 ONE, TWO, THREE, FOUR, FIVE_A, FIVE_B, SIX = STAGE_NAMES
 FOREGROUND = BIODIVERSITY.foreground
 METRICS = ("mIoU", "mF1", "OA", MINORITY, *(f"IoU {name}" for name in FOREGROUND))
-ARGS = SimpleNamespace(root=Path("."), split_dir=Path("split"), leakage=Path("leakage.json"), command="it")
+ARGS = SimpleNamespace(
+    root=Path("."),
+    in_dir=made("results"),
+    split_dir=made("split"),
+    leakage=made("leakage.json", "python -m data_prep.check_leakage"),
+    command="it",
+)
 
 
 def plain(html) -> str:
@@ -74,7 +82,7 @@ def arm(name, mious, seeds=(1, 2, 3)):
         scores.last[seed] = SimpleNamespace(
             arm=name,
             seed=seed,
-            facts={"cumulative_steps": 20 * ARM_OF[name].trainings, "split_facts": FACTS, "step": 20},
+            metrics={"cumulative_steps": 20 * ARM_OF[name].trainings, "split_facts": FACTS, "step": 20},
             scores=scores_of(miou, 0.5 + place / 10),
             run=run,
             tiles=SimpleNamespace(checkpoint_digest=f"{name} {seed}", split_digest="of val", confusions=None),
@@ -87,7 +95,7 @@ FACTS = {"tiles": 30, "blocks": 12, "strategy": "blocks", "blocks_shared_with_tr
 
 def evidence_of(*arms, planned=(), descriptive=(), minority=("Settlement", "Seminatural"), cautions=()):
     result = SimpleNamespace(
-        facts={"split_facts": FACTS}, taxonomy=BIODIVERSITY, tiles=SimpleNamespace(split_digest="of val")
+        metrics={"split_facts": FACTS}, taxonomy=BIODIVERSITY, tiles=SimpleNamespace(split_digest="of val")
     )
     by_name = {scores.arm.name: scores for scores in arms}
     return Evidence([result], by_name, list(planned), list(descriptive), list(minority), [], [], list(cautions))
@@ -98,10 +106,10 @@ def test_words_for_digests_times_and_shares():
         "b-dirty"
     )
     assert [format.duration(s) for s in (None, 90, 5999, 6000)] == [None, "1.5 min", "100.0 min", "1.7 h"]
-    assert [format.hundredths(v) for v in (None, 0.4567, 0)] == ["-", "45.7", "0.0"]
-    assert format.told({"kind": "minority", "p": 0.5, "of": [1, 2]}) == "minority, p 0.5, of 1 2"
-    assert format.told("a" * 64) == "a" * 12 and format.told(0.00012345) == "0.000123"
-    assert format.told_part({"kind": "minority", "classes": [4, 5]}, BIODIVERSITY) == (
+    assert [hundredths(v) for v in (None, 0.4567, 0)] == ["-", "45.7", "0.0"]
+    assert format.value_text({"kind": "minority", "p": 0.5, "of": [1, 2]}) == "minority, p 0.5, of 1 2"
+    assert format.value_text("a" * 64) == "a" * 12 and format.value_text(0.00012345) == "0.000123"
+    assert format.part_text({"kind": "minority", "classes": [4, 5]}, BIODIVERSITY) == (
         "minority, classes Settlement Seminatural"
     )
 
@@ -183,7 +191,7 @@ def test_a_row_of_comparisons_holds_difference_and_both_p_values():
 
 def test_each_seed_has_its_own_row_with_its_best_beside_it():
     scores = arm(TWO, [0.3, 0.4], (7, 8))
-    scores.best[8] = SimpleNamespace(scores=scores_of(0.45), facts={"step": 1500})
+    scores.best[8] = SimpleNamespace(scores=scores_of(0.45), metrics={"step": 1500})
     header, first, second = rows(stages.seeds_table(scores))
     assert header[:6] == ["seed", "mIoU", "mF1", "OA", "boundary mIoU", "ECE"]
     assert header[6:] == ["best.pt at step", "mIoU of best.pt", "best − last", "training"]
@@ -203,7 +211,7 @@ def test_scores_by_class_are_means_over_seeds_beside_what_was_drawn():
 
 
 def test_the_facts_of_a_run_name_its_one_change_and_means_over_seeds():
-    said = plain(stages.run_facts(arm(FOUR, [0.3, 0.4, 0.5]), BIODIVERSITY))
+    said = plain(stages.run_description(arm(FOUR, [0.3, 0.4, 0.5]), BIODIVERSITY))
     assert "compared with 3 + Difficulty sampling" in said
     assert "cropper (its one change): minority, classes Settlement" in said and "sampler: weighted" in said
     assert "distinct tiles drawn (mean of the seeds) 31 " in said and "(mean of the seeds) 25.0 %" in said
@@ -211,7 +219,7 @@ def test_the_facts_of_a_run_name_its_one_change_and_means_over_seeds():
         "unlabelled pixels drawn (mean of the seeds) 12.5 %" in said and "training (mean of the seeds) 2.0 min" in said
     )
     assert "crops drawn 160" in said and "training tiles 40" in said and "steps 20 " in said
-    twice = plain(stages.run_facts(arm(FIVE_B, [0.3], (1,)), BIODIVERSITY))
+    twice = plain(stages.run_description(arm(FIVE_B, [0.3], (1,)), BIODIVERSITY))
     assert "20 of its own, 40 with those of the weights it starts from (5A OEM pretraining)" in twice
     assert "mean of the seeds" not in twice
 
@@ -224,10 +232,8 @@ def test_a_mean_over_runs_is_none_where_one_lacks_the_number():
 
 def test_what_differs_between_runs_is_told_with_the_number_of_runs():
     runs = [SimpleNamespace(run=run) for run in ({"d": "x"}, {"d": "y"}, {"d": "x"}, {})]
-    assert test_and_provenance.shared_values(runs, "d") == "x (2 runs); y (1 runs)"
-    assert (
-        test_and_provenance.shared_values(runs[:1], "d") == "x" and test_and_provenance.shared_values(runs, "e") is None
-    )
+    assert provenance.shared_values(runs, "d") == "x (2 runs); y (1 runs)"
+    assert provenance.shared_values(runs[:1], "d") == "x" and provenance.shared_values(runs, "e") is None
 
 
 def test_a_confusion_in_words_names_what_most_of_the_wrong_pixels_are_taken_for():
@@ -243,10 +249,15 @@ def test_a_confusion_in_words_names_what_most_of_the_wrong_pixels_are_taken_for(
 
 
 def manifest(*tiles, **more):
-    """Tiles are (pixels per class, block)."""
-    known = {f"t{n}": {"pixels": list(pixels), "block": block} for n, (pixels, block) in enumerate(tiles)}
-    classes = dict(zip(BIODIVERSITY.classes, np.sum([pixels for pixels, _ in tiles], axis=0).tolist(), strict=True))
-    return {"digest": "d" * 64, "command": "split it", "tiles": known, "pixels_per_class": classes, **more}
+    """The manifest of tiles of one row, given as (pixels per class, block)."""
+    entry = dict.fromkeys(("sha256", "mask_sha256", "content_sha256"), "s")
+    entry |= {"height": 1, **dict.fromkeys(("crs", "bounds", "gsd"))}
+    by_id = {
+        f"t{n}": {**entry, "width": sum(pixels), "pixels": list(pixels), "block": block}
+        for n, (pixels, block) in enumerate(tiles)
+    }
+    about = {"split": "val", "made_from": [], "stretch": None, "taxonomy": BIODIVERSITY.to_json()}
+    return {"digest": "d" * 64, "command": "split it", "tiles": by_id, **about, **more}
 
 
 MANIFESTS = {
@@ -276,7 +287,7 @@ def test_the_split_table_counts_pixels_and_tiles_of_each_class():
         ["labelled", "100.0", "100", "2", "100.0", "50", "2"],
         ["Background (unlabelled)", "-", "14", "2", "-", "1", "1"],
     ]
-    said = plain(data.split_facts(MANIFESTS))
+    said = plain(data.split_description(MANIFESTS))
     assert "train 3 tiles in 2 blocks; val 2 tiles in 2 blocks" in said and "block side 256 m" in said
     assert "80% / 10% / 10%" in said and "seed of the split 7" in said and "left out of the raw tiles 2" in said
 
@@ -342,18 +353,20 @@ def test_a_control_is_shown_with_its_finding_and_answer_or_the_command_that_make
     assert said.count("Not run. To have it, run python -m training.train_control_kd_") == 2 and "--seed 1" in said
 
 
-def on_test(tmp_path, uses, checkpoint="best of 42"):
+def section_on_test(tmp_path, uses, checkpoint="best of 42"):
     folder = tmp_path / SIX / "seed42"
     folder.mkdir(parents=True)
     scores = scores_of(0.5)
-    facts = {**scores, "checkpoint_digest": checkpoint, "minority_classes": ["Settlement"], "absent": ["Cropland"]}
-    write_json(folder / "metrics.json", facts | {"split_facts": FACTS | {"blocks_shared_with_train": 2}})
+    metrics = {**scores, "checkpoint_digest": checkpoint, "minority_classes": ["Settlement"], "absent": ["Cropland"]}
+    metrics |= {"stage": SIX, "seed": 42, "which": "best", "cumulative_steps": 40, "taxonomy": BIODIVERSITY.to_json()}
+    metrics |= {"split": "test", "split_digest": "of test", "split_facts": FACTS | {"blocks_shared_with_train": 2}}
+    write_json(folder / "metrics.json", metrics)
     (tmp_path / "test_log.jsonl").write_text("".join(f"{json.dumps(use)}\n" for use in uses))
     final = arm(SIX, [0.4] * 3, (42, 43, 44))
     final.best[42] = SimpleNamespace(scores=scores_of(0.55), tiles=SimpleNamespace(checkpoint_digest="best of 42"))
     final.best[43] = SimpleNamespace(scores=scores_of(0.99), tiles=SimpleNamespace(checkpoint_digest="best of 43"))
-    args = SimpleNamespace(test_dir=tmp_path, root=Path("."))
-    return "".join(map(str, test_and_provenance.on_test(evidence_of(final), args)))
+    args = SimpleNamespace(test_dir=made(tmp_path), root=Path("."))
+    return "".join(map(str, on_test.on_test(evidence_of(final), args)))
 
 
 def use(digest, reason=None):
@@ -363,7 +376,7 @@ def use(digest, reason=None):
 
 
 def test_scores_on_test_stand_apart_beside_those_of_the_same_checkpoint_on_val(tmp_path):
-    html = on_test(tmp_path, [use("best of 42")])
+    html = section_on_test(tmp_path, [use("best of 42")])
     said = plain(html)
     assert "mIoU 50.0, mF1 60.0, OA 70.0 % for best.pt of stage 6 + Distillation, seed 42, on 30 tiles" in said
     assert "on val it has mIoU 55.0, where it was chosen" in said and "The test split was used once." in said
@@ -377,26 +390,35 @@ def test_scores_on_test_stand_apart_beside_those_of_the_same_checkpoint_on_val(t
 
 
 def test_another_look_at_test_is_told(tmp_path):
-    said = plain(on_test(tmp_path, [use("a"), use("b", "a defect"), use("b")], checkpoint="b"))
+    said = plain(section_on_test(tmp_path, [use("a"), use("b", "a defect"), use("b")], checkpoint="b"))
     assert "The test split was used 3 times, with 2 checkpoints: its scores are no longer those of a first" in said
     assert "best.pt on val is another checkpoint by now, with mIoU 55.0" in said and "a defect" in said
 
 
 def test_the_same_checkpoint_again_is_no_other_look(tmp_path):
-    said = plain(on_test(tmp_path, [use("best of 42"), use("best of 42")]))
+    said = plain(section_on_test(tmp_path, [use("best of 42"), use("best of 42")]))
     assert "The test split was used 2 times." in said
 
 
 def test_a_manifest_of_other_classes_is_refused(tmp_path):
-    path = tmp_path / "manifest.json"
+    path = tmp_path / "val/manifest.json"
+    path.parent.mkdir()
     write_json(path, MANIFESTS["val"])
-    assert data.read_manifest(path, BIODIVERSITY, "split") == MANIFESTS["val"]
-    assert data.read_manifest(tmp_path / "none.json", BIODIVERSITY, "split") is None
-    turned = dict(reversed(MANIFESTS["val"]["pixels_per_class"].items()))
-    for wrong in ({"pixels_per_class": turned}, {"tiles": {"t": {"pixels": [1, 2], "block": None}}}):
-        write_json(path, MANIFESTS["val"] | wrong)
-        with pytest.raises(parts.UserError, match="does not count the pixels of Background, Forest"):
-            data.read_manifest(path, BIODIVERSITY, "split")
+    assert data.read_manifests(made(tmp_path), BIODIVERSITY) == {"val": MANIFESTS["val"]}
+    turned = BIODIVERSITY.to_json() | {"classes": list(reversed(BIODIVERSITY.classes))}
+    write_json(path, MANIFESTS["val"] | {"taxonomy": turned})
+    with pytest.raises(UserError, match="does not count the pixels of Background, Forest.* again: python -m some.step"):
+        data.read_manifests(made(tmp_path), BIODIVERSITY)
+
+
+@pytest.mark.parametrize(
+    "change", [{"fractions": "80"}, {"tiles": {}}, {"command": None}, {"tiles": {"t": {"pixels": [1]}}}]
+)
+def test_a_manifest_of_another_form_is_refused(tmp_path, change):
+    (tmp_path / "val").mkdir()
+    write_json(tmp_path / "val/manifest.json", MANIFESTS["val"] | change)
+    with pytest.raises(UserError, match=r"val.manifest.json is not .*of this project: .*: python -m some.step"):
+        data.read_manifests(made(tmp_path), BIODIVERSITY)
 
 
 def test_figures_that_are_not_drawn_or_older_than_the_scores_are_named(tmp_path):
@@ -408,12 +430,12 @@ def test_figures_that_are_not_drawn_or_older_than_the_scores_are_named(tmp_path)
         Image.new("RGB", (20, 10)).save(tmp_path / name)
         time = (folder / "metrics.json").stat().st_mtime + seconds
         os.utime(tmp_path / name, (time, time))
-    args = SimpleNamespace(in_dir=tmp_path, root=Path("."))
-    note, *made = overview.figures(evidence, args)
+    args = SimpleNamespace(in_dir=made(tmp_path), root=Path("."))
+    note, *drawn = overview.figures(evidence, args)
     assert "Not drawn: class_gains.png" in plain(note) and "python -m evaluation.aggregate_metrics" in plain(note)
     assert "Drawn before the newest of the results was written: ablation.png. Draw again" in plain(note)
-    assert [found is None for found in made] == [False, False, True, False]
-    alts = [unescape(re.search('alt="(.*?)"', str(found))[1]) for found in (made[0], made[1])]
+    assert [picture is None for picture in drawn] == [False, False, True, False]
+    alts = [unescape(re.search('alt="(.*?)"', str(found))[1]) for found in drawn[:2]]
     assert "1 Baseline 40.0 ± " in alts[0] and "3 + Difficulty sampling 70.0 ± " in alts[0]
     assert "2 + Replication against 1 Baseline +5.0 [+3.0, +7.0]" in alts[1]
 
@@ -425,8 +447,8 @@ def test_each_run_is_named_with_its_checkpoint_and_what_trained_it(tmp_path):
         write_json(result.folder / "metrics.json", {})
         os.utime(result.folder / "metrics.json", (1893553445 + seed, 1893553445 + seed))
         result.run["command"] = f"train {seed}"
-        result.facts = result.facts | {"command": "score it"}
-    html = "".join(map(str, test_and_provenance.provenance(evidence_of(scores), ARGS)))
+        result.metrics = result.metrics | {"command": "score it"}
+    html = "".join(map(str, provenance.provenance(evidence_of(scores), ARGS)))
     settings, runs = rows(html)[:3], rows(html)[3:]
     assert settings == [["setting", "value"], ["iterations", "20"], ["lr", "0.001"]]
     when = "2030-01-02 03:04"
@@ -440,7 +462,7 @@ def test_classes_and_replication_of_train_are_told(tmp_path):
     classes = {name: {"share": share} for name, share in zip(FOREGROUND, (0.5, 0.3, 0.1, 0.06, 0.04), strict=True)}
     distribution = {"classes": classes, "minority_classes": ["Settlement", "Seminatural"], "minority_share": 0.1}
     distribution |= {"tile_share": 0.05, "tiles_to_replicate": {"a": 1, "b": 2}}
-    args = SimpleNamespace(**vars(ARGS), distribution=tmp_path / "distribution.json")
+    args = SimpleNamespace(**vars(ARGS), distribution=made(tmp_path / "distribution.json"))
     said = plain("".join(map(str, filter(None, data.data(evidence_of(*ARMS), distribution, MANIFESTS, None, args)))))
     assert "under 10% of its labelled pixels: Settlement, Seminatural. Replicated: 2 tiles, in which" in said
     assert "covers at least 5%" in said and "No manifest of test" in said and "30 tiles in 12 spatial blocks" in said

@@ -6,12 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from common.artifacts import read_minority
+from common.artifacts import read_distribution
 from common.errors import UserError
 from common.files import write_json
 from common.taxonomy import BIODIVERSITY
-from evaluation.scoring.results import TileConfusions, describe_split, results_folder, seed_folders, shared_blocks_note
-from evaluation.scoring.test_log import read_test_log
+from evaluation.scoring.results import TileCounts, describe_split, results_folder, seed_folders, shared_blocks_note
+from evaluation.scoring.usage_log import read_test_log
+from tests.helpers import made
+from tests.synthetic_results import distribution_of
 
 
 def test_the_seeds_of_a_stage_are_its_folders_seed_and_number_by_number(tmp_path):
@@ -28,15 +30,16 @@ def test_results_of_best_lie_below_those_of_last(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [{"minority_classes": ["Meadow"]}, {"minority_classes": ["Background"]}, {"minority": []}, ["Forest"]]
+    "content",
+    [distribution_of(["Meadow"]), distribution_of(["Background"]), {"minority": []}, ["Forest"]],
 )
 def test_minority_classes_that_are_none_of_the_taxonomy_are_refused(tmp_path, content):
     path = tmp_path / "class_distribution.json"
-    write_json(path, {"minority_classes": ["Settlement", "Cropland"]})
-    assert read_minority(path, BIODIVERSITY, "analyze") == ["Settlement", "Cropland"]
+    write_json(path, distribution_of(["Settlement", "Cropland"]))
+    assert read_distribution(made(path), BIODIVERSITY)["minority_classes"] == ["Settlement", "Cropland"]
     write_json(path, content)
-    with pytest.raises(UserError, match="does not give minority classes of this taxonomy. Write it again: analyze"):
-        read_minority(path, BIODIVERSITY, "analyze")
+    with pytest.raises(UserError, match="is not a class distribution of this taxonomy: .*again: python -m some.step"):
+        read_distribution(made(path), BIODIVERSITY)
 
 
 USE = {
@@ -100,13 +103,16 @@ def test_blocks_on_both_sides_are_told_whatever_the_split(strategy):
     assert shared_blocks_note("val", facts | {"blocks_shared_with_train": None}) is None
 
 
+SCORE = "python -m evaluation.compute_metrics --root there --split val"
+
+
 def some_counts():
     """Counts of two tiles, all different, some of them beyond what 16 and 32 bits hold."""
     rng = np.random.default_rng(8)
     confusions = rng.integers(0, 2**40, (2, 6, 6))
     boundary = rng.integers(0, 2**40, (2, 6, 2))
     names = list(BIODIVERSITY.classes)
-    return TileConfusions(
+    return TileCounts(
         ["a", "b"], ["x", "y"], confusions, names, "tiles", "weights", boundary, 1e6 * rng.random((2, 15, 3))
     )
 
@@ -114,7 +120,7 @@ def some_counts():
 def test_counts_of_tiles_are_read_as_they_were_written(tmp_path):
     written = some_counts()
     written.save(tmp_path / "tile_confusions.npz")
-    read = TileConfusions.load(tmp_path / "tile_confusions.npz")
+    read = TileCounts.load(made(tmp_path / "tile_confusions.npz"))
     for name, value in vars(written).items():
         np.testing.assert_array_equal(getattr(read, name), value)
         assert type(getattr(read, name)) is type(value)
@@ -130,25 +136,27 @@ def test_counts_of_tiles_without_all_parts_are_refused(tmp_path, lacking):
     with np.load(path) as arrays:
         parts = dict(arrays)
     np.savez(path, **{name: value for name, value in parts.items() if name != lacking})
-    with pytest.raises(UserError, match=f"holds no {lacking}. Evaluate again: .*compute_metrics --overwrite"):
-        TileConfusions.load(path)
+    with pytest.raises(UserError, match=f"holds no {lacking}. Write it again: {SCORE} --overwrite"):
+        TileCounts.load(made(path, SCORE))
     np.savez(path, **{**parts, lacking: parts[lacking][:1]})
-    with pytest.raises(UserError, match=f"has {lacking} .*--overwrite"):
-        TileConfusions.load(path)
+    with pytest.raises(UserError, match=f"has {lacking} .*{SCORE} --overwrite"):
+        TileCounts.load(made(path, SCORE))
 
 
 @pytest.mark.parametrize(("name", "axis"), [("confusions", 1), ("confusions", 2), ("boundary", 1), ("calibration", 1)])
 def test_counts_of_other_classes_or_bins_are_refused(tmp_path, name, axis):
     counts = some_counts()
     lacking_one = {name: np.delete(getattr(counts, name), 0, axis=axis)}
-    TileConfusions(**{**vars(counts), **lacking_one}).save(tmp_path / "counts.npz")
+    TileCounts(**{**vars(counts), **lacking_one}).save(tmp_path / "counts.npz")
     with pytest.raises(UserError, match=f"has {name} "):
-        TileConfusions.load(tmp_path / "counts.npz")
+        TileCounts.load(made(tmp_path / "counts.npz", SCORE))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no archive"])
 def test_a_missing_or_broken_file_of_counts_says_what_to_run(tmp_path, content):
     if content is not None:
         (tmp_path / "counts.npz").write_bytes(content)
-    with pytest.raises(UserError, match="counts.npz (does not exist|cannot be read).*compute_metrics --overwrite"):
-        TileConfusions.load(tmp_path / "counts.npz")
+    with pytest.raises(
+        UserError, match=f"counts.npz (does not exist. .* first: {SCORE}$|cannot be read.*{SCORE} --overwrite)"
+    ):
+        TileCounts.load(made(tmp_path / "counts.npz", SCORE))

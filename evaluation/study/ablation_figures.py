@@ -3,19 +3,21 @@
 import textwrap
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from common.figures import class_legend, new_figure
 from common.stages import STAGES, Arm
+from common.text import hundredths, starred
 from evaluation.study.evidence import MINORITY, Evidence, controls_run
 from evaluation.study.intervals import Estimate
-from evaluation.study.wording import points, starred
+from evaluation.study.wording import difference_text
 
 DARK, GRID = "#1f4e79", "#dddddd"
 
 
-def _rows(axes, count: int, labels: list[str] | None, width: float) -> None:
+def _rows(axes: Axes, count: int, labels: list[str] | None, width: float) -> None:
     """Rows from the top, labelled at the left with room of ``width`` points, a band behind each."""
     for row in range(count):
         axes.axhline(row, color="#f0f0f0", linewidth=9, zorder=0)
@@ -28,13 +30,13 @@ def _rows(axes, count: int, labels: list[str] | None, width: float) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
 
 
-def _mark(axes, row: int, found: Estimate, by_seed: np.ndarray, color: str = DARK) -> None:
+def _mark(axes: Axes, row: int, mean: Estimate, by_seed: np.ndarray, color: str = DARK) -> None:
     """Seeds as dots, their mean as a line, and the interval as a bar behind them; points."""
-    if found.half_width is not None:
-        ends = [100 * found.low, 100 * found.high]
+    if mean.half_width is not None:
+        ends = [100 * mean.low, 100 * mean.high]
         axes.plot(ends, [row] * 2, color=color, linewidth=5, alpha=0.35, solid_capstyle="butt", zorder=2)
-    axes.plot([100 * found.value] * 2, [row - 0.28, row + 0.28], color=color, linewidth=2, zorder=3)
-    if len(by_seed) > 1 or found.half_width is None:
+    axes.plot([100 * mean.value] * 2, [row - 0.28, row + 0.28], color=color, linewidth=2, zorder=3)
+    if len(by_seed) > 1 or mean.half_width is None:
         face = {"markerfacecolor": "white", "markeredgecolor": color, "markersize": 5}
         axes.plot(100 * by_seed, [row] * len(by_seed), "o", zorder=4, **face)
 
@@ -46,43 +48,42 @@ def _how_marked(evidence: Evidence) -> str:
 
 def ablation_figure(evidence: Evidence) -> Figure:
     """mIoU and minority mIoU of each stage in stage order, beside the IoU of each class."""
-    names, stages = [starred(name, evidence.minority) for name in evidence.classes], STAGES
+    names = [starred(name, evidence.minority) for name in evidence.classes]
     metrics = ["mIoU", *([MINORITY] if evidence.minority else [])]
     turned = max(map(len, names)) > 14
     cell = 0.7 if turned else max(0.8, 0.085 * max(map(len, names)))
     widths = [3.4] * len(metrics) + [cell * len(names)]
-    figure = new_figure(2.6 + sum(widths), 0.46 * len(stages) + 1.6)
+    figure = new_figure(2.6 + sum(widths), 0.46 * len(STAGES) + 1.6)
     *panels, right = figure.subplots(1, len(metrics) + 1, width_ratios=widths)
     for axes, metric in zip(panels, metrics, strict=True):
-        _rows(axes, len(stages), [stage.title for stage in stages] if axes is panels[0] else None, 148)
-        for row, stage in enumerate(stages):
+        _rows(axes, len(STAGES), [_aligned(stage) for stage in STAGES] if axes is panels[0] else None, 148)
+        for row, stage in enumerate(STAGES):
             scores, in_row = evidence.arms.get(stage.name), {"transform": axes.get_yaxis_transform(), "va": "center"}
             if scores is None:
                 axes.text(0.02, row, evidence.status(stage.name), color="#777777", style="italic", **in_row)
                 continue
             _mark(axes, row, scores.estimate(metric), scores.by_seed[metric])
-            axes.text(1.02, row, f"{100 * scores.by_seed[metric].mean():.1f}", weight="bold", **in_row)
+            axes.text(1.02, row, hundredths(scores.by_seed[metric].mean()), weight="bold", **in_row)
         axes.set_title(f"{metric} on val, %", fontsize=11, loc="left")
     panels[0].set_xlabel(_how_marked(evidence), fontsize=9, loc="left")
     if evidence.minority:
         panels[1].set_xlabel("mean IoU of the classes marked *", fontsize=9, loc="left")
-    grid = np.full((len(stages), len(names)), np.nan)
-    for row, stage in enumerate(stages):
+    grid = np.full((len(STAGES), len(names)), np.nan)
+    for row, stage in enumerate(STAGES):
         if stage.name in evidence.arms:
             grid[row] = [evidence.arms[stage.name].by_seed[f"IoU {name}"].mean() for name in evidence.classes]
     _heatmap(right, grid, names, turned)
-    right.set_title(
-        "IoU of each class, %" + (" (* minority class)" if evidence.minority else ""), fontsize=11, loc="left"
-    )
+    star = " (* minority class)" if evidence.minority else ""
+    right.set_title(f"IoU of each class, %{star}", fontsize=11, loc="left")
     return figure
 
 
-def _heatmap(axes, grid: np.ndarray, names: list[str], turned: bool) -> None:
+def _heatmap(axes: Axes, grid: np.ndarray, names: list[str], turned: bool) -> None:
     """(rows, classes) shares as shaded cells with their percentages; NaN as a dash."""
     axes.set_facecolor("#f2f2f2")
     axes.imshow(grid, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(grid):
-        text = "-" if np.isnan(value) else f"{100 * value:.1f}"
+        text = hundredths(None if np.isnan(value) else value)
         axes.text(column, row, text, ha="center", va="center", color="white" if value > 0.6 else "#222222")
     axes.set_xticks(range(len(names)), names, rotation=30 if turned else 0, ha="right" if turned else "center")
     axes.set_yticks([])
@@ -104,32 +105,32 @@ def comparisons_figure(evidence: Evidence) -> Figure | None:
     for finding in made:
         comparison = finding.comparison
         remark = f" ({comparison.unequal})" if comparison.unequal else ""
-        labels.append(f"{_flat(comparison.arm)}  to  {_flat(comparison.other)}{remark}")
+        labels.append(f"{_in_a_row(comparison.arm)}  to  {_in_a_row(comparison.other)}{remark}")
     _rows(axes, len(made), labels, 330)
     for row, finding in enumerate(made):
         mine, theirs = (evidence.arms[arm.name] for arm in finding.comparison[:2])
-        _mark(
-            axes,
-            row,
-            finding.mIoU,
-            mine.paired(theirs, "mIoU", finding.seeds),
-            DARK if finding.comparison.planned else "#777777",
-        )
+        color = DARK if finding.comparison.planned else "#777777"
+        _mark(axes, row, finding.estimates["mIoU"], mine.paired(theirs, "mIoU", finding.seeds), color)
         weight = "bold" if finding.comparison.planned and finding.told_apart else "normal"
         in_row = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 9}
-        axes.text(1.02, row, points(finding.mIoU), weight=weight, **in_row)
+        axes.text(1.02, row, difference_text(finding.mIoU), weight=weight, **in_row)
     axes.axvline(0, color="#333333", linewidth=1)
-    planned, where = sum(finding.comparison.planned for finding in made), ""
+    planned, position = sum(finding.comparison.planned for finding in made), ""
     if 0 < planned < len(made):
         axes.axhline(planned - 0.5, color="#555555", linewidth=0.8, linestyle="--")
-        where = "; above the dashed line the planned comparisons"
-    axes.set_title(f"Difference in mIoU, points{where}", fontsize=11, loc="left")
+        position = "; above the dashed line the planned comparisons"
+    axes.set_title(f"Difference in mIoU, points{position}", fontsize=11, loc="left")
     axes.set_xlabel(_how_marked(evidence), fontsize=9, loc="left")
     return figure
 
 
-def _flat(arm: Arm) -> str:
-    return " ".join(arm.title.split()) + (" (control)" if arm.question else "")
+def _in_a_row(arm: Arm) -> str:
+    return arm.title + (" (control)" if arm.is_control else "")
+
+
+def _aligned(stage: Arm) -> str:
+    """The title of a stage where those of others stand above and below."""
+    return f"{stage.number}  {stage.label}"
 
 
 def class_gains_figure(evidence: Evidence) -> Figure | None:
@@ -144,7 +145,7 @@ def class_gains_figure(evidence: Evidence) -> Figure | None:
     panels = figure.subplots(1, len(evidence.classes), sharex=True, squeeze=False)[0]
     base = evidence.arms[first.name]
     remarks = [f" ({finding.comparison.unequal})" if finding.comparison.unequal else "" for _, finding in rows]
-    labels = [stage.title + remark for (stage, _), remark in zip(rows, remarks, strict=True)]
+    labels = [_aligned(stage) + remark for (stage, _), remark in zip(rows, remarks, strict=True)]
     for axes, name in zip(panels, evidence.classes, strict=True):
         metric, color = f"IoU {name}", taxonomy.colors[taxonomy.index(name)]
         _rows(axes, len(rows), labels if axes is panels[0] else None, 190)
@@ -170,19 +171,15 @@ def draws_figure(evidence: Evidence) -> Figure | None:
     names = list(taxonomy.foreground)
 
     def shares(key: str) -> np.ndarray:
-        return np.array(
-            [
-                np.mean([[r.run["drawn"][key][n] for n in names] for r in scores.last.values()], axis=0)
-                for scores in arms
-            ]
-        )
+        by_seed = ([[r.run["drawn"][key][n] for n in names] for r in scores.last.values()] for scores in arms)
+        return np.array([np.mean(of_arm, axis=0) for of_arm in by_seed])
 
     pixels, crops = shares("pixel_share"), shares("crops_with_class")
     turned = max(map(len, names)) > 14
     cell = 0.7 if turned else max(0.85, 0.1 * max(map(len, names)))
     figure = new_figure(9.2 + cell * len(names), 0.42 * len(arms) + 1.9)
     left, right = figure.subplots(1, 2, width_ratios=[6.6, cell * len(names)])
-    _rows(left, len(arms), [_flat(scores.arm) for scores in arms], 160)
+    _rows(left, len(arms), [_in_a_row(scores.arm) for scores in arms], 160)
     start = np.zeros(len(arms))
     for column, color in enumerate(taxonomy.colors[1:]):
         style = {"color": color, "edgecolor": "#333333", "linewidth": 0.5, "height": 0.66, "zorder": 2}
@@ -191,17 +188,22 @@ def draws_figure(evidence: Evidence) -> Figure | None:
             if share >= 0.035:
                 box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.8}
                 middle = 100 * (start[row] + share / 2)
-                left.text(middle, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=8.5, bbox=box, zorder=3)
+                left.text(middle, row, hundredths(share, 0), ha="center", va="center", fontsize=8.5, bbox=box, zorder=3)
         start = start + pixels[:, column]
     left.set_xlim(0, 100)
     left.grid(False)
-    left.set_title(
-        "Class shares of the labelled pixels drawn, %" + (", means over seeds" if len(evidence.seeds) > 1 else ""),
-        fontsize=11,
-        loc="left",
-    )
+    means = ", means over seeds" if len(evidence.seeds) > 1 else ""
+    left.set_title(f"Class shares of the labelled pixels drawn, %{means}", fontsize=11, loc="left")
     _heatmap(right, crops, [starred(name, evidence.minority) for name in names], turned)
     right.set_title("Crops that hold the class, %", fontsize=11, loc="left")
     right.set_ylim(len(arms) - 0.5, -0.5)
     class_legend(figure, taxonomy, void=False)
     return figure
+
+
+FIGURES = {  # by file name; None where there is nothing to draw
+    "ablation.png": ablation_figure,
+    "comparisons.png": comparisons_figure,
+    "class_gains.png": class_gains_figure,
+    "draws.png": draws_figure,
+}
