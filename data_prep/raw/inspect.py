@@ -247,11 +247,11 @@ def mixed_systems(inspections: list[Inspection]) -> str | None:
 def repeated_images(inspections: list[Inspection]) -> dict[str, str]:
     """{tile id: id of the first tile with the same image} of each tile that repeats an earlier one."""
     first, repeated = {}, {}
-    for i in inspections:
-        if i.content:
-            original = first.setdefault(i.content, i.tile.id)
-            if original != i.tile.id:
-                repeated[i.tile.id] = original
+    for inspection in inspections:
+        if inspection.content:
+            original = first.setdefault(inspection.content, inspection.tile.id)
+            if original != inspection.tile.id:
+                repeated[inspection.tile.id] = original
     return repeated
 
 

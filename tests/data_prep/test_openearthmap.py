@@ -346,7 +346,7 @@ def test_tiles_of_one_block_cannot_be_split_for_the_teacher(tmp_path):
     entries = {name: {"block": "r/r0_c0"} for name in masks}
     write_set(tmp_path / "data/openearthmap_filtered", masks, split="pool", taxonomy=OPENEARTHMAP, entries=entries)
     write_set(tmp_path / "data/biodiversity_split/train", {"t": with_pixels(8, {1: 64})}, split="train")
-    with pytest.raises(UserError, match="its 3 tiles form one spatial block .*--overwrite --block-size METRES"):
+    with pytest.raises(UserError, match="its 3 tiles form one spatial block .*--block-size METRES --overwrite"):
         teacher(tmp_path)
 
 
