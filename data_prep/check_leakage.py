@@ -56,36 +56,22 @@ def main(argv: list[str] | None = None) -> None:
     shared, rows = compare(parts, args.workers)
     of_blocks, crossing = block_findings(parts)
     findings += shared + origins(parts, args.raw_dir, args.workers) + of_blocks
-    strategy = parts["train"].tiles.manifest.get("split_strategy")
-    write_json(
-        args.out,
-        {
-            "passed": not findings,
-            "findings": findings,
-            "compared": rows,
-            "split_strategy": strategy,
-            "blocks_shared_with_train": crossing,
-            "sets": {
-                name: {"path": str(part.tiles.path), "digest": part.tiles.digest, "tiles": len(part.tiles)}
-                for name, part in parts.items()
-            },
-        },
-    )
-    print(
-        table(
-            ["set", "tiles", "blocks"], [[n, len(p.tiles), len({t.block for t in p.tiles})] for n, p in parts.items()]
-        )
-    )
-    print()
-    print(
-        table(
-            ["shared by", *SHARED_KINDS],
-            [[f"{row['sets'][0]} and {row['sets'][1]}", *(shown(row, kind) for kind in SHARED_KINDS)] for row in rows],
-        )
-    )
-    print(
-        f"\nblocks on both sides: val and train {crossing['val']}, test and train {crossing['test']} ({strategy} split)"
-    )
+    sets = {name: part.tiles for name, part in parts.items()}
+    strategy = sets["train"].manifest.get("split_strategy")
+    report = {
+        "passed": not findings,
+        "findings": findings,
+        "compared": rows,
+        "split_strategy": strategy,
+        "blocks_shared_with_train": crossing,
+        "sets": {n: {"path": str(s.path), "digest": s.digest, "tiles": len(s)} for n, s in sets.items()},
+    }
+    write_json(args.out, report)
+    print(table(["set", "tiles", "blocks"], [[n, len(s), len({t.block for t in s})] for n, s in sets.items()]))
+    shared = [[" and ".join(row["sets"]), *(shown(row, kind) for kind in SHARED_KINDS)] for row in rows]
+    print("\n" + table(["shared by", *SHARED_KINDS], shared))
+    both = f"val and train {crossing['val']}, test and train {crossing['test']}"
+    print(f"\nblocks on both sides: {both} ({strategy} split)")
     if findings:
         lines = first_lines([finding["text"] for finding in findings], len(findings))
         raise UserError(
@@ -98,9 +84,7 @@ def main(argv: list[str] | None = None) -> None:
             f"a random split: {crossing['val']} blocks of val and {crossing['test']} of test have neighbours in train, "
             "so that scores are higher than on new ground. split_biodiversity --strategy blocks keeps them together."
         )
-    print(
-        f"no leakage found: {sum(len(p.tiles) for p in parts.values())} tiles in {len(parts)} sets; {args.out} written"
-    )
+    print(f"no leakage found: {sum(map(len, sets.values()))} tiles in {len(sets)} sets; {args.out} written")
 
 
 if __name__ == "__main__":

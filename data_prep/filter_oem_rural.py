@@ -17,13 +17,13 @@ from rasterio.errors import RasterioError
 
 from common.cli import Parser, fraction, map_progress, positive_float, run
 from common.errors import UserError
-from common.files import check_out_dir, link_or_copy
+from common.files import check_out_dir
 from common.ground import spatial_blocks
-from common.rasters import open_raster, unknown_ids, write_image, write_mask
+from common.rasters import open_raster, unknown_ids, write_mask
 from common.taxonomy import IGNORE_INDEX, OEM_BUILT_UP, OPENEARTHMAP
 from common.text import first_lines, table
 from data_prep.raw.files import IMAGE_SUFFIXES, files_by_stem, link_problem, name_problem, printable, size_problem
-from data_prep.raw.images import RawImage, read_raw, to_8bit
+from data_prep.raw.images import RawImage, read_raw, write_8bit
 from data_prep.raw.inspect import location_problem
 from data_prep.tile_sets.writer import add_mode, describe_tile, new_tile_set
 
@@ -183,11 +183,7 @@ def take(item: tuple[Pair, Path, Path], *, max_built: float, mode: str) -> Outco
     footprint = {**raw.location, "height": label.shape[0], "width": label.shape[1]}
     if share > max_built:
         return Outcome(share, footprint)
-    image = to_8bit(raw, None)
-    if raw.as_it_is:
-        link_or_copy(pair.image, image_path, mode)
-    else:
-        write_image(image_path, image, crs=raw.crs, transform=raw.transform)
+    image = write_8bit(raw, None, pair.image, image_path, mode)
     write_mask(mask_path, label)
     entry = describe_tile(image, label, image_path, mask_path, raw.location, OPENEARTHMAP.num_classes)
     return Outcome(share, footprint, {**entry, "region": pair.region, "source": "openearthmap"})

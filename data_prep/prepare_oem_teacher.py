@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
                 out.add(tile)
         for split, writer in zip(SPLITS, writers, strict=True):
             entries = {"seed": args.seed, "val_fraction": args.val_fraction, "gsd": args.gsd}
-            writer.write_manifest(args, split=split, made_from=[source], **entries)
+            writer.write_manifest(args, split, made_from=[source], inputs=[], **entries)
 
     rows = []
     for s, (split, writer) in enumerate(zip(SPLITS, writers, strict=True)):

@@ -20,7 +20,7 @@ from common.errors import UserError
 from common.files import check_out_dirs, link_or_copy, new_folders
 from common.ground import TOUCH, not_comparable, overlapping, spatial_blocks
 from common.inputs import Command, Input
-from common.rasters import read_mask, write_image, write_mask
+from common.rasters import read_mask, write_mask
 from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
 from common.text import first_lines, some, table, warn
 from data_prep.raw.files import RawTile, find_raw
@@ -34,7 +34,7 @@ from data_prep.raw.images import (
     pixels_per_tile,
     read_raw,
     sample,
-    to_8bit,
+    write_8bit,
 )
 from data_prep.raw.inspect import Inspection, inspect, mixed_systems, mixed_units, repeated_images
 from data_prep.tile_sets.class_shares import percentages
@@ -166,11 +166,7 @@ def write_tile(
     ranges = None
     if raw.needs_stretch and raw.valid.any():
         ranges = stretch["ranges"] or percentile_ranges(sample(raw, SAMPLE_PER_TILE))
-    image = to_8bit(raw, ranges)
-    if raw.as_it_is:
-        link_or_copy(tile.image, image_path, mode)
-    else:
-        write_image(image_path, image, crs=raw.crs, transform=raw.transform)
+    image = write_8bit(raw, ranges, tile.image, image_path, mode)
     if mask[~raw.valid].any():
         mask = np.where(raw.valid, mask, np.uint8(IGNORE_INDEX))
         write_mask(mask_path, mask)
@@ -279,7 +275,8 @@ def main(argv: list[str] | None = None) -> None:
             shared = {} if s == 0 else {"blocks_shared_with_train": len(block_sets[s] & block_sets[0])}
             writer.write_manifest(
                 args,
-                split=SPLITS[s],
+                SPLITS[s],
+                made_from=[],
                 inputs=[args.in_dir],
                 stretch=stretch,
                 bands=list(bands),

@@ -73,13 +73,8 @@ def fill_and_outline(image: np.ndarray, mask: np.ndarray, taxonomy: Taxonomy) ->
 
 
 def shifted(mask: np.ndarray, down: int, right: int) -> np.ndarray:
-    """A mask moved by some pixels; void comes in from outside."""
-    moved = np.full_like(mask, IGNORE_INDEX)
-    height, width = mask.shape
-    target = (slice(max(0, down), height + min(0, down)), slice(max(0, right), width + min(0, right)))
-    source = (slice(max(0, -down), height + min(0, -down)), slice(max(0, -right), width + min(0, -right)))
-    moved[target] = mask[source]
-    return moved
+    """(H, W) uint8 mask moved by some pixels; void comes in from outside."""
+    return ndimage.shift(mask, (down, right), order=0, cval=IGNORE_INDEX)
 
 
 def plot_suspect(

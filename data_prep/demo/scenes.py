@@ -144,6 +144,15 @@ def write_geotiff(path: Path, array: np.ndarray, left: float, top: float) -> Non
         file.write(array)
 
 
+def ground_of(
+    row: int, column: int, task: SceneTask | RegionTask, origin: tuple[float, float]
+) -> tuple[tuple[slice, slice], float, float]:
+    """Row and column slices of a tile in its scene or region, and its left and top in metres."""
+    window = tuple(slice(at * task.tile_size, (at + 1) * task.tile_size) for at in (row, column))
+    left = origin[0] + task.number * SCENE_DISTANCE_M + window[1].start * PIXEL_M
+    return window, left, origin[1] - window[0].start * PIXEL_M
+
+
 def tile_windows(task: SceneTask) -> Iterator[tuple[str, tuple[slice, slice], float, float, bool]]:
     """Tile id, row and column slices, left and top in metres, is it kept as float32: for each tile of a scene."""
     rng = np.random.default_rng([task.seed, 2, task.number])
@@ -153,9 +162,7 @@ def tile_windows(task: SceneTask) -> Iterator[tuple[str, tuple[slice, slice], fl
     as_float = np.isin(np.arange(count), rng.permutation(count)[:floats])
     for number in range(count):
         row, column = divmod(number, task.tiles_per_side)
-        window = tuple(slice(at * task.tile_size, (at + 1) * task.tile_size) for at in (row, column))
-        left = SCENE_ORIGIN[0] + task.number * SCENE_DISTANCE_M + window[1].start * PIXEL_M
-        top = SCENE_ORIGIN[1] - window[0].start * PIXEL_M
+        window, left, top = ground_of(row, column, task, SCENE_ORIGIN)
         yield f"scene{task.number + 1:02d}_r{row}_c{column}", window, left, top, bool(as_float[number])
 
 
@@ -226,10 +233,7 @@ def make_region(task: RegionTask) -> dict[str, list[int] | list[float]]:
     built = [OPENEARTHMAP.index(each) for each in OEM_BUILT_UP]
     shares = []
     for number in range(task.tiles):
-        row, column = divmod(number, columns)
-        window = tuple(slice(at * task.tile_size, (at + 1) * task.tile_size) for at in (row, column))
-        left = OEM_ORIGIN[0] + task.number * SCENE_DISTANCE_M + window[1].start * PIXEL_M
-        top = OEM_ORIGIN[1] - window[0].start * PIXEL_M
+        window, left, top = ground_of(*divmod(number, columns), task, OEM_ORIGIN)
         file_name = f"{name}_{number + 1}.tif"
         if number != lone or task.number % 2 == 1:
             write_geotiff(task.folder / name / "images" / file_name, image[(slice(None), *window)], left, top)

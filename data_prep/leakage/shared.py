@@ -11,6 +11,8 @@ from common.tiles import shared_ids
 from data_prep.leakage import near_duplicates
 from data_prep.leakage.sets import ImageLook, Part, finding
 
+Proposal = list[bool | int | None]  # whether to look for windows, the orientation of one picture
+
 
 def shared_tiles(part: Part, other: Part) -> list[tuple[str, str, str]]:
     """(kind, tile of part, tile of other) of each tile, file, image or ground that two sets share.
@@ -62,11 +64,9 @@ def near_copies(parts: dict[str, Part], workers: int) -> dict[tuple[str, str], l
     apart = {content: _either(against[name] for name, _ in tiles) for content, tiles in holders.items()}
     held = [content for content in looks if apart[content]]
 
-    candidates: dict[
-        tuple[str, str], list[bool | int | None]
-    ] = {}  # contents → [look for windows, orientation of one picture]
+    candidates: dict[tuple[str, str], Proposal] = {}  # by the contents of two images
 
-    def propose(content: str, other: str) -> list[bool | int | None]:
+    def propose(content: str, other: str) -> Proposal:
         if content == other or not apart[content] & inside[other]:
             return [None, None]
         return candidates.setdefault((content, other), [False, None])

@@ -13,7 +13,8 @@ from rasterio.io import DatasetReader
 
 from common.cli import Parser, positive_int
 from common.errors import UserError
-from common.rasters import georeference, open_raster
+from common.files import link_or_copy
+from common.rasters import georeference, open_raster, write_image
 from data_prep.raw.files import size_problem
 
 Bands = tuple[int, int, int]  # of a raw image, from 1; they become red, green and blue
@@ -105,7 +106,7 @@ def read_raw(path: Path, bands: Bands) -> RawImage:
         raise UserError(f"{path}: cannot be read as TIFF ({error}).") from None
 
 
-def read_bands(src, bands: Bands) -> RawImage:
+def read_bands(src: DatasetReader, bands: Bands) -> RawImage:
     """The bands of an open raster that has them; UserError where it holds complex numbers."""
     if src.dtypes[0].startswith("complex"):
         raise UserError(f"{src.name}: holds complex numbers ({src.dtypes[0]}), expected real ones.")
@@ -165,4 +166,18 @@ def to_8bit(image: RawImage, ranges: Ranges | None) -> np.ndarray:
         np.clip(values, 0, 255, out=out, casting="unsafe")
     if not whole:
         scaled[:, ~image.valid] = 0
+    return scaled
+
+
+def write_8bit(image: RawImage, ranges: Ranges | None, source: Path, target: Path, mode: str) -> np.ndarray:
+    """Write the file that a tile set holds of a raw image, or take ``source``, its own file, over as it is.
+
+    Returns:
+        (3, H, W) uint8, as ``to_8bit`` scales it.
+    """
+    scaled = to_8bit(image, ranges)
+    if image.as_it_is:
+        link_or_copy(source, target, mode)
+    else:
+        write_image(target, scaled, crs=image.crs, transform=image.transform)
     return scaled

@@ -101,7 +101,7 @@ class TileSetWriter:
         return f"{self.path}: {len(self)} tiles; {shares_line(self.taxonomy, self.pixels)}"
 
     def write_manifest(
-        self, args: argparse.Namespace, *, split: str, made_from: list[TileSet] = (), inputs: list[Path] = (), **entries
+        self, args: argparse.Namespace, split: str, made_from: list[TileSet], inputs: list[Path], **entries: object
     ) -> None:
         """Write manifest.json, after which the folder is a whole tile set; arguments as for ``new_tile_set``."""
         if not self.entries:
@@ -152,4 +152,4 @@ def new_tile_set(
     with new_folder(path, args.overwrite, inputs=sources) as folder:
         writer = TileSetWriter(path, folder, taxonomy, getattr(args, "mode", "link"))
         yield writer
-        writer.write_manifest(args, split=split, made_from=made_from, inputs=inputs, **entries)
+        writer.write_manifest(args, split, made_from, inputs, **entries)

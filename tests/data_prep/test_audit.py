@@ -1,10 +1,11 @@
-"""What the audit's pictures show: examples of every class, and likely wrong masks beside their images."""
+"""What the audit learns classes from, and what its pictures show."""
 
 import numpy as np
 import pytest
 
 from common.taxonomy import BIODIVERSITY
 from data_prep.audit import sheets
+from data_prep.audit.cells import cell_means, fit_networks
 from data_prep.audit.faults import MOVED, REPEATED, SWAPPED, Suspect
 from data_prep.raw.files import RawTile
 from data_prep.raw.inspect import Inspection
@@ -12,6 +13,23 @@ from tests.helpers import write_png, write_tif
 from tests.small_sets import noise_of
 
 RGB = (1, 2, 3)
+
+
+def test_a_class_that_fewer_than_three_tiles_show_is_not_learned():
+    labels = np.repeat([1, 2, 3, 4], 60)
+    tiles = np.concatenate([np.arange(60) % count for count in (6, 3, 2, 1)])
+    features = (labels[:, None] + np.random.default_rng(0).normal(size=(240, 57))).astype(np.float32)
+    networks = fit_networks(features, labels, tiles, 6, seed=0)
+    assert networks.learned.tolist() == [False, True, True, False, False, False]
+    assert networks.wide.classes_.tolist() == networks.sharp.classes_.tolist() == [1, 2]
+    assert fit_networks(features, labels, tiles // 2, 6, seed=0).wide is None  # one class alone tells nothing
+
+
+def test_cells_are_the_means_of_whole_squares():
+    planes = np.arange(2 * 5 * 7, dtype=np.float32).reshape(2, 5, 7)
+    assert (
+        cell_means(planes, 2).tolist() == (planes[:, 1:4:2, 1:6:2] - 4).tolist()
+    )  # the last row and column are cut off
 
 
 def counted(tile_id, *pixels):
