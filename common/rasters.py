@@ -137,10 +137,11 @@ def georeference(src: DatasetReader) -> dict:
     """
     if src.transform.is_identity:
         return {"crs": None, "bounds": None, "gsd": None}
-    left, bottom, right, top = src.bounds
+    a, b, c, d, e, f = src.transform[:6]
+    corners = [(x * a + y * b + c, x * d + y * e + f) for x in (0, src.width) for y in (0, src.height)]
     size = pixel_size(src)
     return {
         "crs": src.crs.to_wkt() if src.crs is not None else None,
-        "bounds": [min(left, right), min(bottom, top), max(left, right), max(bottom, top)],
+        "bounds": [*map(min, *corners), *map(max, *corners)],
         "gsd": round(size[0], 4) if size else None,
     }

@@ -49,10 +49,11 @@ def main(argv: list[str] | None = None) -> None:
     locations = [tile.entry for tile in source]
     units = joined([tile.block for tile in source], overlapping(locations, locations))
     if units.max() == 0:
+        sides = [tile.entry["width"] * tile.entry["gsd"] for tile in source if tile.entry["gsd"]]
         raise args.in_dir.unusable(
             f"{source.path}: its {len(source)} tiles form one spatial block (tiles that overlap belong together), "
-            "which cannot be split. Unpack more regions, or use smaller blocks",
-            *("--block-size", "METRES"),
+            "which cannot be split. Unpack more regions, or use a smaller --block-size",
+            *(("--block-size", f"{min(sides):g}") if sides else ()),
         )
     pixels = np.array([tile.pixels[1:] for tile in source])
     chosen = stratify(units, pixels, (1 - args.val_fraction, args.val_fraction), args.seed)
