@@ -100,7 +100,7 @@ def digest_json(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def place(source: Path, target: Path, mode: str) -> None:
+def link_or_copy(source: Path, target: Path, mode: str) -> None:
     """Hard-link a file (``mode`` link), or copy it where the file system cannot link or ``mode`` is copy.
 
     Raises:

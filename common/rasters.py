@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
+import rasterio.transform
 import rasterio.warp
 from PIL import Image
 from rasterio.crs import CRS
@@ -122,8 +123,8 @@ def pixel_size(src: DatasetReader) -> tuple[float, float] | None:
         units = re.findall(r'UNIT\["[^"]*",\s*([0-9.eE+-]+)', wkt)  # of a local system the last one is linear
         unit = float(units[-1]) if units else 0.0
     if 'PROJECTION["Mercator_1SP"]' in wkt:  # EPSG:3857 and its like: true to scale at the equator alone
-        middle = grid * (src.width / 2, src.height / 2)
-        _, (latitude,) = rasterio.warp.transform(crs, "EPSG:4326", [middle[0]], [middle[1]])
+        x, y = rasterio.transform.xy(grid, src.height / 2, src.width / 2, offset="ul")
+        _, (latitude,) = rasterio.warp.transform(crs, "EPSG:4326", [x], [y])
         unit *= math.cos(math.radians(latitude))
     return (width * unit, height * unit) if unit else None
 
@@ -136,10 +137,11 @@ def georeference(src: DatasetReader) -> dict:
     """
     if src.transform.is_identity:
         return {"crs": None, "bounds": None, "gsd": None}
-    left, bottom, right, top = src.bounds
+    a, b, c, d, e, f = src.transform[:6]
+    corners = [(x * a + y * b + c, x * d + y * e + f) for x in (0, src.width) for y in (0, src.height)]
     size = pixel_size(src)
     return {
         "crs": src.crs.to_wkt() if src.crs is not None else None,
-        "bounds": [min(left, right), min(bottom, top), max(left, right), max(bottom, top)],
+        "bounds": [*map(min, *corners), *map(max, *corners)],
         "gsd": round(size[0], 4) if size else None,
     }

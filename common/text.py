@@ -28,6 +28,12 @@ def some(names: list[str], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
+def first_lines(lines: list[str], limit: int = 10, indent: str = "  ", rest: str = "more") -> str:
+    """The first lines of a list below one another, and a last line that says how many there are beside them."""
+    beside = [f"and {len(lines) - limit} {rest}"] if len(lines) > limit else []
+    return "\n".join(indent + line for line in [*lines[:limit], *beside])
+
+
 def count(things: Collection, noun: str) -> str:
     """``1 seed`` or ``3 seeds``."""
     return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"

@@ -6,25 +6,27 @@ wrong are warnings, with a contact sheet suspicious_labels.png to look at.
     python -m data_prep.check_biodiversity
 """
 
+import argparse
 import dataclasses
 import functools
-import shlex
 from collections import Counter, defaultdict
 
 import numpy as np
 
-from common.cli import Parser, command_for, map_progress, run
+from common.cli import Parser, map_progress, run
 from common.errors import UserError
 from common.figures import png_bytes
 from common.files import FolderKind, check_out_dir, json_text, new_folder, write_files
 from common.ground import not_comparable, overlapping
+from common.inputs import Command
 from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
-from common.text import some, table
-from data_prep.audit.sheets import draw, draw_suspects
+from common.text import first_lines, some, table
+from data_prep.audit.sheets import plot_audit, plot_suspects
 from data_prep.audit.suspects import find_suspects
 from data_prep.raw.files import Problem, find_raw
-from data_prep.raw.images import PERCENTILES, SAMPLE_IN_ALL, SAMPLE_PER_TILE, add_bands, chosen_bands, percentile_ranges
+from data_prep.raw.images import PERCENTILES, Ranges, add_bands, chosen_bands, percentile_ranges, pixels_per_tile
 from data_prep.raw.inspect import Inspection, inspect, mixed_units, repeated_images
+from data_prep.tile_sets.class_shares import class_shares, share_rows
 
 SHOWN = 5  # warnings of one kind on the screen; audit.json has all
 SHEET = "suspicious_labels"  # .png; _2.png and so on where there are more pages
@@ -35,7 +37,7 @@ AUDIT = FolderKind(
 )
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_path("--in-dir", "data/biodiversity_raw", "folder with images/*.tif and masks/*.png")
     parser.add_path("--out", "artifacts/audit", "folder that gets audit.json, audit.png and exclude.txt")
@@ -47,102 +49,81 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def usual(values: list):
-    """The most frequent value, and how many differ from it."""
-    value, count = Counter(values).most_common(1)[0]
-    return value, len(values) - count
+def collection_problems(inspections: list[Inspection], repeated: dict[str, str], taxonomy: Taxonomy) -> list[Problem]:
+    """What is odd about the tiles together, of which there is at least one; none of it keeps a tile from being used.
 
-
-def collection_problems(found: list[Inspection], repeated: dict[str, str], taxonomy: Taxonomy) -> list[Problem]:
-    """What is odd about the tiles together; none of it keeps a tile from being used."""
+    ``repeated``: what ``repeated_images`` returned of them.
+    """
     problems = [
         Problem(tile_id, "repeated image", f"{tile_id}: has the same image as {first}; it is left out", fatal=False)
         for tile_id, first in repeated.items()
     ]
 
-    def add(kind, text):
+    def add(kind: str, text: str) -> None:
         problems.append(Problem("", kind, text, fatal=False))
 
-    types = Counter(f"{i.dtype} with {i.band_count} bands" for i in found)
+    count = len(inspections)
+    types = Counter(f"{i.dtype} with {i.band_count} bands" for i in inspections)
     if len(types) > 1:
-        add("mixed types", "; ".join(f"{count} tiles are {name}" for name, count in types.most_common()))
-    units = mixed_units(found)
+        add("mixed types", "; ".join(f"{tiles} tiles are {name}" for name, tiles in types.most_common()))
+    units = mixed_units(inspections)
     if units:
         add("mixed units", units)
-    sizes = [(i.width, i.height) for i in found]
-    (width, height), other = usual(sizes)
-    if other:
-        odd = some([i.tile.id for i, size in zip(found, sizes, strict=True) if size != (width, height)])
-        add("sizes", f"{other} of {len(found)} tiles are not {width} x {height} pixels: {odd}")
-    unplaced = [i.tile.id for i in found if i.place["bounds"] is None]
-    if unplaced:
-        add(
-            "not georeferenced",
-            f"{len(unplaced)} of {len(found)} tiles; a split by blocks needs a place: {some(unplaced)}",
-        )
-    systems = {i.place["crs"] for i in found if i.place["bounds"] is not None}
+    width, height = Counter((i.width, i.height) for i in inspections).most_common(1)[0][0]
+    odd = [i.tile.id for i in inspections if (i.width, i.height) != (width, height)]
+    if odd:
+        add("sizes", f"{len(odd)} of {count} tiles are not {width} x {height} pixels: {some(odd)}")
+    unlocated = [i.tile.id for i in inspections if not i.is_located]
+    if unlocated:
+        text = f"{len(unlocated)} of {count} tiles; a split by blocks needs a place: {some(unlocated)}"
+        add("not georeferenced", text)
+    systems = {i.location["crs"] for i in inspections if i.is_located}
     if len(systems) > 1:
         add(
             "mixed systems", f"tiles are in {len(systems)} coordinate systems; those of one region share spatial blocks"
         )
-    kept = [i for i in found if i.tile.id not in repeated]
-    places = [{**i.place, "height": i.height, "width": i.width} for i in kept]
-    pairs = [(kept[i].tile.id, kept[j].tile.id) for i, j in overlapping(places, places) if i < j]
+    kept = [i for i in inspections if i.tile.id not in repeated]
+    footprints = [i.footprint for i in kept]
+    pairs = [(kept[i].tile.id, kept[j].tile.id) for i, j in overlapping(footprints, footprints) if i < j]
     if pairs:
         shown = some([f"{a} and {b}" for a, b in pairs])
         add("overlapping ground", f"{len(pairs)} pairs of tiles, which stay in one split together: {shown}")
-    unknown = not_comparable(places, places) // 2
+    unknown = not_comparable(footprints, footprints) // 2
     if unknown:
         add(
             "ground not comparable", f"{unknown} pairs of tiles are in systems that cannot be compared with one another"
         )
-    pixels = np.sum([i.pixels for i in found if i.pixels] or [[0] * taxonomy.num_classes], axis=0)
-    absent = [name for name, count in zip(taxonomy.foreground, pixels[1:], strict=True) if not count]
+    pixels = np.sum([i.pixels for i in inspections if i.pixels] or [[0] * taxonomy.num_classes], axis=0)
+    absent = [name for name, of_class in zip(taxonomy.foreground, pixels[1:], strict=True) if not of_class]
     if absent:
         add("absent class", f"no tile has {', '.join(absent)}")
     return problems
 
 
-def class_shares(pixels: np.ndarray, taxonomy: Taxonomy) -> dict:
-    """Pixels, share of labelled pixels, tiles and tile presence of each class; pixels is (N, C) int64, void first."""
-    total = pixels.sum(axis=0)
-    labelled = max(int(total[1:].sum()), 1)
-    tiles = (pixels > 0).sum(axis=0)
-    return {
-        name: {
-            "pixels": int(total[k]),
-            "share": float(total[k] / labelled),
-            "tiles": int(tiles[k]),
-            "tile_presence": float(tiles[k] / max(len(pixels), 1)),
-        }
-        for k, name in enumerate(taxonomy.classes)
-        if k != IGNORE_INDEX
-    }
-
-
-def value_ranges(found: list[Inspection]) -> dict:
+def value_ranges(inspections: list[Inspection]) -> dict[str, dict]:
     """For each pixel type the lowest 2nd and the highest 98th percentile of a tile."""
-    ranges = defaultdict(list)
-    for i in found:
-        ranges[i.dtype] += i.ranges or []
+    by_type = defaultdict(list)
+    for i in inspections:
+        by_type[i.dtype] += i.ranges or []
     return {
-        dtype: {"percentiles": list(PERCENTILES), "low": min(r[0] for r in here), "high": max(r[1] for r in here)}
-        for dtype, here in sorted(ranges.items())
-        if here
+        dtype: {"percentiles": list(PERCENTILES), "low": min(r[0] for r in ranges), "high": max(r[1] for r in ranges)}
+        for dtype, ranges in sorted(by_type.items())
+        if ranges
     }
 
 
-def ranges_by_tile(found: list[Inspection]) -> dict[str, list | None]:
+def ranges_by_tile(inspections: list[Inspection]) -> dict[str, Ranges | None]:
     """The range that scales each tile to 8 bit: one for all, or each tile's own where their units are mixed."""
-    kept = [i.kept for i in found if i.kept is not None]
-    if not kept or mixed_units(found):
-        return {i.tile.id: i.ranges for i in found}
+    kept = [i.kept for i in inspections if i.kept is not None]
+    if not kept or mixed_units(inspections):
+        return {i.tile.id: i.ranges for i in inspections}
     pixels = np.concatenate(kept, axis=1)
     common = percentile_ranges(pixels) if pixels.size else None
-    return {i.tile.id: common for i in found}
+    return {i.tile.id: common for i in inspections}
 
 
 def print_problems(problems: list[Problem], fatal: bool) -> None:
+    """Print the problems that keep tiles from being used, or the others, by kind."""
     by_kind = defaultdict(list)
     for problem in problems:
         if problem.fatal == fatal:
@@ -151,33 +132,29 @@ def print_problems(problems: list[Problem], fatal: bool) -> None:
         print("\nerrors: tiles that cannot be used" if fatal else "\nwarnings: used all the same")
     for kind, texts in by_kind.items():
         print(f"  {kind} ({len(texts)})")
-        limit = None if fatal else SHOWN
-        for text in texts[:limit]:
-            print(f"    {text}")
-        if len(texts) > len(texts[:limit]):
-            print(f"    and {len(texts) - SHOWN} more, in audit.json")
+        print(first_lines(texts, len(texts) if fatal else SHOWN, indent="    ", rest="more, in audit.json"))
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     taxonomy = load_taxonomy(args.root)
     bands = chosen_bands(args)
     check_out_dir(args.out, overwrite=True, inputs=[args.in_dir], kind=AUDIT)
     tiles, problems = find_raw(args.in_dir)
-    keep = 0 if args.skip_suspicious else min(SAMPLE_PER_TILE, max(1, SAMPLE_IN_ALL // max(len(tiles), 1)))
-    look = functools.partial(inspect, bands=bands, taxonomy=taxonomy, keep=keep)
-    inspected = list(map_progress(look, tiles, workers=args.workers, desc="Inspecting"))
-    found = [i for i in inspected if i.usable]
-    repeated = repeated_images(found)
-    problems += [problem for i in inspected for problem in i.problems]
+    keep = 0 if args.skip_suspicious else pixels_per_tile(len(tiles))
+    inspect_one = functools.partial(inspect, bands=bands, taxonomy=taxonomy, keep=keep)
+    inspections = list(map_progress(inspect_one, tiles, workers=args.workers, desc="Inspecting"))
+    usable = [i for i in inspections if i.usable]
+    repeated = repeated_images(usable)
+    problems += [problem for i in inspections for problem in i.problems]
     suspects, not_judged = [], "not looked for (--skip-suspicious)"
-    if found:
-        problems += collection_problems(found, repeated, taxonomy)
+    if usable:
+        problems += collection_problems(usable, repeated, taxonomy)
     if not args.skip_suspicious:
-        ranges = ranges_by_tile(found)
-        found = [dataclasses.replace(i, kept=None) for i in found]
+        ranges = ranges_by_tile(usable)
+        usable = [dataclasses.replace(i, kept=None) for i in usable]
         suspects, not_judged = find_suspects(
-            [i for i in found if i.tile.id not in repeated],
+            [i for i in usable if i.tile.id not in repeated],
             bands=bands,
             ranges=ranges,
             classes=taxonomy.classes,
@@ -186,47 +163,46 @@ def main(argv=None):
         problems += [Problem(s.tile_id, s.kind, f"{s.mask}: {s.reason}", fatal=False) for s in suspects]
     fatal = sorted({problem.tile_id for problem in problems if problem.fatal})
     exclude = sorted({*fatal, *repeated})
-    pixels = np.array([i.pixels for i in found], np.int64).reshape(len(found), taxonomy.num_classes)
+    pixels = np.array([i.pixels for i in usable], np.int64).reshape(len(usable), taxonomy.num_classes)
     shares = class_shares(pixels, taxonomy)
-    systems = Counter(i.place["crs"] for i in found if i.place["bounds"] is not None)
-    gsds = [i.place["gsd"] for i in found if i.place["gsd"]]
+    systems = Counter(i.location["crs"] for i in usable if i.is_located)
+    gsds = [i.location["gsd"] for i in usable if i.location["gsd"]]
 
     audit = {
         "in_dir": str(args.in_dir),
         "command": args.command,
         "bands": list(bands),
         "tiles": len(tiles),
-        "usable": len(found),
+        "usable": len(usable),
         "exclude": exclude,
         "problems": [{"tile_id": p.tile_id, "kind": p.kind, "fatal": p.fatal, "text": p.text} for p in problems],
         "suspicious": {"tiles": [s.tile_id for s in suspects], "not_judged": not_judged},
         "classes": shares,
         "void_share": float(pixels[:, IGNORE_INDEX].sum() / max(pixels.sum(), 1)),
         "tiles_without_label": int((pixels[:, 1:].sum(axis=1) == 0).sum()),
-        "types": dict(Counter(f"{i.dtype} x {i.band_count}" for i in found)),
-        "sizes": dict(Counter(f"{i.width} x {i.height}" for i in found)),
-        "value_ranges": value_ranges(found),
+        "types": dict(Counter(f"{i.dtype} x {i.band_count}" for i in usable)),
+        "sizes": dict(Counter(f"{i.width} x {i.height}" for i in usable)),
+        "value_ranges": value_ranges(usable),
         "stretch_tile_needed": any(p.kind == "mixed units" for p in problems),
         "georeferenced": sum(systems.values()),
         "systems": [{"crs": crs, "tiles": count} for crs, count in systems.most_common()],
         "gsd": float(np.median(gsds)) if gsds else None,
     }
     files = {"audit.json": json_text(audit), "exclude.txt": "".join(f"{t}\n" for t in exclude)}
-    if found:
-        files["audit.png"] = png_bytes(draw(found, shares, taxonomy, bands), dpi=120)
-    pages = draw_suspects(suspects, {i.tile.id: i for i in found}, taxonomy, bands)
+    if usable:
+        files["audit.png"] = png_bytes(plot_audit(usable, shares, taxonomy, bands), dpi=120)
+    pages = plot_suspects(suspects, {i.tile.id: i for i in usable}, taxonomy, bands)
     for number, page in enumerate(pages, start=1):
         files[f"{SHEET}.png" if number == 1 else f"{SHEET}_{number}.png"] = png_bytes(page, dpi=110)
     with new_folder(args.out, overwrite=True, inputs=[args.in_dir], kind=AUDIT) as folder:
         write_files({folder / name: content for name, content in files.items()})
 
-    rows = [[n, f"{c['pixels']:,}", f"{c['share']:.2%}", f"{c['tiles']} of {len(found)}"] for n, c in shares.items()]
-    print(table(["class", "pixels", "share of labelled", "tiles"], rows))
+    print(table(["class", "pixels", "share of labelled", "tiles"], share_rows(shares, len(usable))))
     print_problems(problems, fatal=False)
     print_problems(problems, fatal=True)
     warnings = sum(not problem.fatal for problem in problems)
     print(
-        f"\n{args.in_dir}: {len(found)} of {len(tiles)} pairs can be used; {len(fatal)} tiles with errors, "
+        f"\n{args.in_dir}: {len(usable)} of {len(tiles)} pairs can be used; {len(fatal)} tiles with errors, "
         f"{warnings} warnings"
     )
     if suspects:
@@ -236,10 +212,10 @@ def main(argv=None):
     names = [name for name in files if name != "exclude.txt"]
     print(f"{args.out}: {', '.join(names)}, exclude.txt ({len(exclude)} tiles)")
     if fatal:
-        without = shlex.join(["--exclude", str(args.out / "exclude.txt")])
+        split = Command.of("data_prep.split_biodiversity", args.root, "--exclude", str(args.out / "exclude.txt"))
         raise UserError(
             f"{args.in_dir}: {len(fatal)} tiles cannot be used ({some(fatal)}). Correct them, or leave them out: "
-            f"{command_for('data_prep.split_biodiversity', args)} {without}"
+            f"{split}"
         )
 
 

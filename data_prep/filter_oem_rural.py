@@ -6,6 +6,7 @@ label is withheld; both are counted and passed over, and so is a region without 
     python -m data_prep.filter_oem_rural --max-built 0.5
 """
 
+import argparse
 import functools
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +17,15 @@ from rasterio.errors import RasterioError
 
 from common.cli import Parser, fraction, map_progress, positive_float, run
 from common.errors import UserError
-from common.files import check_out_dir, place
+from common.files import check_out_dir
 from common.ground import spatial_blocks
-from common.rasters import open_raster, unknown_ids, write_image, write_mask
+from common.rasters import open_raster, unknown_ids, write_mask
 from common.taxonomy import IGNORE_INDEX, OEM_BUILT_UP, OPENEARTHMAP
-from common.text import table
+from common.text import first_lines, table
 from data_prep.raw.files import IMAGE_SUFFIXES, files_by_stem, link_problem, name_problem, printable, size_problem
-from data_prep.raw.images import RawImage, read_raw, to_8bit
-from data_prep.raw.inspect import place_problem
-from data_prep.tile_sets.writer import describe_tile, new_tile_set
+from data_prep.raw.images import RawImage, read_raw, write_8bit
+from data_prep.raw.inspect import location_problem
+from data_prep.tile_sets.writer import add_mode, describe_tile, new_tile_set
 
 RGB = (1, 2, 3)
 
@@ -39,7 +40,7 @@ class Pair:
     label: Path
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_path(
         "--in-dir",
@@ -56,7 +57,7 @@ def parse_args(argv=None):
     parser.add_argument(
         "--block-size", type=positive_float, metavar="METRES", help="side of a spatial block (default: two tile sides)"
     )
-    parser.add_argument("--mode", choices=["link", "copy"], default="link", help="how unchanged files are taken over")
+    add_mode(parser)
     parser.add_workers()
     parser.add_overwrite()
     return parser.parse_args(argv)
@@ -73,11 +74,11 @@ def find_regions(in_dir: Path) -> list[Path]:
     expected = f"Expected {in_dir}/<region>/images/*.tif and labels/*.tif; see REPRODUCE_DATA.md, or give --in-dir."
     if not in_dir.is_dir():
         raise UserError(f"{in_dir} does not exist. {expected}")
-    there = sorted(p for p in in_dir.iterdir() if not p.name.startswith((".", "_")))
-    lost = next(filter(None, map(link_problem, there)), None)
-    if lost:
-        raise UserError(f"{lost}. {expected}")
-    regions = [p for p in there if p.is_dir()]
+    paths = sorted(p for p in in_dir.iterdir() if not p.name.startswith((".", "_")))
+    problem = next(filter(None, map(link_problem, paths)), None)
+    if problem:
+        raise UserError(f"{problem}. {expected}")
+    regions = [p for p in paths if p.is_dir()]
     if not regions:
         raise UserError(f"{in_dir} holds no region folder. {expected}")
     for region in regions:
@@ -89,21 +90,24 @@ def find_regions(in_dir: Path) -> list[Path]:
 
 
 def find_pairs(region: Path) -> tuple[list[Pair], int, int]:
-    """The pairs of a region, the number of labels without image, and of images without label."""
-    found = []
+    """The pairs of a region, the number of labels without image, and of images without label.
+
+    Raises:
+        UserError: a name, or a link that leads nowhere, or several files of one stem.
+    """
+    by_stem = []
     for name in ("images", "labels"):
         folder = region / name
         if link_problem(folder):
             raise UserError(f"{link_problem(folder)}.")
         files, others = files_by_stem(folder, IMAGE_SUFFIXES) if folder.is_dir() else ({}, [])
-        misnamed = [name_problem(path) for path in others if path.suffix.lower() in IMAGE_SUFFIXES]
-        for problem in filter(None, misnamed):
+        for problem in filter(None, (name_problem(p) for p in others if p.suffix.lower() in IMAGE_SUFFIXES)):
             raise UserError(f"{problem}.")
         for stem, paths in files.items():
             if len(paths) > 1:
                 raise UserError(f"{', '.join(map(str, paths))}: several files are called {stem}, expected one.")
-        found.append(files)
-    images, labels = found
+        by_stem.append(files)
+    images, labels = by_stem
     pairs = [
         Pair(
             stem if stem.startswith(f"{region.name}_") else f"{region.name}_{stem}",
@@ -140,9 +144,9 @@ def read_pair(pair: Pair) -> tuple[RawImage, np.ndarray]:
         image = read_raw(pair.image, RGB)
     except RasterioError as error:
         raise UserError(f"{pair.image} or its label cannot be read as TIFF: {error}") from None
-    nowhere = place_problem(image.place, pair.image)
-    if nowhere:
-        raise UserError(nowhere)
+    problem = location_problem(image.location, pair.image)
+    if problem:
+        raise UserError(problem)
     if image.needs_stretch:
         raise UserError(f"{pair.image}: holds {image.pixels.dtype}, expected uint8.")
     if image.valid.shape != label.shape:
@@ -156,34 +160,33 @@ def read_pair(pair: Pair) -> tuple[RawImage, np.ndarray]:
     return image, label if image.valid.all() else np.where(image.valid, label, np.uint8(IGNORE_INDEX))
 
 
-class Looked(NamedTuple):
-    """What came of a pair: its built-up share, where it lies, and its manifest entry or what is wrong with it."""
+class Outcome(NamedTuple):
+    """What came of a pair: its built-up share, where it lies, and its manifest entry or what is wrong with it.
+
+    footprint: what ``georeference`` returns, with height and width. entry: None where the pair is dropped.
+    """
 
     share: float = 0.0
-    place: dict = {}
+    footprint: dict = {}
     entry: dict | None = None
     problem: str | None = None
 
 
-def take(item: tuple[Pair, Path, Path], *, max_built: float, mode: str) -> Looked:
+def take(item: tuple[Pair, Path, Path], *, max_built: float, mode: str) -> Outcome:
     """Read a pair, and write it as a tile where at most ``max_built`` of it is built up."""
     pair, image_path, mask_path = item
     try:
         raw, label = read_pair(pair)
     except UserError as error:
-        return Looked(problem=str(error))
+        return Outcome(problem=str(error))
     share = built_share(label)
-    lies = {**raw.place, "height": label.shape[0], "width": label.shape[1]}
+    footprint = {**raw.location, "height": label.shape[0], "width": label.shape[1]}
     if share > max_built:
-        return Looked(share, lies)
-    image = to_8bit(raw, None)
-    if raw.as_it_is:
-        place(pair.image, image_path, mode)
-    else:
-        write_image(image_path, image, crs=raw.crs, transform=raw.transform)
+        return Outcome(share, footprint)
+    image = write_8bit(raw, None, pair.image, image_path, mode)
     write_mask(mask_path, label)
-    entry = describe_tile(image, label, image_path, mask_path, raw.place, OPENEARTHMAP.num_classes)
-    return Looked(share, lies, {**entry, "region": pair.region, "source": "openearthmap"})
+    entry = describe_tile(image, label, image_path, mask_path, raw.location, OPENEARTHMAP.num_classes)
+    return Outcome(share, footprint, {**entry, "region": pair.region, "source": "openearthmap"})
 
 
 def require_own_ids(pairs: list[Pair]) -> None:
@@ -198,53 +201,49 @@ def require_own_ids(pairs: list[Pair]) -> None:
             )
 
 
-def require_whole(known: dict[Pair, Looked], in_dir: Path) -> None:
-    """Refuse pairs that cannot be used, all of them named in one message."""
-    problems = [looked.problem for looked in known.values() if looked.problem]
+def require_whole(outcomes: dict[Pair, Outcome], in_dir: Path) -> None:
+    """Refuse pairs that cannot be used, the first ten of them named in one message."""
+    problems = [outcome.problem for outcome in outcomes.values() if outcome.problem]
     if problems:
-        lines = "\n".join(f"  {problem}" for problem in problems[:10])
-        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise UserError(
-            f"{in_dir}: {len(problems)} tiles cannot be used:\n{lines}{more}\n"
+            f"{in_dir}: {len(problems)} tiles cannot be used:\n{first_lines(problems)}\n"
             "Unpack the archive again, or remove the image and the label of these tiles."
         )
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     check_out_dir(args.out_dir, args.overwrite, inputs=[args.in_dir])
-    found = {region.name: find_pairs(region) for region in find_regions(args.in_dir)}
-    pairs = [pair for here, _, _ in found.values() for pair in here]
+    regions = {region.name: find_pairs(region) for region in find_regions(args.in_dir)}
+    pairs = [pair for of_region, _, _ in regions.values() for pair in of_region]
     require_own_ids(pairs)
-    facts = {"max_built": args.max_built, "block_size": args.block_size}
-    with new_tile_set(args.out_dir, args, taxonomy=OPENEARTHMAP, split="pool", inputs=[args.in_dir], **facts) as out:
+    entries = {"max_built": args.max_built, "block_size": args.block_size}
+    with new_tile_set(args.out_dir, args, taxonomy=OPENEARTHMAP, split="pool", inputs=[args.in_dir], **entries) as out:
         items = [(pair, *out.claim(pair.id)) for pair in pairs]
-        look = functools.partial(take, max_built=args.max_built, mode=args.mode)
-        looked = map_progress(look, items, workers=args.workers, desc="Filtering")
-        known = dict(zip(pairs, looked, strict=True))
-        require_whole(known, args.in_dir)
-        if not any(known[pair].entry for pair in pairs):
+        take_one = functools.partial(take, max_built=args.max_built, mode=args.mode)
+        taken = map_progress(take_one, items, workers=args.workers, desc="Filtering")
+        outcomes = dict(zip(pairs, taken, strict=True))
+        require_whole(outcomes, args.in_dir)
+        if not any(outcome.entry for outcome in outcomes.values()):
             raise UserError(
                 f"{args.in_dir}: none of {len(pairs)} tiles with image and label has at most {100 * args.max_built:g}% "
                 "built-up pixels. Raise --max-built, or unpack more regions."
             )
-        for region, (here, _, _) in found.items():
-            blocks = spatial_blocks([known[pair].place for pair in here], args.block_size, prefix=f"{region}/")
-            for pair, block in zip(here, blocks, strict=True):
-                if known[pair].entry:
-                    out.record(pair.id, {**known[pair].entry, "block": block})
+        for region, (of_region, _, _) in regions.items():
+            footprints = [outcomes[pair].footprint for pair in of_region]
+            blocks = spatial_blocks(footprints, args.block_size, prefix=f"{region}/")
+            for pair, block in zip(of_region, blocks, strict=True):
+                if outcomes[pair].entry:
+                    out.record(pair.id, {**outcomes[pair].entry, "block": block})
 
     rows = []
-    for region, (here, labels_only, images_only) in [*found.items(), ("all", (pairs, *_unpaired(found)))]:
-        keep = sum(known[pair].entry is not None for pair in here)
-        mean = f"{np.mean([known[pair].share for pair in here]):.1%}" if here else "-"
-        rows.append([region, keep, len(here) - keep, labels_only, images_only, mean])
+    labels_only, images_only = (sum(region[n] for region in regions.values()) for n in (1, 2))
+    for region, (of_region, labels, images) in [*regions.items(), ("all", (pairs, labels_only, images_only))]:
+        kept = sum(outcomes[pair].entry is not None for pair in of_region)
+        mean = f"{np.mean([outcomes[pair].share for pair in of_region]):.1%}" if of_region else "-"
+        rows.append([region, kept, len(of_region) - kept, labels, images, mean])
     print(table(["region", "kept", "dropped", "label without image", "image without label", "mean built-up"], rows))
     print(out.summary())
-
-
-def _unpaired(found: dict) -> tuple[int, int]:
-    return sum(labels for _, labels, _ in found.values()), sum(images for _, _, images in found.values())
 
 
 if __name__ == "__main__":

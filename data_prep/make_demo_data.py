@@ -8,6 +8,7 @@ data set, whatever --workers is.
     python -m data_prep.make_demo_data --root demo
 """
 
+import argparse
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ import numpy as np
 
 from common.cli import Parser, map_progress, positive_int, run
 from common.errors import UserError
-from common.taxonomy import BIODIVERSITY, OPENEARTHMAP
+from common.taxonomy import BIODIVERSITY, OPENEARTHMAP, Taxonomy
 from data_prep.demo.scenes import (
     OEM_REGIONS,
     STRETCH_PERCENTILES,
@@ -87,14 +88,14 @@ def publish(staging: Path, data: Path) -> None:
         (staging / name).rename(data / name)
 
 
-def labelled_shares(pixels, taxonomy) -> dict[str, float]:
+def labelled_shares(pixels: np.ndarray | list[int], taxonomy: Taxonomy) -> dict[str, float]:
     """Class name → share of the labelled pixels; the void class → share of all pixels."""
     pixels = np.asarray(pixels, float)
     shares = {taxonomy.void: pixels[0] / pixels.sum()}
     return shares | dict(zip(taxonomy.foreground, (pixels[1:] / max(pixels[1:].sum(), 1)).tolist(), strict=True))
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_seed()
     parser.add_argument("--scenes", type=positive_int, default=6, help="Biodiversity scenes, 10 km apart")
@@ -111,26 +112,23 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def check_sizes(args) -> None:
+def check_sizes(args: argparse.Namespace) -> None:
+    """UserError where a size or number is out of range."""
     for flag, size in (("--tile-size", args.tile_size), ("--oem-tile-size", args.oem_tile_size)):
         if not SMALLEST_TILE <= size <= LARGEST_SCENE:
             raise UserError(f"{flag} {size}: expected {SMALLEST_TILE} to {LARGEST_SCENE} pixels")
     for flag, number in (("--scenes", args.scenes), ("--oem-tiles", args.oem_tiles)):
         if number > MOST:
             raise UserError(f"{flag} {number}: expected at most {MOST}")
-    if args.tile_size * args.tiles_per_side > LARGEST_SCENE:
+    side = args.tile_size * args.tiles_per_side
+    if not SMALLEST_SCENE <= side <= LARGEST_SCENE:
         raise UserError(
-            f"--tiles-per-side {args.tiles_per_side} with --tile-size {args.tile_size} makes scenes of "
-            f"{args.tile_size * args.tiles_per_side} pixels; expected at most {LARGEST_SCENE}"
-        )
-    if args.tile_size * args.tiles_per_side < SMALLEST_SCENE:
-        raise UserError(
-            f"--tiles-per-side {args.tiles_per_side} with --tile-size {args.tile_size} makes scenes of "
-            f"{args.tile_size * args.tiles_per_side} pixels; expected at least {SMALLEST_SCENE}"
+            f"--tiles-per-side {args.tiles_per_side} with --tile-size {args.tile_size} makes scenes of {side} pixels; "
+            f"expected {SMALLEST_SCENE} to {LARGEST_SCENE}"
         )
 
 
-def generate(args, staging: Path) -> dict:
+def generate(args: argparse.Namespace, staging: Path) -> dict:
     """Write both raw folders into ``staging`` and return what MARKER says about them."""
     scenes = [
         SceneTask(number, args.seed, plan, args.tiles_per_side, args.tile_size, staging / BIODIVERSITY_RAW)
@@ -177,12 +175,12 @@ def generate(args, staging: Path) -> dict:
     }
 
 
-def _in_words(shares) -> str:
+def _in_words(shares: dict[str, float]) -> str:
     return ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
 
 
 def summary(data: Path, content: dict) -> list[str]:
-    """The lines that say in numbers what was written."""
+    """The lines that say in numbers what was written; ``content`` is what MARKER holds."""
     ours, theirs = content["biodiversity"], content["openearthmap"]
     lines = [
         f"{data / BIODIVERSITY_RAW}: {ours['tiles']} tiles of {content['flags']['tile_size']} px in "
@@ -199,7 +197,7 @@ def summary(data: Path, content: dict) -> list[str]:
     return lines
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     check_sizes(args)
     data = args.root / "data"

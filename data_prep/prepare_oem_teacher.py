@@ -3,31 +3,34 @@ r"""Split the rural OpenEarthMap tiles into train and val of the teacher, in Ope
 python -m data_prep.prepare_oem_teacher --val-fraction 0.1 --seed 42
 """
 
+import argparse
+
 import numpy as np
 from tqdm import tqdm
 
-from common.cli import Parser, command_for, fraction, run
-from common.errors import UserError
+from common.cli import Parser, fraction, run
 from common.files import check_out_dirs, new_folders
 from common.ground import overlapping
 from common.taxonomy import OPENEARTHMAP
 from common.text import table
 from common.tiles import TileSet
+from data_prep.tile_sets.class_shares import percentages
 from data_prep.tile_sets.resampling import add_gsd, compare_gsd, require_gsd, write_resampled
 from data_prep.tile_sets.stratify import joined, stratify
-from data_prep.tile_sets.writer import TileSetWriter
+from data_prep.tile_sets.writer import TileSetWriter, add_mode
 
 SPLITS = ("train", "val")
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_path("--in-dir", "data/openearthmap_filtered", "tile set to split")
+    parser.add_input(
+        "--in-dir", "data/openearthmap_filtered", "tile set to split", made_by="data_prep.filter_oem_rural"
+    )
     parser.add_path("--out-dir", "data/openearthmap_teacher", "folder that gets train and val")
-    parser.add_path("--train-dir", "data/biodiversity_split/train", "Biodiversity tiles to compare resolutions with")
     parser.add_argument("--val-fraction", type=fraction, default=0.1, help="share of the tiles, drawn by spatial block")
     add_gsd(parser)
-    parser.add_argument("--mode", choices=["link", "copy"], default="link", help="how unchanged files are taken over")
+    add_mode(parser)
     parser.add_seed()
     parser.add_overwrite()
     args = parser.parse_args(argv)
@@ -36,20 +39,21 @@ def parse_args(argv=None):
     return args
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    source = TileSet.open(args.in_dir, command_for("data_prep.filter_oem_rural", args)).require_taxonomy(OPENEARTHMAP)
+    source = TileSet.open(args.in_dir).require_taxonomy(OPENEARTHMAP)
     require_gsd(source, args.gsd)
     out_dirs = [args.out_dir / split for split in SPLITS]
     check_out_dirs(out_dirs, args.overwrite, inputs=[source.path])
-    compare_gsd(source, args)
-    places = [tile.entry for tile in source]
-    units = joined([tile.block for tile in source], overlapping(places, places))
+    compare_gsd(source, TileSet.open(args.train_dir), args.gsd)
+    locations = [tile.entry for tile in source]
+    units = joined([tile.block for tile in source], overlapping(locations, locations))
     if units.max() == 0:
-        raise UserError(
+        sides = [tile.entry["width"] * tile.entry["gsd"] for tile in source if tile.entry["gsd"]]
+        raise args.in_dir.unusable(
             f"{source.path}: its {len(source)} tiles form one spatial block (tiles that overlap belong together), "
-            "which cannot be split. Unpack more regions, or use a smaller --block-size: "
-            f"{command_for('data_prep.filter_oem_rural', args)} --overwrite --block-size METRES"
+            "which cannot be split. Unpack more regions, or use a smaller --block-size",
+            *(("--block-size", f"{min(sides):g}") if sides else ()),
         )
     pixels = np.array([tile.pixels[1:] for tile in source])
     chosen = stratify(units, pixels, (1 - args.val_fraction, args.val_fraction), args.seed)
@@ -65,14 +69,13 @@ def main(argv=None):
             else:
                 out.add(tile)
         for split, writer in zip(SPLITS, writers, strict=True):
-            facts = {"seed": args.seed, "val_fraction": args.val_fraction, "gsd": args.gsd}
-            writer.write_manifest(split=split, args=args, made_from=[source], **facts)
+            entries = {"seed": args.seed, "val_fraction": args.val_fraction, "gsd": args.gsd}
+            writer.write_manifest(args, split, made_from=[source], inputs=[], **entries)
 
     rows = []
     for s, (split, writer) in enumerate(zip(SPLITS, writers, strict=True)):
         blocks = {tile.block for tile, c in zip(source, chosen, strict=True) if c == s}
-        here = writer.pixels[1:]
-        rows.append([split, len(writer), len(blocks), *(f"{share:.1%}" for share in here / max(here.sum(), 1))])
+        rows.append([split, len(writer), len(blocks), *percentages(writer.pixels)])
     print(table(["split", "tiles", "blocks", *OPENEARTHMAP.foreground], rows))
     print(f"{args.out_dir}: {len(source)} tiles")
 

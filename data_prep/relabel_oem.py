@@ -5,29 +5,30 @@ Each OpenEarthMap class becomes the largest entry of its row in the class matrix
     python -m data_prep.relabel_oem
 """
 
+import argparse
 import functools
 from pathlib import Path
 
 import numpy as np
 
-from common.cli import Parser, command_for, map_progress, run
+from common.cli import Parser, map_progress, run
 from common.errors import UserError
-from common.files import check_out_dir, place, sha256_file
+from common.files import check_out_dir, link_or_copy, sha256_file
 from common.rasters import class_pixels, unknown_ids, write_mask
-from common.taxonomy import OPENEARTHMAP, load_taxonomy
+from common.taxonomy import OPENEARTHMAP, Taxonomy, load_taxonomy
 from common.text import table
 from common.tiles import Tile, TileSet
 from data_prep.tile_sets.resampling import add_gsd, compare_gsd, require_gsd, write_resampled
-from data_prep.tile_sets.writer import new_tile_set
+from data_prep.tile_sets.writer import add_mode, new_tile_set
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_path("--in-dir", "data/openearthmap_filtered", "tile set in OpenEarthMap's classes")
+    filtered = "data/openearthmap_filtered"
+    parser.add_input("--in-dir", filtered, "tile set in OpenEarthMap's classes", made_by="data_prep.filter_oem_rural")
     parser.add_path("--out-dir", "data/openearthmap_relabelled", "tile set to write")
-    parser.add_path("--train-dir", "data/biodiversity_split/train", "Biodiversity tiles to compare resolutions with")
     add_gsd(parser)
-    parser.add_argument("--mode", choices=["link", "copy"], default="link", help="how unchanged files are taken over")
+    add_mode(parser)
     parser.add_workers()
     parser.add_overwrite()
     return parser.parse_args(argv)
@@ -47,32 +48,34 @@ def relabel(label: np.ndarray, lookup: np.ndarray, source: Path) -> np.ndarray:
     return lookup[label]
 
 
-def write_tile(item: tuple[Tile, Path, Path], *, lookup: np.ndarray, gsd: float | None, taxonomy, mode: str) -> dict:
-    """Write a tile with its new ids; returns its manifest entry."""
+def write_tile(
+    item: tuple[Tile, Path, Path], *, lookup: np.ndarray, gsd: float | None, taxonomy: Taxonomy, mode: str
+) -> dict:
+    """Write a tile with its new ids; returns its manifest entry. ``lookup`` as of ``relabel``, ``gsd`` in metres."""
     tile, image_path, mask_path = item
     mask = relabel(tile.read_mask(), lookup, tile.mask_path)
     if gsd:
         return write_resampled(tile, mask, gsd, image_path, mask_path, taxonomy)
-    place(tile.image_path, image_path, mode)
+    link_or_copy(tile.image_path, image_path, mode)
     write_mask(mask_path, mask)
     pixels = class_pixels(mask, taxonomy.num_classes).tolist()
     return {**tile.entry, "mask_sha256": sha256_file(mask_path), "pixels": pixels}
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     taxonomy = load_taxonomy(args.root)
-    source = TileSet.open(args.in_dir, command_for("data_prep.filter_oem_rural", args)).require_taxonomy(OPENEARTHMAP)
+    source = TileSet.open(args.in_dir).require_taxonomy(OPENEARTHMAP)
     require_gsd(source, args.gsd)
     check_out_dir(args.out_dir, args.overwrite, inputs=[source.path])
-    compare_gsd(source, args)
+    compare_gsd(source, TileSet.open(args.train_dir), args.gsd)
     lookup = taxonomy.hard_lookup()
-    facts = {"gsd": args.gsd}
-    with new_tile_set(args.out_dir, args, taxonomy=taxonomy, split="pool", made_from=[source], **facts) as out:
+    entries = {"gsd": args.gsd}
+    with new_tile_set(args.out_dir, args, taxonomy=taxonomy, split="pool", made_from=[source], **entries) as out:
         items = [(tile, *out.claim(tile.id)) for tile in source]
         write = functools.partial(write_tile, lookup=lookup, gsd=args.gsd, taxonomy=taxonomy, mode=args.mode)
-        entries = map_progress(write, items, workers=args.workers, desc="Relabelling")
-        for tile, entry in zip(source, entries, strict=True):
+        written = map_progress(write, items, workers=args.workers, desc="Relabelling")
+        for tile, entry in zip(source, written, strict=True):
             out.record(tile.id, entry)
 
     before = source.pixels

@@ -3,26 +3,31 @@ r"""Repeat the train tiles that hold minority classes: train → train_rep.
 python -m data_prep.replicate_minority --copies 2
 """
 
+import argparse
+
 from tqdm import tqdm
 
 from common.artifacts import read_distribution
-from common.cli import Parser, command_for, positive_int, run
-from common.errors import UserError
+from common.cli import Parser, positive_int, run
+from common.inputs import Input
 from common.taxonomy import load_taxonomy
 from common.text import some, table
 from common.tiles import TileSet
-from data_prep.tile_sets.writer import new_tile_set
+from data_prep.tile_sets.class_shares import percentages
+from data_prep.tile_sets.writer import add_mode, new_tile_set
 
 MOST_COPIES = 1000  # more only fill the disk: draws with replacement repeat tiles anyway
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_path("--train-dir", "data/biodiversity_split/train", "tile set to replicate from")
-    parser.add_path("--distribution", "artifacts/class_distribution.json", "which tiles hold minority classes")
+    train, distribution = "data/biodiversity_split/train", "artifacts/class_distribution.json"
+    parser.add_input("--train-dir", train, "tile set to replicate from", made_by="data_prep.split_biodiversity")
+    maker = "data_prep.analyze_class_distribution"
+    parser.add_input("--distribution", distribution, "which tiles hold minority classes", made_by=maker)
     parser.add_path("--out-dir", "data/biodiversity_split/train_rep", "tile set to write")
     parser.add_argument("--copies", type=positive_int, default=2, help="how often more each listed tile occurs")
-    parser.add_argument("--mode", choices=["link", "copy"], default="link", help="how files are taken over")
+    add_mode(parser)
     parser.add_overwrite()
     args = parser.parse_args(argv)
     if args.copies > MOST_COPIES:
@@ -31,52 +36,49 @@ def parse_args(argv=None):
 
 
 def replica_ids(tile_id: str, copies: int) -> list[str]:
-    """Ids of the replicas of a tile."""
+    """Ids of so many replicas of a tile."""
     return [f"{tile_id}__rep{n}" for n in range(1, copies + 1)]
 
 
-def tiles_to_replicate(distribution: dict, train: TileSet, where, command: str) -> list[str]:
-    """The tiles that a class distribution lists; UserError where it was made for another train or lists none.
+def tiles_to_replicate(distribution: dict, train: TileSet, source: Input) -> list[str]:
+    """The tiles that a class distribution lists; ``source`` is the file that ``read_distribution`` read it from.
 
-    ``where`` is the file it comes from, ``command`` what writes it.
+    Raises:
+        UserError: it was made for another train, or lists no tile.
     """
     if distribution["train_digest"] != train.digest:
-        raise UserError(f"{where} was written for another version of {train.path}. Write it again: {command}")
+        raise source.unusable(f"{source} was written for another version of {train.path}")
     chosen = sorted(distribution["tiles_to_replicate"])
     if not chosen:
-        raise UserError(
-            f"{where} lists no tile to replicate (minority classes: "
-            f"{', '.join(distribution['minority_classes']) or 'none'}). Write it again with a higher --minority-share "
-            f"than {distribution['minority_share']:g} or a lower --tile-share than {distribution['tile_share']:g}: "
-            f"{command}"
+        minority_share, tile_share = distribution["minority_share"], distribution["tile_share"]
+        raise source.unusable(
+            f"{source} lists no tile to replicate (minority classes: "
+            f"{', '.join(distribution['minority_classes']) or 'none'}). Choose a higher --minority-share "
+            f"than {minority_share:g} or a lower --tile-share than {tile_share:g}",
+            *("--minority-share", f"{min(1, 2 * minority_share):g}", "--tile-share", f"{tile_share / 2:g}"),
         )
     unknown = [tile_id for tile_id in chosen if tile_id not in train]
     if unknown:
-        raise UserError(f"{where} lists tiles that are not in {train.path}: {some(unknown)}. Write it again: {command}")
+        raise source.unusable(f"{source} lists tiles that are not in {train.path}: {some(unknown)}")
     return chosen
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     taxonomy = load_taxonomy(args.root)
-    train = TileSet.open(args.train_dir, command_for("data_prep.split_biodiversity", args))
-    train.require_split("train", "--train-dir").require_taxonomy(taxonomy)
-    command = command_for("data_prep.analyze_class_distribution", args)
-    distribution = read_distribution(args.distribution, taxonomy, command)
-    chosen = set(tiles_to_replicate(distribution, train, args.distribution, command))
-    facts = {"stretch": train.stretch, "copies": args.copies, "replicated_tiles": len(chosen)}
-    with new_tile_set(args.out_dir, args, taxonomy=taxonomy, split="train", made_from=[train], **facts) as out:
+    train = TileSet.open(args.train_dir).require_split("train").require_taxonomy(taxonomy)
+    distribution = read_distribution(args.distribution, taxonomy)
+    chosen = set(tiles_to_replicate(distribution, train, args.distribution))
+    entries = {"stretch": train.stretch, "copies": args.copies, "replicated_tiles": len(chosen)}
+    with new_tile_set(args.out_dir, args, taxonomy=taxonomy, split="train", made_from=[train], **entries) as out:
         for tile in tqdm(train, desc="Replicating", unit="tile"):
             out.add(tile)
             for replica in replica_ids(tile.id, args.copies) if tile.id in chosen else ():
                 out.add(tile, tile_id=replica, base=tile.base)
 
-    before, after = (pixels[1:] / pixels[1:].sum() for pixels in (train.pixels, out.pixels))
-    minority = distribution["minority_classes"]
-    rows = [
-        [name, f"{before[k]:.2%}", f"{after[k]:.2%}", "minority" if name in minority else ""]
-        for k, name in enumerate(taxonomy.foreground)
-    ]
+    marks = ["minority" if name in distribution["minority_classes"] else "" for name in taxonomy.foreground]
+    columns = taxonomy.foreground, percentages(train.pixels, 2), percentages(out.pixels, 2), marks
+    rows = [list(row) for row in zip(*columns, strict=True)]
     print(table(["class", "share of train", "share of train_rep", ""], rows))
     print(f"{args.out_dir}: {len(train)} tiles, {len(chosen)} of them {args.copies} times more, {len(out)} in all")
 

@@ -8,34 +8,38 @@ declared as nodata, such as -9999, is refused. A band that is constant but for r
     python -m data_prep.split_biodiversity --seed 42
 """
 
+import argparse
 import dataclasses
 import functools
 from pathlib import Path
 
 import numpy as np
 
-from common.cli import Parser, command_for, fraction, map_progress, positive_float, run
+from common.cli import Parser, fraction, map_progress, positive_float, run
 from common.errors import UserError
-from common.files import check_out_dirs, new_folders, place
+from common.files import check_out_dirs, link_or_copy, new_folders
 from common.ground import TOUCH, not_comparable, overlapping, spatial_blocks
-from common.rasters import read_mask, write_image, write_mask
-from common.taxonomy import IGNORE_INDEX, load_taxonomy
-from common.text import some, table, warn
+from common.inputs import Command, Input
+from common.rasters import read_mask, write_mask
+from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
+from common.text import first_lines, some, table, warn
 from data_prep.raw.files import RawTile, find_raw
 from data_prep.raw.images import (
     PERCENTILES,
-    SAMPLE_IN_ALL,
     SAMPLE_PER_TILE,
+    Bands,
     add_bands,
     chosen_bands,
     percentile_ranges,
+    pixels_per_tile,
     read_raw,
     sample,
-    to_8bit,
+    write_8bit,
 )
 from data_prep.raw.inspect import Inspection, inspect, mixed_systems, mixed_units, repeated_images
+from data_prep.tile_sets.class_shares import percentages
 from data_prep.tile_sets.stratify import joined, stratify
-from data_prep.tile_sets.writer import TileSetWriter, describe_tile
+from data_prep.tile_sets.writer import TileSetWriter, add_mode, describe_tile
 
 SPLITS = ("train", "val", "test")
 MANY_BLOCKS, FEW_BLOCKS = (0.8, 0.1, 0.1), (0.6, 0.2, 0.2)
@@ -44,7 +48,7 @@ BLOCKS_FOR_INTERVALS = 10
 AUDIT = "data_prep.check_biodiversity"
 
 
-def parse_args(argv=None):
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_path("--in-dir", "data/biodiversity_raw", "folder with images/*.tif and masks/*.png")
     parser.add_path("--out-dir", "data/biodiversity_split", "folder that gets train, val and test")
@@ -70,8 +74,8 @@ def parse_args(argv=None):
         help="range that becomes 0-255 in images that are not 8-bit: one for all, from train, or each tile's own",
     )
     add_bands(parser)
-    parser.add_argument("--exclude", type=Path, metavar="FILE", help="tile ids to leave out, one a line")
-    parser.add_argument("--mode", choices=["link", "copy"], default="link", help="how unchanged files are taken over")
+    parser.add_input("--exclude", None, "tile ids to leave out, one a line", made_by=AUDIT)
+    add_mode(parser)
     parser.add_seed()
     parser.add_workers()
     parser.add_overwrite()
@@ -81,59 +85,65 @@ def parse_args(argv=None):
     return args
 
 
-def read_excluded(path: Path | None, known: set[str], command: str) -> set[str]:
-    """The tile ids of an exclude file, which ``command`` writes; UserError where it names tiles not in ``known``."""
-    if path is None:
+def read_excluded(source: Input | None, raw_ids: set[str]) -> set[str]:
+    """The tile ids of an exclude file, none without one.
+
+    Raises:
+        UserError: the file is missing or no text, or names tiles that are not in ``raw_ids``.
+    """
+    if source is None:
         return set()
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = source.path.read_text(encoding="utf-8").split("\n")
     except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"--exclude {path} is no file. Write it first: {command}") from None
+        raise source.missing("is no file") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"--exclude {path} is no text in UTF-8 ({error}). Write it again: {command}") from None
-    ids = {line if line in known else line.strip() for line in lines} - {""}
-    if ids - known:
-        raise UserError(
-            f"--exclude {path} names {len(ids - known)} tiles that are not in --in-dir: {some(sorted(ids - known))}. "
-            f"Write it again: {command}"
+        raise source.unusable(f"--exclude {source} is no text in UTF-8 ({error})") from None
+    ids = {line if line in raw_ids else line.strip() for line in lines} - {""}
+    strange = sorted(ids - raw_ids)
+    if strange:
+        raise source.unusable(
+            f"--exclude {source} names {len(strange)} tiles that are not in --in-dir: {some(strange)}"
         )
     return ids
 
 
-def inspect_all(args, bands, taxonomy) -> tuple[list[Inspection], set[str], dict[str, str]]:
+def inspect_all(
+    args: argparse.Namespace, bands: Bands, taxonomy: Taxonomy
+) -> tuple[list[Inspection], set[str], dict[str, str]]:
     """Inspections of the tiles to split, the excluded ids, and the repeated images that are left out.
 
     Raises:
         UserError: a tile that is not excluded cannot be used.
     """
     tiles, problems = find_raw(args.in_dir)
-    excluded = read_excluded(
-        args.exclude, {t.id for t in tiles} | {p.tile_id for p in problems}, command_for(AUDIT, args)
-    )
+    excluded = read_excluded(args.exclude, {t.id for t in tiles} | {p.tile_id for p in problems})
     tiles = [tile for tile in tiles if tile.id not in excluded]
-    keep = min(SAMPLE_PER_TILE, max(1, SAMPLE_IN_ALL // max(len(tiles), 1))) if args.stretch == "train" else 0
-    look = functools.partial(inspect, bands=bands, taxonomy=taxonomy, keep=keep)
-    found = list(map_progress(look, tiles, workers=args.workers, desc="Inspecting"))
-    problems = [p for p in problems if p.tile_id not in excluded] + [p for i in found for p in i.problems]
+    keep = pixels_per_tile(len(tiles)) if args.stretch == "train" else 0
+    inspect_one = functools.partial(inspect, bands=bands, taxonomy=taxonomy, keep=keep)
+    inspections = list(map_progress(inspect_one, tiles, workers=args.workers, desc="Inspecting"))
+    problems = [p for p in problems if p.tile_id not in excluded] + [p for i in inspections for p in i.problems]
     fatal = [problem for problem in problems if problem.fatal]
     if fatal:
-        lines = "\n".join(f"  {problem.text}" for problem in fatal[:10])
-        more = f"\n  and {len(fatal) - 10} more" if len(fatal) > 10 else ""
         raise UserError(
-            f"{args.in_dir}: {len({p.tile_id for p in fatal})} tiles cannot be used:\n{lines}{more}\n"
-            f"See all of them, and get a list for --exclude: {command_for(AUDIT, args)}"
+            f"{args.in_dir}: {len({p.tile_id for p in fatal})} tiles cannot be used:\n"
+            f"{first_lines([p.text for p in fatal])}\n"
+            f"See all of them, and get a list for --exclude: {Command.of(AUDIT, args.root)}"
         )
-    repeated = repeated_images(found)
-    return [i for i in found if i.tile.id not in repeated], excluded, repeated
+    repeated = repeated_images(inspections)
+    return [i for i in inspections if i.tile.id not in repeated], excluded, repeated
 
 
-def choose_stretch(args, found: list[Inspection], in_train: np.ndarray) -> dict | None:
-    """The ``stretch`` of the manifests; None where every tile is 8-bit. Only train tiles are looked at."""
-    if not any(i.needs_stretch for i in found):
+def choose_stretch(args: argparse.Namespace, inspections: list[Inspection], in_train: np.ndarray) -> dict | None:
+    """The ``stretch`` of the manifests; None where every tile is 8-bit. Only train tiles are looked at.
+
+    ``in_train``: (N,) bool, for each inspection. Raises UserError if no tile of train gives a range.
+    """
+    if not any(i.needs_stretch for i in inspections):
         return None
     if args.stretch == "tile":
         return {"kind": "tile", "percentiles": list(PERCENTILES), "ranges": None}
-    needing = [i for i, train in zip(found, in_train, strict=True) if i.needs_stretch and i.ranges and train]
+    needing = [i for i, train in zip(inspections, in_train, strict=True) if i.needs_stretch and i.ranges and train]
     if not needing:
         raise UserError(
             f"{args.in_dir}: some tiles are not 8-bit, but none of them is in train, so that train gives no range to "
@@ -146,7 +156,9 @@ def choose_stretch(args, found: list[Inspection], in_train: np.ndarray) -> dict 
     return {"kind": "train", "percentiles": list(PERCENTILES), "ranges": ranges}
 
 
-def write_tile(item: tuple[RawTile, Path, Path], *, bands, stretch, mode: str, num_classes: int) -> dict:
+def write_tile(
+    item: tuple[RawTile, Path, Path], *, bands: Bands, stretch: dict | None, mode: str, num_classes: int
+) -> dict:
     """Write a raw tile's image and mask as the pipeline reads them; returns the manifest entry."""
     tile, image_path, mask_path = item
     raw = read_raw(tile.image, bands)
@@ -154,21 +166,20 @@ def write_tile(item: tuple[RawTile, Path, Path], *, bands, stretch, mode: str, n
     ranges = None
     if raw.needs_stretch and raw.valid.any():
         ranges = stretch["ranges"] or percentile_ranges(sample(raw, SAMPLE_PER_TILE))
-    image = to_8bit(raw, ranges)
-    if raw.as_it_is:
-        place(tile.image, image_path, mode)
-    else:
-        write_image(image_path, image, crs=raw.crs, transform=raw.transform)
+    image = write_8bit(raw, ranges, tile.image, image_path, mode)
     if mask[~raw.valid].any():
         mask = np.where(raw.valid, mask, np.uint8(IGNORE_INDEX))
         write_mask(mask_path, mask)
     else:
-        place(tile.mask, mask_path, mode)
-    return describe_tile(image, mask, image_path, mask_path, raw.place, num_classes)
+        link_or_copy(tile.mask, mask_path, mode)
+    return describe_tile(image, mask, image_path, mask_path, raw.location, num_classes)
 
 
-def warn_of_absent(taxonomy, chosen: np.ndarray, pixels: np.ndarray, units: np.ndarray, unit: str) -> None:
-    """Name the classes that a split lacks; ``unit`` is what was drawn, tiles or blocks."""
+def warn_of_absent(taxonomy: Taxonomy, chosen: np.ndarray, pixels: np.ndarray, units: np.ndarray, unit: str) -> None:
+    """Name the classes that a split lacks; ``unit`` is what was drawn, tiles or blocks.
+
+    ``chosen`` and ``units``: (N,) split and unit of each tile; ``pixels``: (N, C - 1) labelled ones of each class.
+    """
     for k, name in enumerate(taxonomy.foreground):
         lacking = [split for s, split in enumerate(SPLITS) if not pixels[chosen == s, k].any()]
         holders = np.unique(units[pixels[:, k] > 0])
@@ -176,15 +187,15 @@ def warn_of_absent(taxonomy, chosen: np.ndarray, pixels: np.ndarray, units: np.n
             warn(f"{name} does not occur in {' and '.join(lacking)}: it is in {len(holders)} {unit} only.")
 
 
-def overlap_cause(found: list[Inspection], pairs: list[tuple[int, int]]) -> str:
+def overlap_cause(inspections: list[Inspection], pairs: list[tuple[int, int]]) -> str:
     """A sentence on the tiles that overlap and the remedy, empty where none do."""
     together = sorted({i for pair in pairs if pair[0] != pair[1] for i in pair})
     if not together:
         return ""
+    tile_ids = some([inspections[i].tile.id for i in together])
     return (
         f" {len(together)} tiles overlap their neighbours by more than {TOUCH:g} pixels and have to stay together "
-        f"({some([found[i].tile.id for i in together])}): cut them so that they only touch, or leave some out with "
-        "--exclude."
+        f"({tile_ids}): cut them so that they only touch, or leave some out with --exclude."
     )
 
 
@@ -197,42 +208,43 @@ def print_stretch(stretch: dict, count: int) -> None:
     print(f"{count} tiles scaled to 8 bit, range of train: {', '.join(bands)}")
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     taxonomy = load_taxonomy(args.root)
     bands = chosen_bands(args)
     out_dirs = [args.out_dir / split for split in SPLITS]
     check_out_dirs(out_dirs, args.overwrite, inputs=[args.in_dir])
-    found, excluded, repeated = inspect_all(args, bands, taxonomy)
-    places = [{**i.place, "height": i.height, "width": i.width} for i in found]
-    pixels = np.array([i.pixels[1:] for i in found], np.int64).reshape(len(found), taxonomy.num_classes - 1)
+    inspections, excluded, repeated = inspect_all(args, bands, taxonomy)
+    count = len(inspections)
+    footprints = [i.footprint for i in inspections]
+    pixels = np.array([i.pixels[1:] for i in inspections], np.int64).reshape(count, taxonomy.num_classes - 1)
 
-    unplaced = [i.tile.id for i in found if i.place["bounds"] is None]
-    strategy = args.strategy or ("blocks" if 2 * len(unplaced) < len(found) else "random")
-    blocks = spatial_blocks(places, args.block_size)
-    names = [block or f"tile {i.tile.id}" for block, i in zip(blocks, found, strict=True)]
-    if strategy == "blocks" and unplaced:
+    unlocated = [i.tile.id for i in inspections if not i.is_located]
+    strategy = args.strategy or ("blocks" if 2 * len(unlocated) < count else "random")
+    blocks = spatial_blocks(footprints, args.block_size)
+    names = [block or f"tile {i.tile.id}" for block, i in zip(blocks, inspections, strict=True)]
+    if strategy == "blocks" and unlocated:
         warn(
-            f"{len(unplaced)} of {len(found)} tiles are not georeferenced, so that each of them is a block of its own: "
-            f"{some(unplaced)}"
+            f"{len(unlocated)} of {count} tiles are not georeferenced, so that each of them is a block of its own: "
+            f"{some(unlocated)}"
         )
-    pairs = overlapping(places, places)
-    unknown = not_comparable(places, places) // 2
+    pairs = overlapping(footprints, footprints)
+    unknown = not_comparable(footprints, footprints) // 2
     if unknown:
         warn(f"{unknown} pairs of tiles are not comparable: their systems do not say whether they share ground.")
-    systems = mixed_systems(found)
+    systems = mixed_systems(inspections)
     if systems:
         warn(systems)
-    areas = joined(names, pairs) if found else np.zeros(0, np.int64)
-    units = areas if strategy == "blocks" else joined([i.tile.id for i in found], pairs) if found else areas
+    areas = joined(names, pairs)
+    units = areas if strategy == "blocks" else joined([i.tile.id for i in inspections], pairs)
     unit = "blocks" if strategy == "blocks" else "tiles"
     fractions = tuple(args.fractions or (MANY_BLOCKS if len(set(areas)) >= BLOCKS_FOR_TENTHS else FEW_BLOCKS))
-    cause = overlap_cause(found, pairs)
+    cause = overlap_cause(inspections, pairs)
     if len(set(units)) < len(SPLITS):
         larger = "Use a smaller --block-size or --strategy random, or add tiles." if strategy == "blocks" else ""
         left_out = f" ({len(excluded)} excluded, {len(repeated)} repeat another image)" if excluded or repeated else ""
         raise UserError(
-            f"{args.in_dir}: {len(found)} tiles{left_out} make {len(set(units))} {unit} to draw, which cannot make "
+            f"{args.in_dir}: {count} tiles{left_out} make {len(set(units))} {unit} to draw, which cannot make "
             "three splits." + (cause or f" {larger or 'Add tiles.'}")
         )
     chosen = stratify(units, pixels, fractions, args.seed)
@@ -240,12 +252,12 @@ def main(argv=None):
         if not pixels[chosen == s].any():
             raise UserError(
                 f"{args.in_dir}: no tile of {split} would have a labelled pixel ({int((pixels.sum(axis=1) > 0).sum())} "
-                f"of {len(found)} tiles have any). Label more tiles"
+                f"of {count} tiles have any). Label more tiles"
                 + (", or use a smaller --block-size." if strategy == "blocks" else ".")
                 + cause
             )
-    stretch = choose_stretch(args, found, chosen == 0)
-    found = [dataclasses.replace(i, kept=None) for i in found]
+    stretch = choose_stretch(args, inspections, chosen == 0)
+    inspections = [dataclasses.replace(i, kept=None) for i in inspections]
 
     block_sets = [{names[i] for i in np.flatnonzero(chosen == s)} for s in range(len(SPLITS))]
     write = functools.partial(
@@ -255,15 +267,16 @@ def main(argv=None):
         writers = [
             TileSetWriter(path, folder, taxonomy, args.mode) for path, folder in zip(out_dirs, folders, strict=True)
         ]
-        items = [(i.tile, *writers[s].claim(i.tile.id)) for i, s in zip(found, chosen, strict=True)]
+        items = [(i.tile, *writers[s].claim(i.tile.id)) for i, s in zip(inspections, chosen, strict=True)]
         entries = map_progress(write, items, workers=args.workers, desc="Writing")
-        for i, s, block, entry in zip(found, chosen, blocks, entries, strict=True):
+        for i, s, block, entry in zip(inspections, chosen, blocks, entries, strict=True):
             writers[s].record(i.tile.id, {**entry, "block": block, "source": "biodiversity"})
         for s, writer in enumerate(writers):
             shared = {} if s == 0 else {"blocks_shared_with_train": len(block_sets[s] & block_sets[0])}
             writer.write_manifest(
-                split=SPLITS[s],
-                args=args,
+                args,
+                SPLITS[s],
+                made_from=[],
                 inputs=[args.in_dir],
                 stretch=stretch,
                 bands=list(bands),
@@ -279,21 +292,20 @@ def main(argv=None):
     drawn = [len(set(areas[chosen == s])) for s in range(len(SPLITS))]
     rows = []
     for s, (split, writer) in enumerate(zip(SPLITS, writers, strict=True)):
-        here = writer.pixels
-        shares = [f"{share:.1%}" for share in here[1:] / here[1:].sum()]
-        rows.append([split, len(writer), drawn[s], *shares, f"{here[0] / here.sum():.1%}"])
+        void = f"{writer.pixels[0] / writer.pixels.sum():.1%}"
+        rows.append([split, len(writer), drawn[s], *percentages(writer.pixels), void])
     header = ["split", "tiles", "blocks", *taxonomy.foreground, f"{taxonomy.void} (of all)"]
     print(table(header, rows))
-    print(f"{args.out_dir}: {len(found)} tiles, strategy {strategy}, fractions {' '.join(f'{f:g}' for f in fractions)}")
+    print(f"{args.out_dir}: {count} tiles, strategy {strategy}, fractions {' '.join(f'{f:g}' for f in fractions)}")
     if excluded or repeated:
         print(
             f"left out: {len(excluded)} excluded, {len(repeated)} that repeat another image ({some(repeated) or '-'})"
         )
     if stretch:
-        print_stretch(stretch, sum(i.needs_stretch for i in found))
+        print_stretch(stretch, sum(i.needs_stretch for i in inspections))
     warn_of_absent(taxonomy, chosen, pixels, units, unit)
     if drawn[1] < BLOCKS_FOR_INTERVALS:
-        if len(unplaced) == len(found):
+        if len(unlocated) == count:
             has, smaller = f"{drawn[1]} tiles", ""
         else:
             has, smaller = f"tiles of {drawn[1]} spatial blocks", ", or a smaller --block-size"

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import numpy as np
 from PIL import Image
-from rasterio.transform import from_origin
+from rasterio import Affine
 
 from common.checkpoints import checkpoint_bytes
 from common.inputs import Command, Input
@@ -72,7 +72,7 @@ def write_tif(path: Path, pixels: np.ndarray, *, origin=None, gsd=GSD, crs=CRS, 
     """Write (B, H, W) as GeoTIFF; ``origin`` is (left, top) in metres, None leaves the tile without a place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     bands, height, width = pixels.shape
-    place = {"crs": crs, "transform": from_origin(*origin, gsd, gsd)} if origin else {}
+    place = {"crs": crs, "transform": Affine(gsd, 0, origin[0], 0, -gsd, origin[1])} if origin else {}
     with open_raster(
         path, "w", driver="GTiff", count=bands, height=height, width=width, dtype=pixels.dtype, **place, **profile
     ) as dst:

@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from common.rasters import read_mask
-from data_prep.raw.images import read_raw, to_8bit
+from data_prep.raw.images import Bands, Ranges, read_raw, to_8bit
 from data_prep.raw.inspect import Inspection
 
 FEWEST_HOLDERS = 3  # tiles that show a class to the networks, or its masks are not judged
@@ -95,11 +95,11 @@ def mask_key(mask: np.ndarray) -> str | None:
 
 
 class Networks(NamedTuple):
-    """What one fold is judged by. known: (C,) bool, classes that enough of the tiles learned from have."""
+    """What one fold is judged by. learned: (C,) bool, classes that enough of the tiles learned from have."""
 
     sharp: Pipeline | None
     wide: Pipeline | None
-    known: np.ndarray
+    learned: np.ndarray
 
 
 def fit_networks(features: np.ndarray, labels: np.ndarray, tiles: np.ndarray, num_classes: int, seed: int) -> Networks:
@@ -113,13 +113,13 @@ def fit_networks(features: np.ndarray, labels: np.ndarray, tiles: np.ndarray, nu
         seed: of weights and order.
     """
     holders = [len(np.unique(tiles[labels == k])) for k in range(num_classes)]
-    known = np.array([count >= FEWEST_HOLDERS for count in holders])
-    used = known[labels]
+    learned = np.array([count >= FEWEST_HOLDERS for count in holders])
+    used = learned[labels]
     features, labels = features[used], labels[used]
-    if known.sum() < 2:
+    if learned.sum() < 2:
         return Networks(None, None, np.zeros(num_classes, bool))
 
-    def fit(inputs):
+    def fit(inputs: np.ndarray) -> Pipeline:
         network = MLPClassifier(
             (64,), alpha=1e-2, learning_rate_init=4e-3, batch_size=min(512, len(labels)), max_iter=12, random_state=seed
         )
@@ -127,11 +127,11 @@ def fit_networks(features: np.ndarray, labels: np.ndarray, tiles: np.ndarray, nu
 
     with warnings.catch_warnings(), threadpool_limits(1):  # one thread: the sums are the same on every machine
         warnings.simplefilter("ignore", ConvergenceWarning)  # a dozen passes are enough, and more learn errors by heart
-        return Networks(fit(sharp(features.T).T), fit(features), known)
+        return Networks(fit(sharp(features.T).T), fit(features), learned)
 
 
 def log_probabilities(network: Pipeline, features: np.ndarray, num_classes: int) -> np.ndarray:
-    """(D, h, w) features → (C, h, w) float log-probabilities, not under FLOOR; 0 for classes not known."""
+    """(D, h, w) features → (C, h, w) float log-probabilities, not under FLOOR; 0 for classes not learned."""
     rows = features.reshape(len(features), -1).T
     classes = network.classes_
     with threadpool_limits(1):
@@ -141,12 +141,12 @@ def log_probabilities(network: Pipeline, features: np.ndarray, num_classes: int)
     return logs.reshape(num_classes, *features.shape[1:])
 
 
-class _Look(NamedTuple):
+class TileReader(NamedTuple):
     """How a tile is read: the bands, the range of tiles that are not 8-bit (None for 8-bit ones), cells, classes."""
 
     inspection: Inspection
-    bands: tuple[int, int, int]
-    ranges: list | None
+    bands: Bands
+    ranges: Ranges | None
     cell: int
     num_classes: int
 
@@ -162,7 +162,7 @@ class _Look(NamedTuple):
         return cell_features(image[:, *middle], self.cell), shares, seen
 
 
-class _Learned(NamedTuple):
+class TileCells(NamedTuple):
     """A tile's mask_key, and features and classes of some of its cells."""
 
     key: str | None
@@ -170,15 +170,15 @@ class _Learned(NamedTuple):
     labels: np.ndarray
 
 
-def learn_from(item: tuple[_Look, int]) -> _Learned:
+def learn_from(item: tuple[TileReader, int]) -> TileCells:
     """A tile's mask_key, and features and classes of ``count`` of its pure cells."""
-    look, count = item
-    key = mask_key(read_mask(look.inspection.tile.mask))
+    reader, count = item
+    key = mask_key(read_mask(reader.inspection.tile.mask))
     if not count:
-        return _Learned(key, np.zeros((0, 0), np.float32), np.zeros(0, np.uint8))
-    features, shares, seen = look.read()
+        return TileCells(key, np.zeros((0, 0), np.float32), np.zeros(0, np.uint8))
+    features, shares, seen = reader.read()
     pure = np.flatnonzero((shares.max(axis=0) > PURE).ravel() & seen.ravel())
-    digest = hashlib.sha256(look.inspection.tile.id.encode()).digest()
+    digest = hashlib.sha256(reader.inspection.tile.id.encode()).digest()
     chosen = np.random.default_rng(list(digest[:8])).permutation(pure)[:count]
     labels = shares.argmax(axis=0).ravel()[chosen].astype(np.uint8)
-    return _Learned(key, features.reshape(len(features), -1).T[chosen], labels)
+    return TileCells(key, features.reshape(len(features), -1).T[chosen], labels)

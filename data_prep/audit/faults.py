@@ -10,7 +10,7 @@ import numpy as np
 from scipy import fft, ndimage
 
 from common.taxonomy import IGNORE_INDEX
-from data_prep.audit.cells import Networks, _Look, log_probabilities, sharp
+from data_prep.audit.cells import Networks, TileReader, log_probabilities, sharp
 
 # What is suspicious: numbers chosen on generated tiles and on one set of real ones, and measured on another set.
 NATS = math.log(10)  # a class must be ten times as likely as the given one, in geometric mean over a region
@@ -21,7 +21,7 @@ ONE_CLASS = 0.98  # of the labelled cells; such a mask is said to have one class
 ONE_CLASS_NATS = math.log(2)  # the likeliest classes must be twice as likely as the given one, in mean over the tile
 STRUCTURE = 0.1  # share of a tile that its second largest class must cover for a move to show
 MOVE_GAIN = 0.05  # in correlation of mask and log-probabilities
-MOVED_FIT = 0.3  # correlation at the better place; where it is lower, the networks hardly see the outlines
+MOVED_FIT = 0.3  # correlation when moved; where it is lower, the networks hardly see the outlines
 NEAR = 2  # cells: outlines are drawn no better
 
 MOVED, SWAPPED, ONE, REPEATED = "moved mask", "swapped class", "one-class mask", "repeated mask"
@@ -29,12 +29,12 @@ KINDS = (MOVED, SWAPPED, ONE, REPEATED)
 
 
 class Move(NamedTuple):
-    """How much better a mask fits ``down`` and ``right`` of its place; in cells."""
+    """How much better a mask fits when moved ``down`` and ``right``; in cells."""
 
     gain: float
     down: int
     right: int
-    fit: float  # there: 0 none, 1 perfect
+    fit: float  # when moved: 0 none, 1 perfect
 
 
 class Change(NamedTuple):
@@ -71,20 +71,20 @@ def best_move(log_probs: np.ndarray, shares: np.ndarray, seen: np.ndarray) -> Mo
     tile. For each move only the cells count that lie on one another.
 
     Args:
-        log_probs, shares: (C, h, w) float; classes that are not known are 0 in both.
+        log_probs, shares: (C, h, w) float; classes that were not learned are 0 in both.
         seen: (h, w) bool, cells with an image.
 
     Returns:
-        The gain over the best place within NEAR cells of the given one; 0 gain where no inner place is better.
+        The gain over the best position within NEAR cells of the given one; 0 gain where no inner one is better.
     """
     reach = min(seen.shape) // 3
     size = [fft.next_fast_len(side + reach, real=True) for side in seen.shape]
     at = np.arange(-reach, reach + 1)
 
-    def transform(planes):
+    def transform(planes: np.ndarray) -> np.ndarray:
         return fft.rfft2(planes * seen, size)
 
-    def correlate(first, second):
+    def correlate(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         return fft.irfft2(first * second.conj(), size)[..., at[:, None], at]
 
     one = transform(np.ones(seen.shape))
@@ -106,7 +106,7 @@ def best_move(log_probs: np.ndarray, shares: np.ndarray, seen: np.ndarray) -> Mo
     return Move(best - float(fit[near].max()), int(at[down]), int(at[right]), best)
 
 
-def likeliest_change(log_probs: np.ndarray, shares: np.ndarray, known: np.ndarray) -> Change | None:
+def likeliest_change(log_probs: np.ndarray, shares: np.ndarray, learned: np.ndarray) -> Change | None:
     """The change of classes that gains most over its threshold; None where nothing can be judged.
 
     One class is read as another where it covers REGION of the tile; two classes are exchanged where each covers
@@ -114,15 +114,14 @@ def likeliest_change(log_probs: np.ndarray, shares: np.ndarray, known: np.ndarra
 
     Args:
         log_probs, shares: (C, h, w) float, void first.
-        known: (C,) bool, classes that the networks have seen.
+        learned: (C,) bool, classes that the networks have seen.
     """
     num_classes = len(shares)
     cover = shares.mean(axis=(1, 2))
     sums = np.einsum("ahw,bhw->ab", shares, log_probs) / shares[0].size
-    gain = (sums - np.diag(sums)[:, None]) / np.maximum(
-        cover[:, None], 1e-9
-    )  # nats a cell of class row gains as column
-    judged = [k for k in range(num_classes) if k != IGNORE_INDEX and known[k]]
+    # nats that a cell of the row's class gains as one of the column's
+    gain = (sums - np.diag(sums)[:, None]) / np.maximum(cover[:, None], 1e-9)
+    judged = [k for k in range(num_classes) if k != IGNORE_INDEX and learned[k]]
     changes = [Change(gain[a, b], a, b, False) for a in judged if cover[a] >= REGION for b in judged if a != b]
     changes += [
         Change((gain[a, b] * cover[a] + gain[b, a] * cover[b]) / (cover[a] + cover[b]), a, b, True)
@@ -137,27 +136,27 @@ def _change_score(change: Change) -> float:
     return change.gain / (EXCHANGED_NATS if change.exchanged else NATS)
 
 
-def overlooked(log_probs: np.ndarray, shares: np.ndarray, known: np.ndarray) -> tuple[float, int, list[int]] | None:
+def overlooked(log_probs: np.ndarray, shares: np.ndarray, learned: np.ndarray) -> tuple[float, int, list[int]] | None:
     """For a mask of one class: nats that the likeliest classes gain over it, that class, and the classes seen instead.
 
-    None where the mask has several classes, or one that is not known. Arguments as of ``likeliest_change``.
+    None where the mask has several classes, or one that was not learned. Arguments as of ``likeliest_change``.
     """
     cover = shares.mean(axis=(1, 2))
     cover[IGNORE_INDEX] = 0
     given = int(cover.argmax())
-    if cover[given] < 0.5 or cover[given] < ONE_CLASS * cover.sum() or not known[given]:
+    if cover[given] < 0.5 or cover[given] < ONE_CLASS * cover.sum() or not learned[given]:
         return None
-    judged = [k for k in range(len(shares)) if k != IGNORE_INDEX and known[k]]
+    judged = [k for k in range(len(shares)) if k != IGNORE_INDEX and learned[k]]
     labelled = shares[given] > 0.5
-    here = log_probs[judged][:, labelled]
-    best = here.argmax(axis=0)
-    gain = float((here.max(axis=0) - log_probs[given][labelled]).mean())
+    likelihoods = log_probs[judged][:, labelled]
+    best = likelihoods.argmax(axis=0)
+    gain = float((likelihoods.max(axis=0) - log_probs[given][labelled]).mean())
     parts = np.bincount(best, minlength=len(judged)) / max(best.size, 1)
     others = [judged[i] for i in np.argsort(-parts, kind="stable") if judged[i] != given and parts[i] >= 0.1]
     return gain, given, others
 
 
-class _Judged(NamedTuple):
+class Judgement(NamedTuple):
     """What the networks say of one tile: mean log-likelihood of its mask, and what is suspicious of it."""
 
     fit: float
@@ -170,24 +169,24 @@ def _direction(down: int, right: int) -> str:
     return " and ".join(parts)
 
 
-def judge(item: tuple[_Look, Networks, tuple[str, ...]]) -> _Judged:
+def judge(item: tuple[TileReader, Networks, tuple[str, ...]]) -> Judgement:
     """Compare a tile's mask with moved and changed ones, by networks that have not seen it."""
-    look, networks, classes = item
-    tile = look.inspection.tile
-    features, shares, seen = look.read()
-    known = networks.known
-    wide = log_probabilities(networks.wide, features, look.num_classes) * seen
-    expected = np.where(known[:, None, None], wide, -np.inf).argmax(axis=0).astype(np.uint8)
+    reader, networks, classes = item
+    tile = reader.inspection.tile
+    features, shares, seen = reader.read()
+    learned = networks.learned
+    wide = log_probabilities(networks.wide, features, reader.num_classes) * seen
+    expected = np.where(learned[:, None, None], wide, -np.inf).argmax(axis=0).astype(np.uint8)
     expected[~seen] = IGNORE_INDEX
-    shares = shares * known[:, None, None]
+    shares = shares * learned[:, None, None]
     suspects = []
 
-    def add(kind, score, reason, **facts):
+    def add(kind: str, score: float, reason: str, move: tuple[int, int] | None = None) -> None:
         if score >= 1:
-            suspects.append(Suspect(tile.id, tile.mask, kind, reason, float(score), expected=expected, **facts))
+            suspects.append(Suspect(tile.id, tile.mask, kind, reason, float(score), move, expected))
 
-    single = overlooked(wide, shares, known)
-    change = likeliest_change(wide, shares, known)
+    single = overlooked(wide, shares, learned)
+    change = likeliest_change(wide, shares, learned)
     if single is not None and single[2]:
         gain, given, others = single
         names = " and ".join(classes[k] for k in others)
@@ -198,13 +197,13 @@ def judge(item: tuple[_Look, Networks, tuple[str, ...]]) -> _Judged:
         text += f", and {likelier} like {given}: exchanged?" if change.exchanged else ""
         add(SWAPPED, _change_score(change), text)
     if np.sort(shares.mean(axis=(1, 2)))[-2] >= STRUCTURE:
-        narrow = log_probabilities(networks.sharp, sharp(features), look.num_classes)
+        narrow = log_probabilities(networks.sharp, sharp(features), reader.num_classes)
         move = best_move(narrow, shares, seen)
-        down, right = move.down * look.cell, move.right * look.cell
+        down, right = move.down * reader.cell, move.right * reader.cell
         text = f"fits the image better when moved {_direction(down, right)}"
         if move.fit >= MOVED_FIT:
             add(MOVED, move.gain / MOVE_GAIN, text, move=(down, right))
-    return _Judged(float((shares * wide).sum() / max(shares.sum(), 1)), suspects)
+    return Judgement(float((shares * wide).sum() / max(shares.sum(), 1)), suspects)
 
 
 def repeated_masks(keys: dict[str, str], fits: dict[str, float], masks: dict[str, Path]) -> list[Suspect]:
@@ -212,7 +211,7 @@ def repeated_masks(keys: dict[str, str], fits: dict[str, float], masks: dict[str
 
     Args:
         keys: ``mask_key`` by tile id, for masks with structure.
-        fits: mean log-likelihood of its mask by tile id; all tiles of a group are named where they are not known.
+        fits: mean log-likelihood of its mask by tile id; all tiles of a group are named where it is missing.
         masks: mask file by tile id.
     """
     groups = defaultdict(list)

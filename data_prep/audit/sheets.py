@@ -1,53 +1,52 @@
 """Sheets of pictures of an audit: examples of tiles, and each suspicious mask beside its image."""
 
+from collections.abc import Iterator
+
 import numpy as np
+from matplotlib.figure import Figure, SubFigure
 from scipy import ndimage
 
 from common.figures import class_legend, color_mask, new_figure
 from common.rasters import read_mask
 from common.taxonomy import IGNORE_INDEX, Taxonomy
 from data_prep.audit.faults import MOVED, REPEATED, Suspect
-from data_prep.raw.images import read_raw, to_8bit
+from data_prep.raw.images import Bands, read_raw, to_8bit
 from data_prep.raw.inspect import Inspection
+from data_prep.tile_sets.class_shares import plot_class_bars
 
 SHEET_ROWS, SHEET_PAGES = 5, 10  # rows of two tiles
 PANEL_PIXELS = 400  # of a tile on the sheet, at most about
 
 
-def example_tiles(found: list[Inspection], taxonomy: Taxonomy, count: int) -> list[Inspection]:
+def example_tiles(inspections: list[Inspection], taxonomy: Taxonomy, count: int) -> list[Inspection]:
     """For one class after another the tile it shares most evenly with others, none twice, until there are ``count``."""
     chosen: list[Inspection] = []
     rank = 0
-    pixels = np.array([i.pixels for i in found])
+    pixels = np.array([i.pixels for i in inspections])
     shares = pixels / np.maximum(pixels.sum(axis=1, keepdims=True), 1)
     order = np.argsort(-shares * (1 - shares), axis=0, kind="stable")
-    while len(chosen) < min(count, len(found)) and rank < len(found):
+    while len(chosen) < min(count, len(inspections)) and rank < len(inspections):
         for k in range(1, taxonomy.num_classes):
-            candidate = found[order[rank, k]]
+            candidate = inspections[order[rank, k]]
             if pixels[order[rank, k], k] and candidate not in chosen and len(chosen) < count:
                 chosen.append(candidate)
         rank += 1
     return chosen
 
 
-def draw(found: list[Inspection], shares: dict, taxonomy: Taxonomy, bands):
-    """Figure of class shares and presence over example tiles with their masks."""
-    examples = example_tiles(found, taxonomy, 6)
+def plot_audit(inspections: list[Inspection], shares: dict[str, dict], taxonomy: Taxonomy, bands: Bands) -> Figure:
+    """Figure of class shares, as ``class_shares`` gives them, over example tiles with their masks."""
+    examples = example_tiles(inspections, taxonomy, 6)
     figure = new_figure(12, 7.6)
     top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1.7])
     left, right = top.subplots(1, 2, sharey=True)
     for axes, key, label in (
         (left, "share", "share of labelled pixels, %"),
-        (right, "tile_presence", f"tiles that contain the class, % of {len(found)}"),
+        (right, "tile_presence", f"tiles that contain the class, % of {len(inspections)}"),
     ):
-        values = [100 * shares[name][key] for name in taxonomy.foreground]
-        bars = axes.barh(taxonomy.foreground, values, color=taxonomy.colors[1:], edgecolor="#444444", linewidth=0.5)
-        axes.bar_label(
-            bars, [f"{value:.1f}" if value >= 1 else f"{value:.2g}" for value in values], padding=3, fontsize=9
-        )
-        axes.set_xlim(0, 1.12 * max([*values, 1]))
-        axes.set_xlabel(label)
-        axes.spines[["top", "right"]].set_visible(False)
+        percent = [100 * shares[name][key] for name in taxonomy.foreground]
+        plot_class_bars(axes, list(taxonomy.foreground), percent, taxonomy, label)
+        axes.set_xlim(0, 1.12 * max([*percent, 1]))
     left.invert_yaxis()
     grid = bottom.subplots(2, max(len(examples), 1), squeeze=False)
     for axes in grid.flat:
@@ -74,24 +73,21 @@ def fill_and_outline(image: np.ndarray, mask: np.ndarray, taxonomy: Taxonomy) ->
 
 
 def shifted(mask: np.ndarray, down: int, right: int) -> np.ndarray:
-    """A mask moved by some pixels; void comes in from outside."""
-    moved = np.full_like(mask, IGNORE_INDEX)
-    height, width = mask.shape
-    target = (slice(max(0, down), height + min(0, down)), slice(max(0, right), width + min(0, right)))
-    source = (slice(max(0, -down), height + min(0, -down)), slice(max(0, -right), width + min(0, -right)))
-    moved[target] = mask[source]
-    return moved
+    """(H, W) uint8 mask moved by some pixels; void comes in from outside."""
+    return ndimage.shift(mask, (down, right), order=0, cval=IGNORE_INDEX)
 
 
-def draw_suspect(figure, rank: int, suspect: Suspect, tiles: dict[str, Inspection], taxonomy: Taxonomy, bands) -> None:
+def plot_suspect(
+    figure: SubFigure, rank: int, suspect: Suspect, inspections: dict[str, Inspection], taxonomy: Taxonomy, bands: Bands
+) -> None:
     """A suspect's image, mask, mask over the image, and what would fit better."""
 
-    def read_rgb(tile_id):
-        raw = read_raw(tiles[tile_id].tile.image, bands)
-        return raw.valid, np.moveaxis(to_8bit(raw, tiles[tile_id].ranges), 0, -1)
+    def read_rgb(tile_id: str) -> tuple[np.ndarray, np.ndarray]:
+        raw = read_raw(inspections[tile_id].tile.image, bands)
+        return raw.valid, np.moveaxis(to_8bit(raw, inspections[tile_id].ranges), 0, -1)
 
     valid, image = read_rgb(suspect.tile_id)
-    mask = np.where(valid, read_mask(tiles[suspect.tile_id].tile.mask), np.uint8(IGNORE_INDEX))
+    mask = np.where(valid, read_mask(inspections[suspect.tile_id].tile.mask), np.uint8(IGNORE_INDEX))
     better = None if suspect.expected is None else color_mask(suspect.expected, taxonomy)
     better_title = "what the image looks like"
     if suspect.kind == MOVED:
@@ -112,8 +108,10 @@ def draw_suspect(figure, rank: int, suspect: Suspect, tiles: dict[str, Inspectio
         axes.set_axis_off()
 
 
-def draw_suspects(suspects: list[Suspect], tiles: dict[str, Inspection], taxonomy: Taxonomy, bands):
-    """Yield the pages of the contact sheet, the most suspicious first."""
+def plot_suspects(
+    suspects: list[Suspect], inspections: dict[str, Inspection], taxonomy: Taxonomy, bands: Bands
+) -> Iterator[Figure]:
+    """Yield the pages of the contact sheet, the most suspicious first; inspections by tile id."""
     each = 2 * SHEET_ROWS
     shown = suspects[: each * SHEET_PAGES]
     for start in range(0, len(shown), each):
@@ -126,5 +124,5 @@ def draw_suspects(suspects: list[Suspect], tiles: dict[str, Inspection], taxonom
         class_legend(figure, taxonomy)
         parts = figure.subfigures(rows, columns, squeeze=False)
         for rank, (part, suspect) in enumerate(zip(parts.T.flat, page, strict=False), start=start + 1):
-            draw_suspect(part, rank, suspect, tiles, taxonomy, bands)
+            plot_suspect(part, rank, suspect, inspections, taxonomy, bands)
         yield figure

@@ -13,8 +13,9 @@ from tqdm import tqdm
 from common.cli import map_progress
 from common.ground import overlapping, spatial_blocks
 from common.taxonomy import IGNORE_INDEX
-from data_prep.audit.cells import SMALLEST_CELL, _Look, cell_size, fit_networks, learn_from
+from data_prep.audit.cells import SMALLEST_CELL, TileReader, cell_size, fit_networks, learn_from
 from data_prep.audit.faults import Suspect, judge, most_suspicious_first, repeated_masks
+from data_prep.raw.images import Bands, Ranges
 from data_prep.raw.inspect import Inspection
 from data_prep.tile_sets.stratify import joined
 
@@ -24,11 +25,11 @@ FEWEST_CELLS = 12  # across a tile that is judged
 CELLS_PER_TILE, CELLS_IN_ALL = 200, 30_000
 
 
-def folds_of(found: list[Inspection], seed: int) -> np.ndarray:
+def folds_of(inspections: list[Inspection], seed: int) -> np.ndarray:
     """(N,) fold of each tile; tiles of one spatial block, and tiles that overlap, share a fold."""
-    places = [{**i.place, "height": i.height, "width": i.width} for i in found]
-    names = [block or f"tile {i.tile.id}" for block, i in zip(spatial_blocks(places), found, strict=True)]
-    units = joined(names, overlapping(places, places))
+    footprints = [i.footprint for i in inspections]
+    names = [block or f"tile {i.tile.id}" for block, i in zip(spatial_blocks(footprints), inspections, strict=True)]
+    units = joined(names, overlapping(footprints, footprints))
     order = np.random.default_rng(seed).permutation(units.max() + 1)
     folds = np.zeros(len(order), int)
     sizes = np.bincount(units)
@@ -40,10 +41,10 @@ def folds_of(found: list[Inspection], seed: int) -> np.ndarray:
 
 
 def find_suspects(
-    found: list[Inspection],
+    inspections: list[Inspection],
     *,
-    bands: tuple[int, int, int],
-    ranges: dict[str, list | None],
+    bands: Bands,
+    ranges: dict[str, Ranges | None],
     classes: tuple[str, ...],
     workers: int,
     seed: int = 42,
@@ -53,7 +54,7 @@ def find_suspects(
     Reads every tile twice. Holds some cells of each tile, CELLS_IN_ALL in all, and a few tiles at a time.
 
     Args:
-        found: usable tiles, no image twice.
+        inspections: of usable tiles, no image twice.
         bands: as ``read_raw`` takes them.
         ranges: of each tile id, as ``to_8bit`` takes them.
         classes: names by class id.
@@ -61,24 +62,24 @@ def find_suspects(
         seed: of folds and networks.
     """
     number = len(classes)
-    cell = cell_size([min(i.height, i.width) for i in found] or [SMALLEST_CELL])
-    looks = [_Look(i, bands, ranges[i.tile.id], cell, number) for i in found]
-    labelled = [i for i in found if any(i.pixels[IGNORE_INDEX + 1 :])]
+    cell = cell_size([min(i.height, i.width) for i in inspections] or [SMALLEST_CELL])
+    readers = [TileReader(i, bands, ranges[i.tile.id], cell, number) for i in inspections]
+    labelled = [i for i in inspections if any(i.pixels[IGNORE_INDEX + 1 :])]
     fitting = [i for i in labelled if min(i.height, i.width) >= FEWEST_CELLS * cell and i.invalid_share < 0.5]
     enough = len(fitting) >= FEWEST_TILES
     count = min(CELLS_PER_TILE, math.ceil(CELLS_IN_ALL / len(fitting))) if enough else 0
     used = {i.tile.id for i in fitting}
-    items = [(look, count * (look.inspection.tile.id in used)) for look in looks]
+    items = [(reader, count * (reader.inspection.tile.id in used)) for reader in readers]
     cells = list(map_progress(learn_from, items, workers=workers, desc="Sampling tiles"))
-    masks = {i.tile.id: i.tile.mask for i in found}
+    masks = {i.tile.id: i.tile.mask for i in inspections}
     keys = {tile_id: c.key for tile_id, c in zip(masks, cells, strict=True) if c.key is not None}
     if not enough:
-        why = (
+        reason = (
             f"{len(fitting)} labelled tiles that are large enough are too few to learn from, expected {FEWEST_TILES}; "
             "only masks that repeat another tile's were looked for"
         )
-        return most_suspicious_first(repeated_masks(keys, {}, masks)), why
-    looks = [look for look in looks if look.inspection.tile.id in used]
+        return most_suspicious_first(repeated_masks(keys, {}, masks)), reason
+    readers = [reader for reader in readers if reader.inspection.tile.id in used]
     cells = [c for c, tile_id in zip(cells, masks, strict=True) if tile_id in used]
     folds = folds_of(fitting, seed)
     features = np.concatenate([c.features for c in cells])
@@ -89,17 +90,17 @@ def find_suspects(
         rows = (folds != fold)[tiles]
         networks.append(fit_networks(features[rows], labels[rows], tiles[rows], number, seed + fold))
     judged_by = [networks[fold] for fold in folds]
-    items = [(look, by, classes) for look, by in zip(looks, judged_by, strict=True) if by.known[1:].sum() > 1]
+    items = [(reader, by, classes) for reader, by in zip(readers, judged_by, strict=True) if by.learned[1:].sum() > 1]
     judged = list(map_progress(judge, items, workers=workers, desc="Judging masks"))
     fits = {item[0].inspection.tile.id: result.fit for item, result in zip(items, judged, strict=True)}
     suspects = [s for result in judged for s in result.suspects] + repeated_masks(keys, fits, masks)
     present = np.any([i.pixels for i in fitting], axis=0)
-    unsure = [classes[k] for k in range(1, number) if present[k] and not all(by.known[k] for by in networks)]
-    why = []
+    unsure = [classes[k] for k in range(1, number) if present[k] and not all(by.learned[k] for by in networks)]
+    not_judged = []
     if len(items) < len(labelled):
-        why.append(
+        not_judged.append(
             f"{len(labelled) - len(items)} of {len(labelled)} labelled tiles, too small or mostly without an image"
         )
     if unsure:
-        why.append(f"{', '.join(unsure)}: in too few places to be known by its looks")
-    return most_suspicious_first(suspects), "; ".join(why)
+        not_judged.append(f"{', '.join(unsure)}: in too few places to be known by its looks")
+    return most_suspicious_first(suspects), "; ".join(not_judged)

@@ -4,11 +4,13 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numpy.random import Generator
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP
 
+Shape = tuple[int, int]  # height and width in pixels
 # Each surface that is painted, with its class in either taxonomy.
 SURFACES = {
     "meadow": ("Grassland", "Rangeland"),
@@ -24,7 +26,7 @@ SURFACES = {
     "road": ("Settlement", "Road"),
     "building": ("Settlement", "Building"),
 }
-SURFACE = {name: position for position, name in enumerate(SURFACES)}
+SURFACE = {name: index for index, name in enumerate(SURFACES)}
 TO_BIODIVERSITY = np.array([BIODIVERSITY.index(ours) for ours, _ in SURFACES.values()], np.uint8)
 TO_OEM = np.array([OPENEARTHMAP.index(theirs) for _, theirs in SURFACES.values()], np.uint8)
 
@@ -45,7 +47,7 @@ class Plan(NamedTuple):
 class Layout(NamedTuple):
     """A landscape before it is painted. All arrays are (H, W)."""
 
-    surface: np.ndarray  # uint8 position in SURFACES
+    surface: np.ndarray  # uint8 index in SURFACES
     u: np.ndarray  # float32 pixels along the fields, gently bent
     v: np.ndarray  # float32 pixels across them
     parcel: np.ndarray  # int32 parcel number
@@ -54,7 +56,7 @@ class Layout(NamedTuple):
     house_angles: np.ndarray  # (N,) float32 direction of each ridge, radians
 
 
-def spline_noise(rng, shape, scale) -> np.ndarray:
+def spline_noise(rng: Generator, shape: Shape, scale: float) -> np.ndarray:
     """(H, W) float32 smooth noise, mean 0 and standard deviation near 1, with features ``scale`` pixels wide."""
     field = rng.standard_normal([math.ceil(side / scale) + 4 for side in shape], dtype=np.float32)
     for axis, side in enumerate(shape):
@@ -68,7 +70,7 @@ def spline_noise(rng, shape, scale) -> np.ndarray:
     return field * np.float32(2.1)  # 1 / mean spread of the basis over a cell
 
 
-def curved_frame(rng, shape) -> tuple[np.ndarray, np.ndarray]:
+def curved_frame(rng: Generator, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
     """Two (H, W) float32 coordinates in pixels, at right angles but turned and bent, along which fields lie."""
     angle = rng.uniform(0, math.pi)
     y, x = (axis.astype(np.float32) for axis in np.ogrid[: shape[0], : shape[1]])
@@ -79,7 +81,9 @@ def curved_frame(rng, shape) -> tuple[np.ndarray, np.ndarray]:
     return u, v
 
 
-def split_parcels(rng, u, v, smallest) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def split_parcels(
+    rng: Generator, u: np.ndarray, v: np.ndarray, smallest: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cut the plane of u and v into rectangles until no side is above 2.3 times ``smallest``.
 
     Returns:
@@ -112,7 +116,7 @@ def split_parcels(rng, u, v, smallest) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return parcel, edge, bounds[:, 2] - bounds[:, 0] > bounds[:, 3] - bounds[:, 1]
 
 
-def take_highest(score, available, count) -> np.ndarray:
+def take_highest(score: np.ndarray, available: np.ndarray, count: float) -> np.ndarray:
     """(H, W) bool: the ``count`` available pixels of highest score (all of them where there are fewer)."""
     chosen = np.zeros(score.shape, bool)
     positions = np.flatnonzero(available)
@@ -123,7 +127,7 @@ def take_highest(score, available, count) -> np.ndarray:
     return chosen
 
 
-def spread_points(rng, shape, block, count) -> np.ndarray:
+def spread_points(rng: Generator, shape: Shape, block: int, count: int) -> np.ndarray:
     """(count, 2) float x, y, each in another block of ``block`` pixels as long as there are enough blocks."""
     rows, columns = (max(1, math.ceil(side / block)) for side in shape)
     order = np.concatenate([rng.permutation(rows * columns) for _ in range(math.ceil(count / (rows * columns)))])
@@ -132,7 +136,7 @@ def spread_points(rng, shape, block, count) -> np.ndarray:
     return np.minimum(points, np.array(shape[::-1]) - 1.0)
 
 
-def smooth_path(points) -> np.ndarray:
+def smooth_path(points: np.ndarray) -> np.ndarray:
     """(N, 2) corner points x, y → (M, 2) points 4 pixels apart on a curve that rounds the corners (Chaikin)."""
     path = np.asarray(points, float)
     for _ in range(3):
@@ -145,18 +149,18 @@ def smooth_path(points) -> np.ndarray:
     return np.stack([np.interp(at, length, path[:, axis]) for axis in (0, 1)], axis=1)
 
 
-def draw_paths(shape, paths, width) -> np.ndarray:
+def draw_paths(shape: Shape, paths: list[np.ndarray], width: int) -> np.ndarray:
     """(H, W) bool: the pixels under the paths, each ``width`` pixels wide."""
     fine = 2  # drawn larger, as ImageDraw rounds to whole pixels
     canvas = Image.new("L", (shape[1] * fine, shape[0] * fine))
-    draw = ImageDraw.Draw(canvas)
+    pencil = ImageDraw.Draw(canvas)
     for path in paths:
         points = np.concatenate([path[:-1:3], path[-1:]]) * fine
-        draw.line([tuple(point) for point in points], fill=1, width=width * fine, joint="curve")
+        pencil.line([tuple(point) for point in points], fill=1, width=width * fine, joint="curve")
     return np.asarray(canvas)[::fine, ::fine].astype(bool)
 
 
-def country_roads(rng, shape, villages) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def country_roads(rng: Generator, shape: Shape, villages: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Roads from side to side through the villages, and in each village the stretches along which houses stand."""
     roads, streets = [], []
     groups = np.array_split(villages[np.argsort(villages[:, 1], kind="stable")], max(1, round(len(villages) / 4)))
@@ -180,7 +184,7 @@ def country_roads(rng, shape, villages) -> tuple[list[np.ndarray], list[np.ndarr
     return roads, streets
 
 
-def town_streets(rng, shape) -> list[np.ndarray]:
+def town_streets(rng: Generator, shape: Shape) -> list[np.ndarray]:
     """Two families of gently bent streets that cross, over the whole canvas."""
     angle = rng.uniform(0.1, 0.6)
     reach = 0.75 * math.hypot(*shape)
@@ -198,7 +202,7 @@ def town_streets(rng, shape) -> list[np.ndarray]:
     return streets
 
 
-def rectangle(centre, along, length, depth) -> np.ndarray:
+def rectangle(centre: np.ndarray, along: np.ndarray, length: float, depth: float) -> np.ndarray:
     """(4, 2) corners x, y of a rectangle whose long side points along the unit vector ``along``."""
     across = np.array([-along[1], along[0]])
     return np.array(
@@ -206,7 +210,9 @@ def rectangle(centre, along, length, depth) -> np.ndarray:
     )
 
 
-def place_houses(rng, settled, road, streets, *, urban) -> list[tuple[np.ndarray, np.ndarray, float, float]]:
+def build_houses(
+    rng: Generator, settled: np.ndarray, road: np.ndarray, streets: list[np.ndarray], *, urban: bool
+) -> list[tuple[np.ndarray, np.ndarray, float, float]]:
     """Houses in rows along the streets, inside ``settled`` and off the ``road``, none touching another.
 
     Args:
@@ -249,7 +255,9 @@ def place_houses(rng, settled, road, streets, *, urban) -> list[tuple[np.ndarray
     return houses
 
 
-def stamp_trees(dome, surface, centres, radii, onto, name) -> None:
+def stamp_trees(
+    dome: np.ndarray, surface: np.ndarray, centres: np.ndarray, radii: np.ndarray, onto: list[str], name: str
+) -> None:
     """Write round crowns into ``dome`` and ``surface`` where the surface is one of ``onto``, in place."""
     height, width = dome.shape
     allowed = [SURFACE[other] for other in onto] + [SURFACE[name]]
@@ -259,12 +267,12 @@ def stamp_trees(dome, surface, centres, radii, onto, name) -> None:
         yy, xx = np.ogrid[top:bottom, left:right]
         crown = 1 - ((xx - x) ** 2 + (yy - y) ** 2) / radius**2
         window = slice(top, bottom), slice(left, right)
-        here = (crown > 0) & np.isin(surface[window], allowed)
-        surface[window][here] = SURFACE[name]
-        dome[window][here] = np.maximum(dome[window], np.maximum(crown, 0.05))[here]
+        stamp = (crown > 0) & np.isin(surface[window], allowed)
+        surface[window][stamp] = SURFACE[name]
+        dome[window][stamp] = np.maximum(dome[window], np.maximum(crown, 0.05))[stamp]
 
 
-def lay_out(rng, shape, plan: Plan, block: int) -> Layout:
+def lay_out(rng: Generator, shape: Shape, plan: Plan, block: int) -> Layout:
     """Decide what lies where. Shares of the plan are met to the pixel, except that houses replace gardens.
 
     Args:
@@ -317,7 +325,7 @@ def lay_out(rng, shape, plan: Plan, block: int) -> Layout:
     return Layout(surface, u, v, parcel, dome, roof, house_angles)
 
 
-def settle(rng, surface, roof, plan: Plan, block) -> np.ndarray:
+def settle(rng: Generator, surface: np.ndarray, roof: np.ndarray, plan: Plan, block: int) -> np.ndarray:
     """Write villages or a town with roads and houses into ``surface`` and ``roof``, in place.
 
     Returns:
@@ -342,20 +350,20 @@ def settle(rng, surface, roof, plan: Plan, block) -> np.ndarray:
         score -= np.float32(0.4) * ndimage.distance_transform_edt(~centres).astype(np.float32)
         settled = take_highest(score, ~road, target - np.count_nonzero(road))
     surface[settled] = SURFACE["garden"]
-    houses = place_houses(rng, settled, road, streets, urban=plan.urban)
+    houses = build_houses(rng, settled, road, streets, urban=plan.urban)
 
     yards = Image.new("L", shape[::-1])
     roofs = Image.new("I", shape[::-1])
-    draw_yard, draw_roof = ImageDraw.Draw(yards), ImageDraw.Draw(roofs)
+    yard_pencil, roof_pencil = ImageDraw.Draw(yards), ImageDraw.Draw(roofs)
     for number, (centre, along, length, depth) in enumerate(houses):
         across = np.array([-along[1], along[0]])
         wide = (20, 26) if plan.urban else (rng.uniform(6, 12), rng.uniform(8, 18))
         shift = across * rng.uniform(-5, 5) + along * rng.uniform(-4, 4)
         corners = rectangle(centre + shift, along, length + wide[0], depth + wide[1])
-        draw_yard.polygon([tuple(corner) for corner in corners], fill=1)
+        yard_pencil.polygon([tuple(corner) for corner in corners], fill=1)
         for half in (0, 1):
             corners = rectangle(centre + (half - 0.5) * across * depth / 2, along, length, depth / 2)
-            draw_roof.polygon([tuple(corner) for corner in corners], fill=1 + 2 * number + half)
+            roof_pencil.polygon([tuple(corner) for corner in corners], fill=1 + 2 * number + half)
     surface[settled & np.asarray(yards).astype(bool)] = SURFACE["yard"]
     surface[road] = SURFACE["road"]
     roof[:] = np.where(settled, np.asarray(roofs), 0)
@@ -363,18 +371,20 @@ def settle(rng, surface, roof, plan: Plan, block) -> np.ndarray:
     return np.array([math.atan2(along[1], along[0]) for _, along, _, _ in houses], np.float32)
 
 
-def choose_fields(rng, available, parcel, u, v, count, block) -> np.ndarray:
-    """(H, W) bool: whole parcels around three places in different blocks; the last one is cut to meet ``count``."""
+def choose_fields(
+    rng: Generator, available: np.ndarray, parcel: np.ndarray, u: np.ndarray, v: np.ndarray, count: float, block: int
+) -> np.ndarray:
+    """(H, W) bool: whole parcels around three points in different blocks; the last one is cut to meet ``count``."""
     chosen = np.zeros(available.shape, bool)
     if count < 1:
         return chosen
-    places = spread_points(rng, available.shape, block, 3)
+    points = spread_points(rng, available.shape, block, 3)
     pixels = np.bincount(parcel.ravel())
     middles = np.stack(
         [np.bincount(parcel.ravel(), np.broadcast_to(axis, parcel.shape).ravel()) / np.maximum(pixels, 1)
          for axis in (np.arange(parcel.shape[1])[None, :], np.arange(parcel.shape[0])[:, None])], axis=1
     )  # fmt: skip
-    distance = np.hypot(*(middles[None] - places[:, None]).transpose(2, 0, 1))
+    distance = np.hypot(*(middles[None] - points[:, None]).transpose(2, 0, 1))
     distance[:, pixels == 0] = np.inf
     order = distance.argsort(axis=1, kind="stable").T.ravel()
     free = np.bincount(parcel.ravel(), available.ravel().astype(float), minlength=len(pixels))
@@ -382,9 +392,9 @@ def choose_fields(rng, available, parcel, u, v, count, block) -> np.ndarray:
     for number in dict.fromkeys(order.tolist()):
         if missing <= 0:
             break
-        here = available & (parcel == number)
+        field = available & (parcel == number)
         if free[number] > missing:
-            here = take_highest(u if rng.random() < 0.5 else v, here, missing)
-        chosen |= here
-        missing -= int(np.count_nonzero(here))
+            field = take_highest(u if rng.random() < 0.5 else v, field, missing)
+        chosen |= field
+        missing -= int(np.count_nonzero(field))
     return chosen

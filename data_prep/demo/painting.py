@@ -41,13 +41,15 @@ class Look(NamedTuple):
     sun_slope: float = 1.0  # tangent of the sun's elevation
 
 
-def crowns(rng, mask, spacing, keep=1.0) -> tuple[np.ndarray, np.ndarray]:
+def crowns(
+    rng: np.random.Generator, mask: np.ndarray, spacing: float, keep: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Round crowns on a jittered grid, evaluated at the pixels of ``mask`` only, in the order of np.flatnonzero.
 
     Args:
         mask: (H, W) bool.
         spacing: pixels between crowns.
-        keep: share of the grid places that have a crown.
+        keep: share of the grid points that have a crown.
 
     Returns:
         (N,) float32 dome, 1 at the top of a crown and 0 at its edge and outside; (N,) float32 tone -1 to 1 of the
@@ -74,7 +76,7 @@ def crowns(rng, mask, spacing, keep=1.0) -> tuple[np.ndarray, np.ndarray]:
     return dome, tones.ravel()[owner]
 
 
-def cast_shadow(height, sun, slope) -> np.ndarray:
+def cast_shadow(height: np.ndarray, sun: float, slope: float) -> np.ndarray:
     """(H, W) bool: pixels to which something nearer the sun takes the light.
 
     Args:
@@ -92,12 +94,12 @@ def cast_shadow(height, sun, slope) -> np.ndarray:
     return shadow
 
 
-def mix(first, second, share) -> np.ndarray:
+def mix(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
     """(4,) and (4,) reflectances, (N,) shares of the second → (4, N) float32."""
     return first[:, None] + (second - first)[:, None] * share[None, :].astype(np.float32)
 
 
-def paint(rng, layout: Layout, look: Look) -> np.ndarray:
+def paint(rng: np.random.Generator, layout: Layout, look: Look) -> np.ndarray:
     """(4, H, W) float32 reflectance of red, green, blue and near infrared of a landscape."""
     surface, shape = layout.surface, layout.surface.shape
     parcels = int(layout.parcel.max()) + 1
@@ -116,7 +118,7 @@ def paint(rng, layout: Layout, look: Look) -> np.ndarray:
     by_long_side = rng.random(parcels) < 0.5
     across = np.where(by_long_side[layout.parcel], layout.u, layout.v).ravel()
 
-    def pixels(*names):
+    def pixels(*names: str) -> np.ndarray:
         return np.flatnonzero(np.isin(flat, [SURFACE[name] for name in names]))
 
     at = pixels("meadow")

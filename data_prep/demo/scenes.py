@@ -1,6 +1,7 @@
 """Scenes and regions of the demo data as GeoTIFF and PNG tiles."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +48,8 @@ class RegionTask(NamedTuple):
 
 
 class Region(NamedTuple):
+    """How an OpenEarthMap region is settled, and how it is seen."""
+
     plan: Plan
     look: Look
     contrast: float  # exponent on the stretched 0-1 values; below 1 brightens
@@ -81,7 +84,7 @@ OEM_REGIONS = {
 }
 
 
-def stretch(image, low, high, exponent=1.0) -> np.ndarray:
+def stretch(image: np.ndarray, low: np.ndarray, high: np.ndarray, exponent: float = 1.0) -> np.ndarray:
     """(B, H, W) float32 reflectance → (B, H, W) uint8: ``low`` to 0 and ``high`` to 255, one value a band."""
     low, high = (np.asarray(limit, np.float32)[:, None, None] for limit in (low, high))
     scaled = np.clip((image - low) / (high - low), 0, 1)
@@ -94,11 +97,11 @@ def scene_plans(seed: int, scenes: int) -> list[Plan]:
     """A plan for each scene: uneven between scenes, TARGET_SHARES of the labelled pixels over all of them."""
     rng = np.random.default_rng([seed, 0])
 
-    def uneven(lowest, highest):
+    def uneven(lowest: float, highest: float) -> np.ndarray:
         weights = rng.permutation(np.linspace(lowest, highest, scenes)) if scenes > 1 else np.ones(1)
         return weights / weights.mean()
 
-    def in_some():
+    def in_some() -> np.ndarray:
         some = math.ceil(scenes * 2 / 3)
         weights = np.concatenate([rng.uniform(0.75, 1.25, some), np.zeros(scenes - some)])
         return rng.permutation(weights / weights.mean())
@@ -121,7 +124,7 @@ def scene_plans(seed: int, scenes: int) -> list[Plan]:
     ]
 
 
-def unlabelled(rng, shape, share) -> np.ndarray:
+def unlabelled(rng: np.random.Generator, shape: tuple[int, int], share: float) -> np.ndarray:
     """(H, W) bool: ``share`` of the pixels, in patches and along the margin, as if nobody had mapped them."""
     y, x = np.ogrid[: shape[0], : shape[1]]
     margin = np.minimum(np.minimum(y, shape[0] - 1 - y), np.minimum(x, shape[1] - 1 - x)).astype(np.float32)
@@ -129,7 +132,7 @@ def unlabelled(rng, shape, share) -> np.ndarray:
     return take_highest(score, np.ones(shape, bool), share * shape[0] * shape[1])
 
 
-def write_geotiff(path: Path, array, left, top) -> None:
+def write_geotiff(path: Path, array: np.ndarray, left: float, top: float) -> None:
     """Write (B, H, W) as a compressed GeoTIFF whose upper left corner is at ``left``, ``top`` metres."""
     path.parent.mkdir(parents=True, exist_ok=True)
     bands, height, width = array.shape
@@ -141,19 +144,26 @@ def write_geotiff(path: Path, array, left, top) -> None:
         file.write(array)
 
 
-def tile_windows(task: SceneTask):
+def ground_of(
+    row: int, column: int, task: SceneTask | RegionTask, origin: tuple[float, float]
+) -> tuple[tuple[slice, slice], float, float]:
+    """Row and column slices of a tile in its scene or region, and its left and top in metres."""
+    window = tuple(slice(at * task.tile_size, (at + 1) * task.tile_size) for at in (row, column))
+    left = origin[0] + task.number * SCENE_DISTANCE_M + window[1].start * PIXEL_M
+    return window, left, origin[1] - window[0].start * PIXEL_M
+
+
+def tile_windows(task: SceneTask) -> Iterator[tuple[str, tuple[slice, slice], float, float, bool]]:
     """Tile id, row and column slices, left and top in metres, is it kept as float32: for each tile of a scene."""
     rng = np.random.default_rng([task.seed, 2, task.number])
     count = task.tiles_per_side**2
     # a quarter over all scenes, also where a scene has few tiles
     floats = count * (task.number + 1) // 4 - count * task.number // 4
     as_float = np.isin(np.arange(count), rng.permutation(count)[:floats])
-    for place in range(count):
-        row, column = divmod(place, task.tiles_per_side)
-        window = tuple(slice(at * task.tile_size, (at + 1) * task.tile_size) for at in (row, column))
-        left = SCENE_ORIGIN[0] + task.number * SCENE_DISTANCE_M + window[1].start * PIXEL_M
-        top = SCENE_ORIGIN[1] - window[0].start * PIXEL_M
-        yield f"scene{task.number + 1:02d}_r{row}_c{column}", window, left, top, bool(as_float[place])
+    for number in range(count):
+        row, column = divmod(number, task.tiles_per_side)
+        window, left, top = ground_of(row, column, task, SCENE_ORIGIN)
+        yield f"scene{task.number + 1:02d}_r{row}_c{column}", window, left, top, bool(as_float[number])
 
 
 def make_scene(task: SceneTask) -> tuple[np.ndarray, np.ndarray]:
@@ -223,10 +233,7 @@ def make_region(task: RegionTask) -> dict[str, list[int] | list[float]]:
     built = [OPENEARTHMAP.index(each) for each in OEM_BUILT_UP]
     shares = []
     for number in range(task.tiles):
-        row, column = divmod(number, columns)
-        window = tuple(slice(at * task.tile_size, (at + 1) * task.tile_size) for at in (row, column))
-        left = OEM_ORIGIN[0] + task.number * SCENE_DISTANCE_M + window[1].start * PIXEL_M
-        top = OEM_ORIGIN[1] - window[0].start * PIXEL_M
+        window, left, top = ground_of(*divmod(number, columns), task, OEM_ORIGIN)
         file_name = f"{name}_{number + 1}.tif"
         if number != lone or task.number % 2 == 1:
             write_geotiff(task.folder / name / "images" / file_name, image[(slice(None), *window)], left, top)

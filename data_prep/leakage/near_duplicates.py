@@ -1,6 +1,6 @@
 """Images that show the same ground without being the same file, found from their pixels alone.
 
-Two searches over tiles of any place or none. ``anchors`` are hashes of small neighbourhoods, the same wherever a
+Two searches over tiles of any location or none. ``anchors`` are hashes of small neighbourhoods, the same wherever a
 neighbourhood lies and however its image is flipped or turned: tiles that share some hold a window of one image.
 ``thumbnail`` is compared where pixels differ but the picture is one: brightened, stretched, resized copies.
 What either search proposes is confirmed on the whole images.
@@ -21,7 +21,7 @@ RADIUS = 2  # of a neighbourhood, 5 x 5 pixels
 ONE_IN = 64  # neighbourhoods that are anchors; about 4000 of a tile of 512 px, 50 of the half of one of 64 px
 MOST_ANCHORS = 2048  # of a tile, those with the smallest hashes: 16 KB, whatever its size
 CONTRAST = 8  # grey levels within a neighbourhood; flatter ones are alike all over the world
-COMMON = 32  # held-out tiles that share an anchor; it is then a pattern of the sensor or the file, not a place
+COMMON = 32  # held-out tiles that share an anchor; it is then a pattern of the sensor or the file, not of the ground
 AGREEING = 4  # anchors that say the same flip, turn and shift. Tiles of independent ground were seen to share two.
 STRIP = 64  # rows hashed at a time, so that they stay in the processor's cache
 MIXERS = tuple(
@@ -80,9 +80,9 @@ def located_anchors(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
     _, height, width = image.shape
     hashes, rows, columns = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for top in range(0, height - 2 * RADIUS, STRIP) if width > 2 * RADIUS else ():
-        found = _neighbourhood_hashes(image[:, top : top + STRIP + 2 * RADIUS])
-        at = np.nonzero(found < np.uint64(2**64 // ONE_IN))
-        hashes.append(found[at])
+        strip = _neighbourhood_hashes(image[:, top : top + STRIP + 2 * RADIUS])
+        at = np.nonzero(strip < np.uint64(2**64 // ONE_IN))
+        hashes.append(strip[at])
         rows.append(at[0] + top + RADIUS)
         columns.append(at[1] + RADIUS)
     hashes, rows, columns = (np.concatenate(parts) for parts in (hashes, rows, columns))
@@ -106,15 +106,15 @@ def sharing(held: list[np.ndarray], others: list[np.ndarray]) -> Iterator[list[i
     hashes = np.concatenate(held)
     order = np.argsort(hashes, kind="stable")
     owners = owners[order]
-    known, starts, counts = np.unique(hashes[order], return_index=True, return_counts=True)
+    distinct, starts, counts = np.unique(hashes[order], return_index=True, return_counts=True)
     rare = counts <= COMMON
-    known, starts, counts = known[rare], starts[rare], counts[rare]
+    distinct, starts, counts = distinct[rare], starts[rare], counts[rare]
     for other in others:
-        if not known.size:
+        if not distinct.size:
             yield []
             continue
-        at = np.minimum(np.searchsorted(known, other), len(known) - 1)
-        at = at[known[at] == other]
+        at = np.minimum(np.searchsorted(distinct, other), len(distinct) - 1)
+        at = at[distinct[at] == other]
         meets = [owners[starts[k] : starts[k] + counts[k]] for k in at]
         shared = np.bincount(np.concatenate(meets), minlength=len(held)) if meets else np.zeros(0, int)
         yield np.flatnonzero(shared >= AGREEING).tolist()
@@ -124,8 +124,8 @@ def same_window(image: np.ndarray, other: np.ndarray) -> bool:
     """Whether two (3, H, W) uint8 images have a window in common, shifted, flipped or turned as it may be."""
     hashes, rows, columns = located_anchors(image)
     others, other_rows, other_columns = located_anchors(other)
-    _, here, there = np.intersect1d(hashes, others, assume_unique=True, return_indices=True)
-    rows, columns, y, x = rows[here], columns[here], other_rows[there], other_columns[there]
+    _, first, second = np.intersect1d(hashes, others, assume_unique=True, return_indices=True)
+    rows, columns, y, x = rows[first], columns[first], other_rows[second], other_columns[second]
     turned = [(a * p, b * q) for p, q in ((y, x), (x, y)) for a in (1, -1) for b in (1, -1)]
     votes = [Counter(zip((rows - p).tolist(), (columns - q).tolist(), strict=True)) for p, q in turned]
     return max(max(vote.values(), default=0) for vote in votes) >= AGREEING
@@ -171,11 +171,11 @@ def resembling(held: list[np.ndarray], others: list[np.ndarray]) -> Iterator[tup
         return
     columns = np.stack([other.ravel() for other in others]).T
     for first in range(0, len(held), HELD_AT_ONCE):
-        some = held[first : first + HELD_AT_ONCE]
-        turned = np.stack([view.ravel() for one in some for view in orientations(one)])
-        found = (turned @ columns).reshape(len(some), 8, -1)
-        for i, j in np.argwhere(found.max(axis=1) >= LIKELY).tolist():
-            yield first + i, j, int(found[i, :, j].argmax())
+        batch = held[first : first + HELD_AT_ONCE]
+        turned = np.stack([view.ravel() for one in batch for view in orientations(one)])
+        correlations = (turned @ columns).reshape(len(batch), 8, -1)
+        for i, j in np.argwhere(correlations.max(axis=1) >= LIKELY).tolist():
+            yield first + i, j, int(correlations[i, :, j].argmax())
 
 
 def _detail(grey: np.ndarray) -> np.ndarray:

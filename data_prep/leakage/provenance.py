@@ -8,7 +8,7 @@ from common.cli import map_progress
 from common.ground import spatial_blocks
 from common.text import some, warn
 from common.tiles import is_openearthmap, manifest_digest
-from data_prep.leakage.sets import PARENTS, ImageLook, MaskLook, Part, finding, is_elsewhere, read_place
+from data_prep.leakage.sets import PARENTS, ImageLook, MaskLook, Part, finding, is_elsewhere, read_location
 from data_prep.raw.files import IMAGE_SUFFIXES, files_by_stem
 
 
@@ -20,18 +20,15 @@ def from_steps(parts: dict[str, Part]) -> list[dict]:
         for parent in parents if name in parts else ():
             made_from = {source["digest"] for source in parts[name].tiles.manifest["made_from"]}
             if parent in parts and parts[parent].tiles.digest not in made_from:
-                again = f"make it again: {parts[name].command} --overwrite"
-                text = f"{name} was made from another version of {parent}; {again}"
+                again = parts[name].tiles.source.made_by.again()
+                text = f"{name} was made from another version of {parent}; make it again: {again}"
                 findings.append(finding("stale", [name], 1, text))
     relabelled, teacher = parts.get("OEM relabelled"), parts.get("OEM teacher train")
     if relabelled and teacher:
         gsd, other = (part.tiles.manifest.get("gsd") for part in (relabelled, teacher))
         if gsd != other:
-            flag = f" --gsd {gsd}" if gsd else ""
-            text = (
-                f"OEM relabelled has --gsd {gsd}, OEM teacher train {other}; make the teacher's tiles again: "
-                f"{teacher.command} --overwrite{flag}"
-            )
+            again = teacher.tiles.source.made_by.again(*(("--gsd", str(gsd)) if gsd else ()))
+            text = f"OEM relabelled has --gsd {gsd}, OEM teacher train {other}; make the teacher's tiles again: {again}"
             findings.append(finding("resolution", [relabelled.name, teacher.name], 1, text))
     for name, part in parts.items():
         if part.role == "openearthmap":
@@ -49,9 +46,9 @@ def origins(parts: dict[str, Part], raw_dir: Path, workers: int) -> list[dict]:
     """Findings about where tiles come from: replicas without base, OpenEarthMap in val or test, tiles from nowhere."""
     findings = []
 
-    def add(kind, name, names, text):
-        if names:
-            findings.append(finding(kind, [name], len(names), f"{text}: {some(names)}"))
+    def add(kind: str, name: str, tile_ids: list[str], text: str) -> None:
+        if tile_ids:
+            findings.append(finding(kind, [name], len(tile_ids), f"{text}: {some(tile_ids)}"))
 
     for name in ("val", "test"):
         strangers = [tile.id for tile in parts[name].tiles if is_openearthmap(tile)]
@@ -65,14 +62,14 @@ def origins(parts: dict[str, Part], raw_dir: Path, workers: int) -> list[dict]:
     if raw:
         items = [(part, tile) for part in split for tile in part.tiles if tile.id in raw]
         paths = [raw[tile.id][0] for _, tile in items]
-        places = list(map_progress(read_place, paths, workers=workers, desc="Raw tiles"))
+        locations = list(map_progress(read_location, paths, workers=workers, desc="Raw tiles"))
         for part in split:
             unknown = [tile.id for tile in part.tiles if tile.id not in raw]
             add("origin", part.name, unknown, f"{part.name} holds tiles that are not among those of {raw_dir}")
             moved = [
                 tile.id
-                for (holder, tile), place in zip(items, places, strict=True)
-                if holder is part and place and is_elsewhere(place, part.image(tile).place)
+                for (holder, tile), location in zip(items, locations, strict=True)
+                if holder is part and location and is_elsewhere(location, part.image(tile).location)
             ]
             add("origin", part.name, moved, f"{part.name} holds tiles that lie elsewhere than those of {raw_dir}")
 
@@ -103,7 +100,7 @@ def origins(parts: dict[str, Part], raw_dir: Path, workers: int) -> list[dict]:
 
 
 def replayed_blocks(parts: dict[str, Part]) -> dict[str, dict[str, str | None]] | None:
-    """{set: {tile id: block}} of train, val and test, by the grid that the split laid over their places.
+    """{set: {tile id: block}} of train, val and test, by the grid that the split laid over them.
 
     None where the manifests do not agree on its block size.
     """
@@ -113,19 +110,19 @@ def replayed_blocks(parts: dict[str, Part]) -> dict[str, dict[str, str | None]] 
     if any(other != size for other in sizes) or not (size is None or is_size):
         return None
     tiles = [(name, tile) for name in ("train", "val", "test") for tile in parts[name].tiles]
-    places = []
+    locations = []
     for name, tile in tiles:
-        file = parts[name].image(tile).place
+        of_file = parts[name].image(tile).location
         # The entry holds the numbers that the grid was laid over, the file perhaps their rounding.
-        places.append(tile.entry if file and not is_elsewhere(file, tile.entry) else file)
-    blocks: dict[str, dict] = {"train": {}, "val": {}, "test": {}}
-    known = spatial_blocks([{"bounds": None, **place} for place in places], size)
-    for (name, tile), block in zip(tiles, known, strict=True):
-        blocks[name][tile.id] = block
-    return blocks
+        locations.append(tile.entry if of_file and not is_elsewhere(of_file, tile.entry) else of_file)
+    by_set: dict[str, dict[str, str | None]] = {"train": {}, "val": {}, "test": {}}
+    blocks = spatial_blocks([{"bounds": None, **location} for location in locations], size)
+    for (name, tile), block in zip(tiles, blocks, strict=True):
+        by_set[name][tile.id] = block
+    return by_set
 
 
-def blocks(parts: dict[str, Part]) -> tuple[list[dict], dict[str, int]]:
+def block_findings(parts: dict[str, Part]) -> tuple[list[dict], dict[str, int]]:
     """Findings where a block split has a block on two sides; and the number of such blocks for val and for test."""
     findings, crossing = [], {}
     names = ("train", "val", "test")
@@ -153,9 +150,9 @@ def blocks(parts: dict[str, Part]) -> tuple[list[dict], dict[str, int]]:
             if both and strategies != {"random"}:
                 text = f"{name} and {other} share {len(both)} spatial blocks of a block split: {some(both)}"
                 findings.append(finding("block", [name, other], len(both), text))
-        said = parts[name].tiles.manifest.get("blocks_shared_with_train", crossing[name])
-        if said != crossing[name]:
-            text = f"{name} shares {crossing[name]} spatial blocks with train, its manifest says {said}"
+        recorded = parts[name].tiles.manifest.get("blocks_shared_with_train", crossing[name])
+        if recorded != crossing[name]:
+            text = f"{name} shares {crossing[name]} spatial blocks with train, its manifest says {recorded}"
             findings.append(finding("block", [name], 1, text))
     findings += strategy_findings(parts)
     if "OEM teacher val" in parts and "OEM teacher train" in parts:
@@ -170,8 +167,9 @@ def blocks(parts: dict[str, Part]) -> tuple[list[dict], dict[str, int]]:
 def strategy_findings(parts: dict[str, Part]) -> list[dict]:
     """Findings where a set is called a random split, but its command draws blocks."""
     findings = []
-    tiles = [parts[name].image(tile).place for name in ("train", "val", "test") for tile in parts[name].tiles]
-    by_default = "blocks" if 2 * sum(not place.get("bounds") for place in tiles) < len(tiles) else "random"
+    locations = [parts[name].image(tile).location for name in ("train", "val", "test") for tile in parts[name].tiles]
+    nowhere = sum(not location.get("bounds") for location in locations)
+    by_default = "blocks" if 2 * nowhere < len(locations) else "random"
     for name in ("train", "val", "test"):
         manifest = parts[name].tiles.manifest
         strategy, command = manifest.get("split_strategy"), manifest.get("command", "")
@@ -192,12 +190,12 @@ def check_files(parts: dict[str, Part]) -> list[dict]:
         changed, untrue = [], []
         for tile in part.tiles:
             image, mask = part.looks[tile.id]
-            for path, seen, key in ((tile.image_path, image, "sha256"), (tile.mask_path, mask, "mask_sha256")):
-                if seen.sha256 != tile.entry[key]:
+            for path, look, key in ((tile.image_path, image, "sha256"), (tile.mask_path, mask, "mask_sha256")):
+                if look.sha256 != tile.entry[key]:
                     changed.append(f"{path.parent.name}/{path.name}")
-            wrong = untrue_entries(tile.entry, image, mask)
-            if wrong:
-                untrue.append(f"{tile.id} ({', '.join(wrong)})")
+            keys = untrue_entries(tile.entry, image, mask)
+            if keys:
+                untrue.append(f"{tile.id} ({', '.join(keys)})")
         if changed:
             text = f"{name}: {len(changed)} files are not those of its manifest: {some(changed)}"
             findings.append(finding("changed file", [name], len(changed), text))
@@ -214,11 +212,11 @@ def untrue_entries(entry: dict, image: ImageLook, mask: MaskLook) -> list[str]:
     """What a manifest's entry says that its two files do not bear out."""
     if image.anchors is None or not mask.size:
         return ["no 8-bit RGB image" if image.anchors is None else "no 8-bit mask"]
-    count, size = len(entry["pixels"]), (image.place["height"], image.place["width"])
-    wrong = {
+    count, size = len(entry["pixels"]), (image.location["height"], image.location["width"])
+    is_untrue = {
         "content_sha256": image.content != entry["content_sha256"],
         "size": (entry["height"], entry["width"]) != size or mask.size != size,
         "pixels": tuple(entry["pixels"]) != mask.counts[:count] or any(mask.counts[count:]),
-        "place": is_elsewhere(image.place, {**entry, "height": size[0], "width": size[1]}),
+        "place": is_elsewhere(image.location, {**entry, "height": size[0], "width": size[1]}),
     }
-    return [name for name, is_wrong in wrong.items() if is_wrong]
+    return [name for name, untrue in is_untrue.items() if untrue]

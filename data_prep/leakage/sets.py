@@ -1,6 +1,8 @@
 """The tile sets that a check for leakage compares, and what is read of their files."""
 
+import argparse
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -8,16 +10,16 @@ from typing import NamedTuple
 import numpy as np
 from rasterio.errors import RasterioError
 
-from common.cli import command_for, map_progress
+from common.cli import map_progress
 from common.errors import UserError
 from common.files import sha256_file
 from common.ground import world_bounds
+from common.inputs import Command, Input
 from common.rasters import georeference, open_raster, read_mask
 from common.taxonomy import OPENEARTHMAP, load_taxonomy
 from common.tiles import Tile, TileSet
 from data_prep.leakage import near_duplicates
 
-SPLIT = "data_prep.split_biodiversity"
 PARENTS = {
     "train_rep": ["train"],
     "OEM relabelled": ["OEM filtered"],
@@ -25,17 +27,17 @@ PARENTS = {
     "OEM teacher val": ["OEM filtered"],
     "combined": ["train", "OEM relabelled"],
 }
-SAME_PLACE = 0.01  # pixels: the rounding of a place that was written to a file and read back
-SAME_PLACE_ON_EARTH = 1.0  # pixels, where the file writes the system in other words
+SAME_LOCATION = 0.01  # pixels: the rounding of a location that was written to a file and read back
+SAME_LOCATION_ON_EARTH = 1.0  # pixels, where the file writes the system in other words
 
 
 class ImageLook(NamedTuple):
-    """What a file of images/ holds. ``place``: what ``georeference`` returns, with height and width."""
+    """What a file of images/ holds. ``location``: what ``georeference`` returns, with height and width."""
 
     path: Path
     sha256: str
     content: str = ""
-    place: dict = {}
+    location: dict = {}
     is_blank: bool = False
     anchors: np.ndarray | None = None
     thumbnail: np.ndarray | None = None
@@ -53,13 +55,12 @@ class MaskLook(NamedTuple):
 class Part:
     """A tile set and its name in this report.
 
-    role: train, val or test of Biodiversity, or openearthmap. command: makes the set. looks: of each tile, once read.
+    role: train, val or test of Biodiversity, or openearthmap. looks: of each tile, once read.
     """
 
     name: str
     role: str
     tiles: TileSet
-    command: str
     looks: dict[str, tuple[ImageLook, MaskLook]] = field(default_factory=dict)
 
     def image(self, tile: Tile) -> ImageLook:
@@ -68,38 +69,38 @@ class Part:
     def mask(self, tile: Tile) -> MaskLook:
         return self.looks[tile.id][1]
 
-    def places(self) -> list[dict]:
-        """Where each tile lies, by its file; one that cannot be read has no place."""
+    def locations(self) -> list[dict]:
+        """Where each tile lies, by its file; one that cannot be read has no location."""
         nowhere = {"crs": None, "bounds": None}
-        return [{**nowhere, **self.image(tile).place, "source": tile.entry.get("source")} for tile in self.tiles]
+        return [{**nowhere, **self.image(tile).location, "source": tile.entry.get("source")} for tile in self.tiles]
 
 
-def open_parts(args) -> dict[str, Part]:
-    """The tile sets by name: train, val and test, and those of the others that exist."""
+def open_parts(args: argparse.Namespace) -> dict[str, Part]:
+    """The tile sets by name: train, val and test, and those of the others that exist.
+
+    ``args``: of check_leakage.
+
+    Raises:
+        UserError: one of the first three is missing, or a set differs from its manifest or has other classes.
+    """
     taxonomy = load_taxonomy(args.root)
-    places = [
-        ("train", "train", args.split_dir / "train", SPLIT, taxonomy),
-        ("val", "val", args.split_dir / "val", SPLIT, taxonomy),
-        ("test", "test", args.split_dir / "test", SPLIT, taxonomy),
-        ("train_rep", "train", args.split_dir / "train_rep", "data_prep.replicate_minority", taxonomy),
-        ("combined", "train", args.combined_dir, "data_prep.combine_biodiversity_oem", taxonomy),
-        ("OEM filtered", "openearthmap", args.filtered_dir, "data_prep.filter_oem_rural", OPENEARTHMAP),
-        ("OEM relabelled", "openearthmap", args.relabelled_dir, "data_prep.relabel_oem", taxonomy),
-        (
-            "OEM teacher train",
-            "openearthmap",
-            args.teacher_dir / "train",
-            "data_prep.prepare_oem_teacher",
-            OPENEARTHMAP,
-        ),
-        ("OEM teacher val", "openearthmap", args.teacher_dir / "val", "data_prep.prepare_oem_teacher", OPENEARTHMAP),
+    replicate = Command.of("data_prep.replicate_minority", args.root)
+    sources = [
+        ("train", "train", args.split_dir / "train", taxonomy),
+        ("val", "val", args.split_dir / "val", taxonomy),
+        ("test", "test", args.split_dir / "test", taxonomy),
+        ("train_rep", "train", Input(args.split_dir.path / "train_rep", replicate, args.split_dir.flag), taxonomy),
+        ("combined", "train", args.combined_dir, taxonomy),
+        ("OEM filtered", "openearthmap", args.filtered_dir, OPENEARTHMAP),
+        ("OEM relabelled", "openearthmap", args.relabelled_dir, taxonomy),
+        ("OEM teacher train", "openearthmap", args.teacher_dir / "train", OPENEARTHMAP),
+        ("OEM teacher val", "openearthmap", args.teacher_dir / "val", OPENEARTHMAP),
     ]
-    parts = {}
-    for name, role, path, made_by, classes in places:
-        if name in ("train", "val", "test") or path.exists():
-            command = command_for(made_by, args)
-            parts[name] = Part(name, role, TileSet.open(path, command).require_taxonomy(classes), command)
-    return parts
+    return {
+        name: Part(name, role, TileSet.open(source).require_taxonomy(classes))
+        for name, role, source, classes in sources
+        if name in ("train", "val", "test") or source.path.exists()
+    }
 
 
 def look_at_image(path: Path) -> ImageLook:
@@ -107,16 +108,16 @@ def look_at_image(path: Path) -> ImageLook:
     digest = sha256_file(path)
     try:
         with open_raster(path, sidecars=False) as src:
-            image, place = src.read(), georeference(src)
+            image, location = src.read(), georeference(src)
     except RasterioError:
         return ImageLook(path, digest)
     content = hashlib.sha256(np.ascontiguousarray(image)).hexdigest()
-    place |= {"height": image.shape[1], "width": image.shape[2]}
+    location |= {"height": image.shape[1], "width": image.shape[2]}
     if image.dtype != np.uint8 or len(image) != 3:
-        return ImageLook(path, digest, content, place)
+        return ImageLook(path, digest, content, location)
     blank = bool((image == image[:, :1, :1]).all())
     return ImageLook(
-        path, digest, content, place, blank, near_duplicates.anchors(image), near_duplicates.thumbnail(image)
+        path, digest, content, location, blank, near_duplicates.anchors(image), near_duplicates.thumbnail(image)
     )
 
 
@@ -147,10 +148,10 @@ def look_at_files(parts: dict[str, Part], workers: int) -> None:
                 key = status.st_dev, status.st_ino, path.suffix
                 files.setdefault(key, path)
                 of_tile.setdefault((name, tile.id), []).append(key)
-    looked = map_progress(look, files.values(), workers=workers, desc="Reading", unit="file")
-    known = dict(zip(files, looked, strict=True))
+    results = map_progress(look, files.values(), workers=workers, desc="Reading", unit="file")
+    looks = dict(zip(files, results, strict=True))
     for (name, tile_id), keys in of_tile.items():
-        parts[name].looks[tile_id] = tuple(known[key] for key in keys)
+        parts[name].looks[tile_id] = tuple(looks[key] for key in keys)
 
 
 def finding(kind: str, sets: list[str], count: int, text: str) -> dict:
@@ -158,7 +159,7 @@ def finding(kind: str, sets: list[str], count: int, text: str) -> dict:
     return {"kind": kind, "sets": sets, "count": count, "text": text}
 
 
-def read_place(path: Path) -> dict | None:
+def read_location(path: Path) -> dict | None:
     """Where a raw image lies, with its size in pixels; None where it cannot be read."""
     try:
         with open_raster(path) as src:
@@ -167,22 +168,22 @@ def read_place(path: Path) -> dict | None:
         return None
 
 
-def is_elsewhere(place: dict, other: dict) -> bool:
-    """Whether two records of where one tile lies contradict one another by more than rounding."""
-    if (place.get("height"), place.get("width")) != (other.get("height"), other.get("width")):
+def is_elsewhere(location: dict, other: dict) -> bool:
+    """Whether two records of where one tile lies, with its size, contradict one another by more than rounding."""
+    if (location.get("height"), location.get("width")) != (other.get("height"), other.get("width")):
         return True
-    bounds = [known.get("bounds") for known in (place, other)]
+    bounds = [record.get("bounds") for record in (location, other)]
     if None in bounds:
         return bounds[0] is not bounds[1]
-    if place["crs"] != other["crs"]:
-        world = [world_bounds(known["crs"], tuple(known["bounds"])) for known in (place, other)]
-        if None not in world:  # systems without a known place on earth are told apart by their numbers alone
-            return _differ(*world, place, SAME_PLACE_ON_EARTH)
-    return _differ(*bounds, place, SAME_PLACE)
+    if location["crs"] != other["crs"]:
+        world = [world_bounds(record["crs"], tuple(record["bounds"])) for record in (location, other)]
+        if None not in world:  # systems that lie nowhere on earth are told apart by their numbers alone
+            return _differ(*world, location, SAME_LOCATION_ON_EARTH)
+    return _differ(*bounds, location, SAME_LOCATION)
 
 
-def _differ(bounds, other, place: dict, pixels: float) -> bool:
-    """Whether two bounds differ by more than so many pixels of a tile."""
+def _differ(bounds: Sequence[float], other: Sequence[float], size: dict, pixels: float) -> bool:
+    """Whether two bounds differ by more than so many pixels of a tile with this height and width."""
     left, bottom, right, top = bounds
-    slack = pixels * max((right - left) / place["width"], (top - bottom) / place["height"])
+    slack = pixels * max((right - left) / size["width"], (top - bottom) / size["height"])
     return max(abs(a - b) for a, b in zip(bounds, other, strict=True)) > slack

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
+from common.artifacts import SHARED_KINDS
 from common.cli import map_progress
 from common.ground import not_comparable, overlapping
 from common.text import some
@@ -10,7 +11,7 @@ from common.tiles import shared_ids
 from data_prep.leakage import near_duplicates
 from data_prep.leakage.sets import ImageLook, Part, finding
 
-KINDS = ("tile id", "image file", "image content", "overlapping window", "altered copy", "ground")
+Proposal = list[bool | int | None]  # whether to look for windows, the orientation of one picture
 
 
 def shared_tiles(part: Part, other: Part) -> list[tuple[str, str, str]]:
@@ -18,9 +19,9 @@ def shared_tiles(part: Part, other: Part) -> list[tuple[str, str, str]]:
 
     Replicas count as their base. Ids are compared among Biodiversity sets only: OpenEarthMap has names of its own.
     """
-    found = []
+    shared = []
     if "openearthmap" not in (part.role, other.role) or part.role == other.role:
-        found += [("tile id", name, name) for name in shared_ids(list(part.tiles), list(other.tiles))]
+        shared += [("tile id", name, name) for name in shared_ids(list(part.tiles), list(other.tiles))]
     seen = set()
     for key, kind in (("sha256", "image file"), ("content", "image content")):
         holders = defaultdict(list)
@@ -31,10 +32,10 @@ def shared_tiles(part: Part, other: Part) -> list[tuple[str, str, str]]:
             for twin in holders.get(getattr(image, key), ()) if getattr(image, key) else ():
                 if (tile.id, twin.id) not in seen and not image.is_blank:
                     seen.add((tile.id, twin.id))
-                    found.append((kind, tile.id, twin.id))
-    pairs = overlapping(part.places(), other.places())
-    found += [("ground", part.tiles.tiles[i].id, other.tiles.tiles[j].id) for i, j in pairs]
-    return found
+                    shared.append((kind, tile.id, twin.id))
+    pairs = overlapping(part.locations(), other.locations())
+    shared += [("ground", part.tiles.tiles[i].id, other.tiles.tiles[j].id) for i, j in pairs]
+    return shared
 
 
 def pairs_apart(parts: dict[str, Part]) -> list[tuple[str, str]]:
@@ -63,9 +64,9 @@ def near_copies(parts: dict[str, Part], workers: int) -> dict[tuple[str, str], l
     apart = {content: _either(against[name] for name, _ in tiles) for content, tiles in holders.items()}
     held = [content for content in looks if apart[content]]
 
-    candidates: dict[tuple[str, str], list] = {}  # contents → [look for windows, orientation of one picture]
+    candidates: dict[tuple[str, str], Proposal] = {}  # by the contents of two images
 
-    def propose(content: str, other: str) -> list:
+    def propose(content: str, other: str) -> Proposal:
         if content == other or not apart[content] & inside[other]:
             return [None, None]
         return candidates.setdefault((content, other), [False, None])
@@ -75,28 +76,28 @@ def near_copies(parts: dict[str, Part], workers: int) -> dict[tuple[str, str], l
     for other, owners in zip(others, shared, strict=True):
         for i in owners:
             propose(held[i], other)[0] = True
-    held, others = ([c for c in some if looks[c].thumbnail is not None] for some in (held, others))
-    thumbnails = ([looks[c].thumbnail for c in some] for some in (held, others))
+    held, others = ([c for c in contents if looks[c].thumbnail is not None] for contents in (held, others))
+    thumbnails = ([looks[c].thumbnail for c in contents] for contents in (held, others))
     for i, j, orientation in near_duplicates.resembling(*thumbnails):
         propose(held[i], others[j])[1] = orientation
 
     items = [(looks[a].path, looks[b].path, *how) for (a, b), how in candidates.items()]
     kinds = list(map_progress(near_duplicates.confirm, items, workers=workers, desc="Comparing", unit="pair"))
-    found = defaultdict(list)
+    copies = defaultdict(list)
     for (content, other), kind in zip(candidates, kinds, strict=True):
         for name, tile_id in holders[content] if kind else ():
             for second, twin_id in holders[other]:
                 if (name, second) in pairs:
-                    found[name, second].append((kind, tile_id, twin_id))
-    return found
+                    copies[name, second].append((kind, tile_id, twin_id))
+    return copies
 
 
 def _either(masks: Iterator[int]) -> int:
     """The bits that are set in any of some numbers."""
-    found = 0
+    union = 0
     for mask in masks:
-        found |= mask
-    return found
+        union |= mask
+    return union
 
 
 def compare(parts: dict[str, Part], workers: int) -> tuple[list[dict], list[dict]]:
@@ -110,7 +111,7 @@ def compare(parts: dict[str, Part], workers: int) -> tuple[list[dict], list[dict
             examples = [f"{a} = {b}" if a != b else a for k, a, b in shared if k == kind]
             text = f"{held} and {name} share {kind} in {counts[kind]} cases: {some(examples)}"
             findings.append(finding(kind, [held, name], counts[kind], text))
-        row = {"sets": [held, name], **{kind: counts[kind] for kind in KINDS}}
-        unknown = not_comparable(parts[held].places(), parts[name].places())
+        row = {"sets": [held, name], **{kind: counts[kind] for kind in SHARED_KINDS}}
+        unknown = not_comparable(parts[held].locations(), parts[name].locations())
         rows.append({**row, "ground not comparable": unknown})
     return findings, rows

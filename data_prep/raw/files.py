@@ -74,16 +74,16 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> tuple[dict[str, li
 
     Hidden files and the sidecars of GIS programs are passed over. Links that lead nowhere count as files.
     """
-    found, others = defaultdict(list), []
+    by_stem, others = defaultdict(list), []
     for path in sorted(folder.iterdir()):
         suffix = path.suffix.lower()
         if path.name.startswith(".") or suffix in SIDECAR_SUFFIXES:
             continue
         if suffix in suffixes and (path.is_file() or link_problem(path)) and not name_problem(path):
-            found[path.stem].append(path)
+            by_stem[path.stem].append(path)
         else:
             others.append(path)
-    return dict(found), others
+    return dict(by_stem), others
 
 
 def find_raw(in_dir: Path) -> tuple[list[RawTile], list[Problem]]:
@@ -104,22 +104,22 @@ def find_raw(in_dir: Path) -> tuple[list[RawTile], list[Problem]]:
         raise UserError(f"{in_dir / 'images'} holds no .tif or .tiff file. Put the raw images there, or give --in-dir.")
     tiles, problems = [], []
     for path in [*other_images, *other_masks]:
-        wanted = (".tif or .tiff", IMAGE_SUFFIXES) if path.parent.name == "images" else (".png", MASK_SUFFIXES)
-        misnamed = name_problem(path)
-        if misnamed and path.suffix.lower() in wanted[1]:
-            problems.append(Problem(printable(path.stem)[:LONGEST_NAME], "name", misnamed))
+        suffixes = IMAGE_SUFFIXES if path.parent.name == "images" else MASK_SUFFIXES
+        problem = name_problem(path)
+        if problem and path.suffix.lower() in suffixes:
+            problems.append(Problem(printable(path.stem)[:LONGEST_NAME], "name", problem))
             continue
-        text = f"{printable(str(path))}: is no {wanted[0]} file, so it is passed over"
+        text = f"{printable(str(path))}: is no {' or '.join(suffixes)} file, so it is passed over"
         problems.append(Problem(printable(path.stem), "other file", text, fatal=False))
     for stem in sorted(images.keys() | masks.keys()):
-        here = [*images.get(stem, ()), *masks.get(stem, ())]
+        paths = [*images.get(stem, ()), *masks.get(stem, ())]
         if len(images.get(stem, ())) > 1 or len(masks.get(stem, ())) > 1:
-            text = f"{', '.join(map(str, here))}: several files have this name, expected one image and one mask"
+            text = f"{', '.join(map(str, paths))}: several files have this name, expected one image and one mask"
             problems.append(Problem(stem, "duplicate name", text))
         elif stem not in masks:
-            problems.append(Problem(stem, "no mask", f"{here[0]}: has no mask {in_dir / 'masks' / stem}.png"))
+            problems.append(Problem(stem, "no mask", f"{paths[0]}: has no mask {in_dir / 'masks' / stem}.png"))
         elif stem not in images:
-            problems.append(Problem(stem, "no image", f"{here[0]}: has no image {in_dir / 'images' / stem}.tif"))
+            problems.append(Problem(stem, "no image", f"{paths[0]}: has no image {in_dir / 'images' / stem}.tif"))
         else:
-            tiles.append(RawTile(stem, *here))
+            tiles.append(RawTile(stem, *paths))
     return tiles, problems

@@ -1,17 +1,24 @@
 """Reading the chosen bands of a raw image, and scaling them to 8 bit."""
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from rasterio import Affine
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
 
-from common.cli import positive_int
+from common.cli import Parser, positive_int
 from common.errors import UserError
-from common.rasters import georeference, open_raster
+from common.files import link_or_copy
+from common.rasters import georeference, open_raster, write_image
 from data_prep.raw.files import size_problem
 
+Bands = tuple[int, int, int]  # of a raw image, from 1; they become red, green and blue
+Ranges = list[list[float]]  # [[low, high], ...] of the three bands
 PERCENTILES = (2, 98)
 SAMPLE_PER_TILE = 4096
 SAMPLE_IN_ALL = 4_000_000  # pixels; 48 MB of float32 in three bands, whatever the number of tiles
@@ -25,15 +32,15 @@ class RawImage:
     """The chosen bands of a raw tile.
 
     pixels: (3, H, W) in the file's own type. valid: (H, W) bool, False at nodata and transparent pixels, and where a
-    band is NaN, infinite or beyond NO_MEASUREMENT. place: what ``georeference`` returns. as_it_is: the file is an 8-bit
-    RGB GeoTIFF that needs no rewriting.
+    band is NaN, infinite or beyond NO_MEASUREMENT. location: what ``georeference`` returns. as_it_is: the file is an
+    8-bit RGB GeoTIFF that needs no rewriting.
     """
 
     pixels: np.ndarray
     valid: np.ndarray
-    place: dict
-    crs: object
-    transform: object
+    location: dict
+    crs: CRS | None
+    transform: Affine | None
     as_it_is: bool
 
     @property
@@ -41,7 +48,8 @@ class RawImage:
         return self.pixels.dtype != np.uint8
 
 
-def add_bands(parser) -> None:
+def add_bands(parser: Parser) -> None:
+    """Add --bands, which ``chosen_bands`` reads."""
     parser.add_argument(
         "--bands",
         type=positive_int,
@@ -52,14 +60,14 @@ def add_bands(parser) -> None:
     )
 
 
-def chosen_bands(args) -> tuple[int, int, int]:
+def chosen_bands(args: argparse.Namespace) -> Bands:
     """The three bands that --bands asks for; UserError where it gives neither one nor three numbers."""
     if len(args.bands) not in (1, 3):
         raise UserError(f"--bands has {len(args.bands)} numbers, expected three (--bands 1 2 3) or one (--bands 1).")
     return tuple(args.bands * 3 if len(args.bands) == 1 else args.bands)
 
 
-def bands_problem(count: int, bands: tuple[int, int, int]) -> str | None:
+def bands_problem(count: int, bands: Bands) -> str | None:
     """Why an image with ``count`` bands cannot give ``bands``, with the remedy; None where it can."""
     if max(bands) <= count:
         return None
@@ -68,7 +76,7 @@ def bands_problem(count: int, bands: tuple[int, int, int]) -> str | None:
     return f"has {count} band{'s' if count > 1 else ''}, but --bands {asked} asks for band {max(bands)}; {remedy}"
 
 
-def _opaque(src, bands: tuple[int, int, int]) -> np.ndarray | None:
+def _opaque(src: DatasetReader, bands: Bands) -> np.ndarray | None:
     """(H, W) bool, False where an alpha band or a mask says that an open raster shows nothing; None without either.
 
     An alpha band that is asked for is an image, and so is one with many values between clear and opaque.
@@ -85,7 +93,7 @@ def _opaque(src, bands: tuple[int, int, int]) -> np.ndarray | None:
     return src.dataset_mask() > 0
 
 
-def read_raw(path: Path, bands: tuple[int, int, int]) -> RawImage:
+def read_raw(path: Path, bands: Bands) -> RawImage:
     """The chosen bands of a raw image; UserError where it is damaged or too large, or lacks them or real numbers."""
     try:
         with open_raster(path) as src:
@@ -93,19 +101,19 @@ def read_raw(path: Path, bands: tuple[int, int, int]) -> RawImage:
             problem = f"{path}: {few}" if few else size_problem(path, src.height, src.width)
             if problem:
                 raise UserError(f"{problem}.")
-            return _read_bands(src, bands)
+            return read_bands(src, bands)
     except RasterioError as error:
         raise UserError(f"{path}: cannot be read as TIFF ({error}).") from None
 
 
-def _read_bands(src, bands: tuple[int, int, int]) -> RawImage:
+def read_bands(src: DatasetReader, bands: Bands) -> RawImage:
     """The bands of an open raster that has them; UserError where it holds complex numbers."""
     if src.dtypes[0].startswith("complex"):
         raise UserError(f"{src.name}: holds complex numbers ({src.dtypes[0]}), expected real ones.")
     pixels = src.read(list(bands))
     nodata = [src.nodatavals[band - 1] for band in bands]
     opaque = _opaque(src, bands)
-    place, crs, transform = georeference(src), src.crs, src.transform
+    location, crs, transform = georeference(src), src.crs, src.transform
     plain = src.driver == "GTiff" and src.count == 3 and bands == (1, 2, 3) and len(src.files) == 1
     valid = np.ones(pixels.shape[1:], bool)
     if np.issubdtype(pixels.dtype, np.floating):
@@ -116,9 +124,14 @@ def _read_bands(src, bands: tuple[int, int, int]) -> RawImage:
     if opaque is not None:
         valid &= opaque
     as_it_is = plain and pixels.dtype == np.uint8 and (valid.all() or not pixels[:, ~valid].any())
-    if place["bounds"] is None:
+    if location["bounds"] is None:
         crs = transform = None
-    return RawImage(pixels, valid, place, crs, transform, as_it_is)
+    return RawImage(pixels, valid, location, crs, transform, as_it_is)
+
+
+def pixels_per_tile(tiles: int) -> int:
+    """How many pixels each of so many tiles gives to the sample from which their common range comes."""
+    return min(SAMPLE_PER_TILE, max(1, SAMPLE_IN_ALL // max(tiles, 1)))
 
 
 def sample(image: RawImage, limit: int) -> np.ndarray:
@@ -129,12 +142,12 @@ def sample(image: RawImage, limit: int) -> np.ndarray:
     return image.pixels[:, *grid][:, image.valid[grid]].astype(np.float32)
 
 
-def percentile_ranges(samples: np.ndarray) -> list[list[float]]:
-    """[[low, high], ...] of each band: the 2nd and 98th percentile of (bands, P) pixels."""
+def percentile_ranges(samples: np.ndarray) -> Ranges:
+    """The range of each band: the 2nd and 98th percentile of (bands, P) pixels."""
     return np.percentile(samples.astype(np.float64), PERCENTILES, axis=1).T.tolist()
 
 
-def to_8bit(image: RawImage, ranges: list[list[float]] | None) -> np.ndarray:
+def to_8bit(image: RawImage, ranges: Ranges | None) -> np.ndarray:
     """(3, H, W) uint8: each band scaled from its range to 0-255, cut off beyond it; invalid pixels 0.
 
     A range that is narrower than 255 steps of float32 is widened to that, so that a constant band stays constant
@@ -153,4 +166,18 @@ def to_8bit(image: RawImage, ranges: list[list[float]] | None) -> np.ndarray:
         np.clip(values, 0, 255, out=out, casting="unsafe")
     if not whole:
         scaled[:, ~image.valid] = 0
+    return scaled
+
+
+def write_8bit(image: RawImage, ranges: Ranges | None, source: Path, target: Path, mode: str) -> np.ndarray:
+    """Write the file that a tile set holds of a raw image, or take ``source``, its own file, over as it is.
+
+    Returns:
+        (3, H, W) uint8, as ``to_8bit`` scales it.
+    """
+    scaled = to_8bit(image, ranges)
+    if image.as_it_is:
+        link_or_copy(source, target, mode)
+    else:
+        write_image(target, scaled, crs=image.crs, transform=image.transform)
     return scaled

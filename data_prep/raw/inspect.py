@@ -21,10 +21,12 @@ from data_prep.raw.files import Problem, RawTile, link_problem, size_problem
 from data_prep.raw.images import (
     NO_MEASUREMENT,
     SAMPLE_PER_TILE,
+    Bands,
+    Ranges,
     RawImage,
-    _read_bands,
     bands_problem,
     percentile_ranges,
+    read_bands,
     sample,
 )
 
@@ -36,6 +38,7 @@ GAPS_SHARE = 0.001  # of the pixels at one value far below all others, from whic
 class Inspection:
     """What was found in one raw tile. ``pixels`` counts classes with nodata and NaN already Background.
 
+    ``location``: what ``georeference`` returns. ``ranges``: of each band, as ``percentile_ranges`` gives them.
     ``kept``: (3, P) float32 pixels for the scaling, of a tile that needs it; None where they were not asked for.
     """
 
@@ -45,11 +48,11 @@ class Inspection:
     band_count: int = 0
     height: int = 0
     width: int = 0
-    place: dict = field(default_factory=dict)
+    location: dict = field(default_factory=dict)
     invalid_share: float = 0.0
     content: str = ""
-    ranges: list | None = None
-    pixels: list = field(default_factory=list)
+    ranges: Ranges | None = None
+    pixels: list[int] = field(default_factory=list)
     kept: np.ndarray | None = None
 
     @property
@@ -59,6 +62,15 @@ class Inspection:
     @property
     def needs_stretch(self) -> bool:
         return self.dtype != "uint8"
+
+    @property
+    def footprint(self) -> dict:
+        """Its location with its height and width in pixels, as ``spatial_blocks`` and ``overlapping`` take it."""
+        return {**self.location, "height": self.height, "width": self.width}
+
+    @property
+    def is_located(self) -> bool:
+        return self.location["bounds"] is not None
 
 
 def gap_value(image: RawImage) -> float | None:
@@ -77,7 +89,7 @@ def gap_value(image: RawImage) -> float | None:
     return float(lowest) if rest.min() - lowest > rest.max() - rest.min() else None
 
 
-def mask_problems(mask: np.ndarray, path: Path, taxonomy: Taxonomy) -> str | None:
+def ids_problem(mask: np.ndarray, path: Path, taxonomy: Taxonomy) -> str | None:
     """What is wrong with the ids of a (H, W) uint8 mask; None where all are classes."""
     unknown = unknown_ids(mask, taxonomy.num_classes)
     if not unknown:
@@ -87,17 +99,17 @@ def mask_problems(mask: np.ndarray, path: Path, taxonomy: Taxonomy) -> str | Non
 
 
 def _read_mask(tile: RawTile) -> tuple[np.ndarray | None, Problem | None]:
-    lost = link_problem(tile.mask)
-    if lost:
-        return None, Problem(tile.id, "link", lost)
+    problem = link_problem(tile.mask)
+    if problem:
+        return None, Problem(tile.id, "link", problem)
     try:
         with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
             file = Image.open(tile.mask)
         with file:
-            large = size_problem(tile.mask, file.height, file.width)
-            mode, mask = file.mode, None if large else np.asarray(file)
-        if large:
-            return None, Problem(tile.id, "too large", large)
+            problem = size_problem(tile.mask, file.height, file.width)
+            mode, mask = file.mode, None if problem else np.asarray(file)
+        if problem:
+            return None, Problem(tile.id, "too large", problem)
     except Image.DecompressionBombError:
         with open_raster(tile.mask) as src:  # which reads no pixel
             return None, Problem(tile.id, "too large", size_problem(tile.mask, src.height, src.width))
@@ -114,73 +126,73 @@ def _read_mask(tile: RawTile) -> tuple[np.ndarray | None, Problem | None]:
     return mask, None
 
 
-def inspect(tile: RawTile, *, bands: tuple[int, int, int], taxonomy: Taxonomy, keep: int = 0) -> Inspection:
+def inspect(tile: RawTile, *, bands: Bands, taxonomy: Taxonomy, keep: int = 0) -> Inspection:
     """Read a raw tile whole and say everything that is wrong with it; raises nothing for a bad tile.
 
     About ``keep`` pixels are kept of a tile that needs scaling.
     """
-    problems = []
-    mask, problem = _read_mask(tile)
-    if problem:
-        problems.append(problem)
-    else:
-        unknown = mask_problems(mask, tile.mask, taxonomy)
-        if unknown:
-            problems.append(Problem(tile.id, "unknown ids", unknown))
-    lost = link_problem(tile.image)
-    if lost:
-        return Inspection(tile, [*problems, Problem(tile.id, "link", lost)])
+    mask, mask_problem = _read_mask(tile)
+    problems = [mask_problem] if mask_problem else []
+
+    def add(kind: str, text: str | None, fatal: bool = True) -> None:
+        if text:
+            problems.append(Problem(tile.id, kind, text, fatal))
+
+    if mask is not None:
+        add("unknown ids", ids_problem(mask, tile.mask, taxonomy))
+    link = link_problem(tile.image)
+    add("link", link)
+    if link:
+        return Inspection(tile, problems)
     try:
         with open_raster(tile.image) as src:
             count, dtype = src.count, src.dtypes[0]
             size = src.height, src.width
             large = size_problem(tile.image, *size)
+            add("too large", large)
             if large:
-                return Inspection(tile, [*problems, Problem(tile.id, "too large", large)])
+                return Inspection(tile, problems)
             if mask is not None and mask.shape != size:
                 text = f"{tile.mask}: is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[1]} x {size[0]}"
-                problems.append(Problem(tile.id, "size mismatch", text))
+                add("size mismatch", text)
             few = bands_problem(count, bands)
-            if few:
-                problems.append(Problem(tile.id, "bands", f"{tile.image}: {few}"))
-            image = None if few else _read_bands(src, bands)
-            place = georeference(src) if image is None else image.place
+            add("bands", few and f"{tile.image}: {few}")
+            image = None if few else read_bands(src, bands)
+            location = georeference(src) if image is None else image.location
     except (RasterioError, OSError) as error:
-        problems.append(Problem(tile.id, "unreadable", f"{tile.image}: cannot be read as TIFF ({error})"))
+        add("unreadable", f"{tile.image}: cannot be read as TIFF ({error})")
         return Inspection(tile, problems)
     except UserError as error:
-        problems.append(Problem(tile.id, "pixel type", str(error)))
+        add("pixel type", str(error))
         return Inspection(tile, problems)
-    nowhere = place_problem(place, tile.image)
-    if nowhere:
-        problems.append(Problem(tile.id, "place", nowhere))
-    facts = {"dtype": dtype, "band_count": count, "height": size[0], "width": size[1], "place": place}
+    add("place", location_problem(location, tile.image))
+    header = {"dtype": dtype, "band_count": count, "height": size[0], "width": size[1], "location": location}
     if image is None or mask is None or mask.shape != size:
-        return Inspection(tile, problems, **facts)
+        return Inspection(tile, problems, **header)
     valid = image.valid
     gap = gap_value(image)
     if gap is not None:
         text = f"{tile.image}: {gap:g} fills gaps in all bands, is not declared as nodata and would spoil the scaling. "
         text += f"Declare it where it is: gdal_edit.py -a_nodata {gap:g} {shlex.quote(str(tile.image))}"
-        problems.append(Problem(tile.id, "undeclared nodata", text))
+        add("undeclared nodata", text)
     if not valid.all():
         text = f"{tile.image}: {1 - valid.mean():.1%} of its pixels are nodata, transparent, NaN, infinite or beyond "
         text += f"{NO_MEASUREMENT:g}, and become {taxonomy.void}"
-        problems.append(Problem(tile.id, "nodata", text, fatal=False))
+        add("nodata", text, fatal=False)
     pixels = class_pixels(mask if valid.all() else np.where(valid, mask, np.uint8(IGNORE_INDEX)), taxonomy.num_classes)
     if not pixels[1:].any():
-        problems.append(Problem(tile.id, "no labelled pixel", f"{tile.mask}: has no labelled pixel", fatal=False))
+        add("no labelled pixel", f"{tile.mask}: has no labelled pixel", fatal=False)
     sampled = sample(image, SAMPLE_PER_TILE)
     constant = [band for band, values in zip(bands, sampled, strict=True) if values.size > 1 and not np.ptp(values)]
     if constant and pixels.size:
         text = f"{tile.image}: band {' and '.join(map(str, sorted(set(constant))))} has one value throughout"
-        problems.append(Problem(tile.id, "constant band", text, fatal=False))
+        add("constant band", text, fatal=False)
     content = hashlib.sha256(f"{image.pixels.dtype}{image.pixels.shape}".encode())
     content.update(np.ascontiguousarray(image.pixels if valid.all() else np.where(valid, image.pixels, 0)))
     return Inspection(
         tile,
         problems,
-        **facts,
+        **header,
         invalid_share=float(1 - valid.mean()),
         content=content.hexdigest(),
         ranges=percentile_ranges(sampled) if sampled.size else None,
@@ -189,19 +201,22 @@ def inspect(tile: RawTile, *, bands: tuple[int, int, int], taxonomy: Taxonomy, k
     )
 
 
-def place_problem(place: dict, path: Path) -> str | None:
-    """Why a tile cannot lie where its file says, with the remedy; None where it can, or has no place."""
-    if place["bounds"] is None:
+def location_problem(location: dict, path: Path) -> str | None:
+    """Why a tile cannot lie where its file says, with the remedy; None where it can, or has no location.
+
+    ``location``: what ``georeference`` returns.
+    """
+    if location["bounds"] is None:
         return None
     remedy = f"Give it its own system: gdal_edit.py -a_srs EPSG:CODE {shlex.quote(str(path))}"
-    left, bottom, right, top = place["bounds"]
-    if not np.isfinite(place["bounds"]).all() or left == right or bottom == top:
-        return f"{path}: its bounds {place['bounds']} enclose no ground. Correct its geotransform: gdal_edit.py -a_ullr"
-    crs = CRS.from_wkt(place["crs"]) if place["crs"] else None
+    left, bottom, right, top = bounds = location["bounds"]
+    if not np.isfinite(bounds).all() or left == right or bottom == top:
+        return f"{path}: its bounds {bounds} enclose no ground. Correct its geotransform: gdal_edit.py -a_ullr"
+    crs = CRS.from_wkt(location["crs"]) if location["crs"] else None
     if crs is not None and crs.is_geographic and (max(abs(left), abs(right)) > 540 or max(abs(bottom), abs(top)) > 91):
         return (
-            f"{path}: lies at {left:g}, {bottom:g} in {system_name(place['crs'])}, which counts in degrees, so that it "
-            f"lies nowhere on earth. {remedy}"
+            f"{path}: lies at {left:g}, {bottom:g} in {system_name(location['crs'])}, which counts in degrees, so that "
+            f"it lies nowhere on earth. {remedy}"
         )
     return None
 
@@ -217,12 +232,12 @@ def system_name(crs: str | None) -> str:
 
 def mixed_systems(inspections: list[Inspection]) -> str | None:
     """How many tiles are in which coordinate system, where they are in several; None where all are in one."""
-    systems = Counter(found.place["crs"] for found in inspections if found.place["bounds"] is not None)
+    systems = Counter(i.location["crs"] for i in inspections if i.is_located)
     if len(systems) < 2:
         return None
     names = [f"{count} in {system_name(crs)}" for crs, count in systems.most_common()]
     rarest = systems.most_common()[-1][0]
-    odd = [f.tile.id for f in inspections if f.place["bounds"] is not None and f.place["crs"] == rarest]
+    odd = [i.tile.id for i in inspections if i.is_located and i.location["crs"] == rarest]
     return (
         f"tiles are in {len(systems)} coordinate systems, {', '.join(names)} ({some(odd)}): a tile with a wrong one is "
         "put on other ground than its neighbours. Where it is wrong: gdal_edit.py -a_srs EPSG:CODE FILE"
@@ -232,11 +247,11 @@ def mixed_systems(inspections: list[Inspection]) -> str | None:
 def repeated_images(inspections: list[Inspection]) -> dict[str, str]:
     """{tile id: id of the first tile with the same image} of each tile that repeats an earlier one."""
     first, repeated = {}, {}
-    for found in inspections:
-        if found.content:
-            original = first.setdefault(found.content, found.tile.id)
-            if original != found.tile.id:
-                repeated[found.tile.id] = original
+    for inspection in inspections:
+        if inspection.content:
+            original = first.setdefault(inspection.content, inspection.tile.id)
+            if original != inspection.tile.id:
+                repeated[inspection.tile.id] = original
     return repeated
 
 
@@ -246,8 +261,8 @@ def mixed_units(inspections: list[Inspection]) -> str | None:
     Tiles are ranked by their brightest band's 98th percentile. A gap of more than UNITS_GAP in that rank, with
     at least two tiles and one tile in fifty on each side, means other units (reflectance beside counts, say).
     """
-    needing = [found for found in inspections if found.needs_stretch and found.ranges]
-    tops = np.sort([max(abs(high) for _, high in found.ranges) for found in needing])
+    needing = [i for i in inspections if i.needs_stretch and i.ranges]
+    tops = np.sort([max(abs(high) for _, high in i.ranges) for i in needing])
     tops = tops[tops > 0]
     margin = max(2, len(tops) // 50)
     ratios = tops[1:] / tops[:-1]

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from rasterio.transform import Affine
 
-from common.cli import command_for, positive_float
+from common.cli import Parser, positive_float
 from common.errors import UserError
 from common.rasters import open_raster, pixel_size, write_image, write_mask
 from common.taxonomy import Taxonomy
@@ -19,7 +19,10 @@ FAR_APART = 1.5
 SMALLEST_SIDE = 32  # pixels, the smallest crop
 
 
-def add_gsd(parser) -> None:
+def add_gsd(parser: Parser) -> None:
+    """Add --gsd, which is None where tiles stay as they are, and --train-dir, with which ``compare_gsd`` compares."""
+    help = "Biodiversity tiles to compare resolutions with"
+    parser.add_input("--train-dir", "data/biodiversity_split/train", help, made_by="data_prep.split_biodiversity")
     parser.add_argument(
         "--gsd",
         type=positive_float,
@@ -44,7 +47,7 @@ def resample(image: np.ndarray, mask: np.ndarray, factors: tuple[float, float]) 
 def write_resampled(
     tile: Tile, mask: np.ndarray, gsd: float, image_path: Path, mask_path: Path, taxonomy: Taxonomy
 ) -> dict:
-    """Write a tile at another ground sampling distance, its place kept; returns its manifest entry.
+    """Write a tile at another ground sampling distance, its location kept; returns its manifest entry.
 
     Args:
         tile: where the image comes from.
@@ -55,16 +58,20 @@ def write_resampled(
         crs, grid, (pixel_width, pixel_height) = src.crs, src.transform, pixel_size(src)
     height, width = mask.shape
     image, mask = resample(tile.read_image(), mask, (pixel_height / gsd, pixel_width / gsd))
-    grid = grid * Affine.scale(width / mask.shape[1], height / mask.shape[0])
-    write_image(image_path, image, crs=crs, transform=grid)
+    wider, higher = width / mask.shape[1], height / mask.shape[0]
+    scaled = Affine(grid.a * wider, grid.b * higher, grid.c, grid.d * wider, grid.e * higher, grid.f)
+    write_image(image_path, image, crs=crs, transform=scaled)
     write_mask(mask_path, mask)
-    place = {"crs": tile.entry["crs"], "bounds": tile.entry["bounds"], "gsd": gsd}
+    location = {"crs": tile.entry["crs"], "bounds": tile.entry["bounds"], "gsd": gsd}
     kept = {key: tile.entry[key] for key in ("block", "region", "source") if key in tile.entry}
-    return {**describe_tile(image, mask, image_path, mask_path, place, taxonomy.num_classes), **kept}
+    return {**describe_tile(image, mask, image_path, mask_path, location, taxonomy.num_classes), **kept}
 
 
 def require_gsd(tiles: TileSet, gsd: float | None) -> None:
-    """Refuse to resample tiles whose ground sampling distance is not known, or to sizes that are of no use."""
+    """Refuse to resample tiles whose ground sampling distance is not known, or to sizes that are of no use.
+
+    ``gsd``: metres; None where nothing is resampled.
+    """
     unknown = [tile.id for tile in tiles if not tile.entry["gsd"]] if gsd else []
     if unknown:
         raise UserError(
@@ -81,24 +88,23 @@ def require_gsd(tiles: TileSet, gsd: float | None) -> None:
             )
 
 
-def compare_gsd(oem: TileSet, args) -> None:
+def compare_gsd(oem: TileSet, train: TileSet, gsd: float | None) -> None:
     """Print the ground sampling distance of OpenEarthMap tiles beside that of train; warn where they are far apart.
 
-    Of ``args`` the flags --train-dir and --gsd are used.
+    ``gsd``: metres to which those of OpenEarthMap are resampled, None where they are not.
     """
-    gsd = args.gsd
-    train = TileSet.open(args.train_dir, command_for("data_prep.split_biodiversity", args))
-    found = gsd or oem.gsd
+    result = gsd or oem.gsd
 
-    def say(value):
+    def in_metres(value: float | None) -> str:
         return f"{value:g} m" if value else "not known"
 
     print(
-        f"ground sampling distance: OpenEarthMap {say(oem.gsd)}{f', resampled to {gsd:g} m' if gsd else ''}; "
-        f"train {say(train.gsd)}"
+        f"ground sampling distance: OpenEarthMap {in_metres(oem.gsd)}{f', resampled to {gsd:g} m' if gsd else ''}; "
+        f"train {in_metres(train.gsd)}"
     )
-    if found and train.gsd and max(found, train.gsd) / min(found, train.gsd) > FAR_APART:
+    if result and train.gsd and max(result, train.gsd) / min(result, train.gsd) > FAR_APART:
         warn(
-            f"the ground sampling distance of OpenEarthMap ({say(found)}) and of train ({say(train.gsd)}) differ by "
+            f"the ground sampling distance of OpenEarthMap ({in_metres(result)}) and of train ({in_metres(train.gsd)}) "
+            "differ by "
             f"more than {FAR_APART} times, so that objects have other sizes. Resample with --gsd {train.gsd:g}."
         )

@@ -1,8 +1,11 @@
 """Splits drawn so that each has every class, and tiles that belong together stay together."""
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from common.errors import UserError
 
@@ -10,23 +13,20 @@ FEWEST_DRAWS, MOST_DRAWS = 64, 512  # few units need more draws until one fits, 
 
 
 def joined(groups: list[str], pairs: list[tuple[int, int]]) -> np.ndarray:
-    """(N,) int64 unit of each tile: tiles of one group, and groups linked by a pair, form one unit."""
-    names = {name: i for i, name in enumerate(dict.fromkeys(groups))}
-    parent = list(range(len(names)))
+    """(N,) int64 unit of each tile: tiles of one group, and groups linked by a pair, form one unit.
 
-    def root(i):
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for i, j in pairs:
-        a, b = root(names[groups[i]]), root(names[groups[j]])
-        parent[max(a, b)] = min(a, b)
-    return np.unique([root(names[name]) for name in groups], return_inverse=True)[1]
+    Units are numbered in the order of their first tiles.
+    """
+    number = {name: n for n, name in enumerate(dict.fromkeys(groups))}
+    of_tile = np.array([number[name] for name in groups], np.int64)
+    first, second = of_tile[np.array(pairs, np.int64).reshape(-1, 2)].T
+    links = coo_array((np.ones(len(pairs)), (first, second)), shape=(len(number), len(number)))
+    return connected_components(links, directed=False)[1].astype(np.int64)[of_tile]
 
 
-def _iterative_stratification(present: np.ndarray, sizes: np.ndarray, fractions: np.ndarray, rng) -> np.ndarray:
+def _iterative_stratification(
+    present: np.ndarray, sizes: np.ndarray, fractions: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """One draw of Sechidis, Tsoumakas & Vlahavas 2011 (ECML PKDD), algorithm 1, over units of unequal size.
 
     The last units of a class go to the splits that have none of it.
@@ -41,7 +41,7 @@ def _iterative_stratification(present: np.ndarray, sizes: np.ndarray, fractions:
     free = present.astype(bool).copy()
     jitter = rng.random((units, len(fractions))).tolist()
 
-    def put(unit, candidates, label):
+    def put(unit: int, candidates: Iterable[int], label: int | None) -> None:
         split = max(
             candidates, key=lambda s: (wanted[s][label] if label is not None else room[s], room[s], jitter[unit][s])
         )
@@ -98,14 +98,14 @@ def _repair(chosen: np.ndarray, present: np.ndarray, sizes: np.ndarray, splits: 
 def _distance(chosen: np.ndarray, pixels: np.ndarray, sizes: np.ndarray, fractions: np.ndarray) -> float:
     """How far the splits' class shares and sizes are from those asked for: chi-square distances, added."""
     overall = pixels.sum(axis=0) / max(pixels.sum(), 1)
-    known = overall > 0
+    occurs = overall > 0
     total = 0.0
     for split, fraction in enumerate(fractions):
-        here = pixels[chosen == split].sum(axis=0)
-        if not here.any():
+        of_split = pixels[chosen == split].sum(axis=0)
+        if not of_split.any():
             return math.inf
-        shares = here / here.sum()
-        total += float((((shares - overall) ** 2)[known] / overall[known]).sum())
+        shares = of_split / of_split.sum()
+        total += float((((shares - overall) ** 2)[occurs] / overall[occurs]).sum())
         total += (sizes[chosen == split].sum() / sizes.sum() - fraction) ** 2 / fraction
     return total
 

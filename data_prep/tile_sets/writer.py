@@ -1,20 +1,28 @@
 """Writing a tile set: its files and the manifest that makes it one."""
 
+import argparse
 import hashlib
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from common.cli import Parser
 from common.errors import UserError
-from common.files import MANIFEST, new_folder, place, sha256_file, write_json
+from common.files import MANIFEST, link_or_copy, new_folder, sha256_file, write_json
 from common.rasters import class_pixels
 from common.taxonomy import Taxonomy
 from common.tiles import Tile, TileSet, is_tile_id, manifest_digest, shares_line
 
 
+def add_mode(parser: Parser) -> None:
+    """Add --mode, by which a tile set takes over the files that it does not change."""
+    parser.add_argument("--mode", choices=["link", "copy"], default="link", help="how unchanged files are taken over")
+
+
 def describe_tile(
-    image: np.ndarray, mask: np.ndarray, image_path: Path, mask_path: Path, place_on_earth: dict, num_classes: int
+    image: np.ndarray, mask: np.ndarray, image_path: Path, mask_path: Path, location: dict, num_classes: int
 ) -> dict:
     """The manifest entry of a tile that was just written.
 
@@ -22,7 +30,7 @@ def describe_tile(
         image: (3, H, W) uint8.
         mask: (H, W) uint8 class ids.
         image_path, mask_path: the files that hold them.
-        place_on_earth: what ``georeference`` returned.
+        location: what ``georeference`` returned.
         num_classes: length of the pixel counts.
     """
     return {
@@ -33,7 +41,7 @@ def describe_tile(
         "width": mask.shape[1],
         "pixels": class_pixels(mask, num_classes).tolist(),
         "block": None,
-        **place_on_earth,
+        **location,
     }
 
 
@@ -75,12 +83,12 @@ class TileSetWriter:
         """Enter a tile that was claimed and whose two files are in the folder."""
         self.entries[tile_id] = entry
 
-    def add(self, tile: Tile, *, tile_id: str | None = None, **changes) -> None:
+    def add(self, tile: Tile, *, tile_id: str | None = None, **changes: object) -> None:
         """Take a tile of another set over unchanged, under another id or with other entries where given."""
         tile_id = tile_id or tile.id
         image_path, mask_path = self.claim(tile_id)
-        place(tile.image_path, image_path, self.mode)
-        place(tile.mask_path, mask_path, self.mode)
+        link_or_copy(tile.image_path, image_path, self.mode)
+        link_or_copy(tile.mask_path, mask_path, self.mode)
         self.record(tile_id, {**tile.entry, **changes})
 
     @property
@@ -89,9 +97,12 @@ class TileSetWriter:
         return np.sum([entry["pixels"] for entry in self.entries.values()] or [[0] * self.taxonomy.num_classes], axis=0)
 
     def summary(self) -> str:
+        """One line: the folder, the number of its tiles, and the share of each class."""
         return f"{self.path}: {len(self)} tiles; {shares_line(self.taxonomy, self.pixels)}"
 
-    def write_manifest(self, *, split: str, args, made_from: list[TileSet] = (), inputs: list[Path] = (), **facts):
+    def write_manifest(
+        self, args: argparse.Namespace, split: str, made_from: list[TileSet], inputs: list[Path], **entries: object
+    ) -> None:
         """Write manifest.json, after which the folder is a whole tile set; arguments as for ``new_tile_set``."""
         if not self.entries:
             sources = [*(tiles.path for tiles in made_from), *inputs]
@@ -103,7 +114,7 @@ class TileSetWriter:
             "made_from": [{"path": str(tiles.path), "digest": tiles.digest} for tiles in made_from],
             "inputs": [str(source) for source in inputs],
             "stretch": None,
-            **facts,
+            **entries,
             "tile_count": len(self),
             "pixels_per_class": dict(zip(self.taxonomy.classes, self.pixels.tolist(), strict=True)),
             "tiles": dict(sorted(self.entries.items())),
@@ -115,14 +126,14 @@ class TileSetWriter:
 @contextmanager
 def new_tile_set(
     path: Path,
-    args,
+    args: argparse.Namespace,
     *,
     taxonomy: Taxonomy,
     split: str,
     made_from: list[TileSet] = (),
     inputs: list[Path] = (),
-    **facts,
-):
+    **entries: object,
+) -> Iterator[TileSetWriter]:
     """Give a TileSetWriter for the tile set ``path``; the set is published, with its manifest, when the block ends.
 
     Args:
@@ -132,7 +143,7 @@ def new_tile_set(
         split: train, val, test, or pool where the tiles belong to none.
         made_from: tile sets the tiles come from; their digests are recorded.
         inputs: folders the tiles come from that are no tile sets.
-        facts: further entries of the manifest: ``stretch`` and ``bands`` of the images, and so on.
+        entries: further ones of the manifest: ``stretch`` and ``bands`` of the images, and so on.
 
     Raises:
         UserError: the folder exists and ``overwrite`` is not set, is not ours, or no tile was added.
@@ -141,4 +152,4 @@ def new_tile_set(
     with new_folder(path, args.overwrite, inputs=sources) as folder:
         writer = TileSetWriter(path, folder, taxonomy, getattr(args, "mode", "link"))
         yield writer
-        writer.write_manifest(split=split, args=args, made_from=made_from, inputs=inputs, **facts)
+        writer.write_manifest(args, split, made_from, inputs, **entries)

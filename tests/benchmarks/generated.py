@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.files import place
+from common.files import link_or_copy
 from common.rasters import write_image, write_mask
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP, Taxonomy
 from data_prep.tile_sets.writer import describe_tile, new_tile_set
@@ -90,6 +90,6 @@ def write_tile_set(
             out.record(f"{split}_{i:05d}", entries[i])
         for i in range(distinct, count):
             for source, target in zip(files[i % distinct], out.claim(f"{split}_{i:05d}"), strict=True):
-                place(source, target, "link")
+                link_or_copy(source, target, "link")
             content = hashlib.sha256(f"{seed} {i}".encode()).hexdigest()
             out.record(f"{split}_{i:05d}", {**entries[i % distinct], "content_sha256": content})

@@ -106,21 +106,14 @@ def test_openearthmap_may_bear_the_names_of_val_tiles_and_the_teacher_learns_fro
         split="train", entries={"v": oem}, images={"v": noise_of("other", 8, 8)},
     )  # fmt: skip
     val = write_set(tmp_path / "val", {"v": one_class()}, split="val", entries={"v": {"block": "r0_c0"}})
-    require_apart(train, val, made(tmp_path / "leakage.json", "C"))
+    report = made("leakage.json", "python -m data_prep.check_leakage")
+    require_apart(train, val, report)
     others = {**oem, "block": "hills/r1_c0"}
-    require_apart(
-        *two_sets(tmp_path / "c", {"a": oem}, {"v": others}, taxonomy=OPENEARTHMAP),
-        made(tmp_path / "leakage.json", "C"),
-    )
+    require_apart(*two_sets(tmp_path / "c", {"a": oem}, {"v": others}, taxonomy=OPENEARTHMAP), report)
     with pytest.raises(UserError, match="holds 1 OpenEarthMap tiles: w"):
-        require_apart(
-            *two_sets(tmp_path / "d", {"a": {}}, {"v": {}, "w": others}), made(tmp_path / "leakage.json", "C")
-        )
+        require_apart(*two_sets(tmp_path / "d", {"a": {}}, {"v": {}, "w": others}), report)
     with pytest.raises(UserError, match="share 1 tiles of one spatial block .first: a"):
-        require_apart(
-            *two_sets(tmp_path / "e", {"a": oem, "b": others}, {"v": oem}, taxonomy=OPENEARTHMAP),
-            made(tmp_path / "leakage.json", "C"),
-        )
+        require_apart(*two_sets(tmp_path / "e", {"a": oem, "b": others}, {"v": oem}, taxonomy=OPENEARTHMAP), report)
 
 
 # From the files
@@ -128,7 +121,7 @@ def test_openearthmap_may_bear_the_names_of_val_tiles_and_the_teacher_learns_fro
 
 def part(name, role, tiles):
     looks = {tile.id: (look_at_image(tile.image_path), look_at_mask(tile.mask_path)) for tile in tiles}
-    return Part(name, role, tiles, "C", looks)
+    return Part(name, role, tiles, looks)
 
 
 def test_what_is_held_out_must_be_apart_from_all_else_and_val_from_test_once():
@@ -167,8 +160,8 @@ def test_a_file_is_looked_at_for_what_it_holds_and_not_for_what_is_said_of_it(tm
     pixels = noise_of("a", 40, 50)
     write_tif(tmp_path / "a.tif", pixels, origin=(LEFT, TOP))
     image = look_at_image(tmp_path / "a.tif")
-    assert image.place == {
-        "crs": image.place["crs"], "bounds": [LEFT, TOP - 20, LEFT + 25, TOP], "gsd": 0.5, "height": 40, "width": 50,
+    assert image.location == {
+        "crs": image.location["crs"], "bounds": [LEFT, TOP - 20, LEFT + 25, TOP], "gsd": 0.5, "height": 40, "width": 50,
     }  # fmt: skip
     assert not image.is_blank and len(image.anchors) > 4 and image.thumbnail.shape == (32, 32)
     write_tif(tmp_path / "b.tif", np.full((3, 40, 50), 3, np.uint8))
@@ -263,12 +256,12 @@ def test_a_block_in_two_sets_of_a_block_split_is_a_finding_and_of_a_random_split
                 split_strategy=strategy, block_size=None,
             ))  # fmt: skip
             parts[name].tiles.manifest["command"] = f"split --strategy {strategy}"
-        findings, crossing = provenance.blocks(parts)
+        findings, crossing = provenance.block_findings(parts)
         wanted = [("block", [one, other], 1)] if strategy == "blocks" else []
         assert [(f["kind"], f["sets"], f["count"]) for f in findings] == wanted
         assert crossing == {name: int(other == "train" and name == one) for name in ("val", "test")}
         parts[one].tiles.manifest["blocks_shared_with_train"] = 5
-        assert any("its manifest says 5" in f["text"] for f in provenance.blocks(parts)[0])
+        assert any("its manifest says 5" in f["text"] for f in provenance.block_findings(parts)[0])
 
 
 def test_ground_that_cannot_be_compared_is_not_shown_as_0():

@@ -11,8 +11,6 @@ from common.errors import UserError
 from common.taxonomy import BIODIVERSITY, OEM_BUILT_UP, OPENEARTHMAP
 from data_prep import make_demo_data
 from data_prep.demo import scenes
-from data_prep.demo.landscape import spline_noise, take_highest
-from data_prep.demo.painting import cast_shadow
 from data_prep.demo.scenes import stretch
 
 SMALL = ["--scenes", 2, "--tiles-per-side", 2, "--tile-size", 64, "--oem-tiles", 2, "--oem-tile-size", 64]
@@ -294,26 +292,3 @@ def test_the_summary_names_every_class_with_its_share(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert all(f"{name} " in printed for name in (*BIODIVERSITY.classes, *OPENEARTHMAP.classes))
     assert "8 tiles of 64 px in 2 scenes, 2 of them float32" in printed
-
-
-def test_take_highest_takes_exactly_the_best_available_pixels():
-    score = np.arange(12, dtype=np.float32).reshape(3, 4)
-    available = score != 11
-    assert score[take_highest(score, available, 3)].tolist() == [8, 9, 10]
-    assert take_highest(score, available, 99).sum() == 11
-    assert not take_highest(score, available, 0).any()
-
-
-def test_spline_noise_is_smooth_centred_and_of_unit_spread():
-    noise = spline_noise(np.random.default_rng(0), (600, 500), 12)
-    assert noise.dtype == np.float32 and noise.shape == (600, 500)
-    assert abs(noise.mean()) < 0.1 and noise.std() == pytest.approx(1, abs=0.15)
-    assert np.abs(np.diff(noise, axis=0)).max() < 1
-
-
-def test_shadow_falls_away_from_the_sun_as_far_as_the_height_allows():
-    height = np.zeros((9, 20), np.float32)
-    height[4, 5] = 4
-    shadow = cast_shadow(height, 0.0, 1.0)  # light goes east
-    assert np.flatnonzero(shadow[4]).tolist() == [6, 7, 8]
-    assert shadow.sum() == 3

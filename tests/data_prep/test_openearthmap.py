@@ -341,12 +341,17 @@ def test_tiles_of_two_blocks_that_overlap_are_not_divided_between_the_teachers_s
         assert len(train) == len(val) == 9
 
 
-def test_tiles_of_one_block_cannot_be_split_for_the_teacher(tmp_path):
+@pytest.mark.parametrize(
+    ("located", "remedy"), [(True, "--block-size 4 --overwrite"), (False, "oem_rural .*--overwrite")]
+)
+def test_tiles_of_one_block_cannot_be_split_for_the_teacher(tmp_path, located, remedy):
     masks = {f"r_{n}": with_pixels(8, {TREE: 64}) for n in range(3)}
     entries = {name: {"block": "r/r0_c0"} for name in masks}
-    write_set(tmp_path / "data/openearthmap_filtered", masks, split="pool", taxonomy=OPENEARTHMAP, entries=entries)
+    origins = {name: (LEFT + 4 * n, TOP) for n, name in enumerate(masks)} if located else None
+    filtered = tmp_path / "data/openearthmap_filtered"
+    write_set(filtered, masks, split="pool", taxonomy=OPENEARTHMAP, entries=entries, origins=origins)
     write_set(tmp_path / "data/biodiversity_split/train", {"t": with_pixels(8, {1: 64})}, split="train")
-    with pytest.raises(UserError, match="its 3 tiles form one spatial block .*--overwrite --block-size METRES"):
+    with pytest.raises(UserError, match=f"its 3 tiles form one spatial block .*smaller --block-size. .*{remedy}"):
         teacher(tmp_path)
 
 

@@ -337,4 +337,4 @@ def test_sidecar_files_of_a_raw_image_are_heard(tmp_path):
     bands = "".join(f'<PAMRasterBand band="{n}"><NoDataValue>7</NoDataValue></PAMRasterBand>' for n in (1, 2, 3))
     (tmp_path / "a.tif.aux.xml").write_text(f"<PAMDataset>{bands}</PAMDataset>")
     image = read_raw(tmp_path / "a.tif", RGB)
-    assert image.place["bounds"] == [100, 184, 116, 200] and not image.valid.any() and not image.as_it_is
+    assert image.location["bounds"] == [100, 184, 116, 200] and not image.valid.any() and not image.as_it_is

@@ -12,7 +12,7 @@ from common.errors import UserError
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet
 from data_prep import analyze_class_distribution, replicate_minority
-from data_prep.analyze_class_distribution import class_distribution, draw
+from data_prep.analyze_class_distribution import class_distribution, plot_distribution
 from data_prep.replicate_minority import replica_ids, tiles_to_replicate
 from tests.helpers import made, quiet
 from tests.small_sets import with_pixels, write_set
@@ -81,7 +81,7 @@ def test_the_thresholds_are_a_tenth_of_all_and_a_twentieth_of_a_tile_and_two_cop
 
 def test_the_figure_shows_the_shares_the_threshold_and_the_presence_of_each_class():
     found = found_in([[0, 900, 50, 30, 20, 0], [0, 1000, 0, 0, 0, 0]])
-    left, right = draw(found, BIODIVERSITY, 2).axes
+    left, right = plot_distribution(found, BIODIVERSITY, 2).axes
     shares = [95, 2.5, 1.5, 1]
     ends = [bar.get_x() + bar.get_width() for bar in left.patches if isinstance(bar.get_width(), float)]
     assert ends[:4] == pytest.approx(shares)
@@ -116,7 +116,7 @@ def sets(root):
 
 def analyze(root, *flags):
     with pytest.MonkeyPatch.context() as patch:  # the figure has a test of its own, and takes longest
-        patch.setattr(analyze_class_distribution, "draw", lambda *_: None)
+        patch.setattr(analyze_class_distribution, "plot_distribution", lambda *_: None)
         patch.setattr(analyze_class_distribution, "png_bytes", lambda _: b"figure")
         return quiet(analyze_class_distribution.main, "--root", root, *flags)
 
@@ -203,13 +203,18 @@ def test_tiles_to_replicate_must_be_tiles_of_this_train(train_root):
     analyze(train_root)
     train = TileSet.open(made(train_root / "data/biodiversity_split/train"))
     found = json.loads((train_root / "artifacts/class_distribution.json").read_text())
-    assert tiles_to_replicate(found, train, "F", "C") == ["b", "c"]
-    with pytest.raises(UserError, match="F was written for another version of .*train. Write it again: C"):
-        tiles_to_replicate({**found, "train_digest": "other"}, train, "F", "C")
-    with pytest.raises(UserError, match="F lists tiles that are not in .*train: z. Write it again: C"):
-        tiles_to_replicate({**found, "tiles_to_replicate": {"b": {}, "z": {}}}, train, "F", "C")
-    with pytest.raises(UserError, match=r"Settlement, Seminatural.*higher --minority-share than 0\.1 or a lower"):
-        tiles_to_replicate({**found, "tiles_to_replicate": {}}, train, "F", "C")
+    source = made("F", "python -m data_prep.analyze_class_distribution")
+    again = f"Write it again: {source.made_by}"
+    assert tiles_to_replicate(found, train, source) == ["b", "c"]
+    with pytest.raises(UserError, match=f"F was written for another version of .*train. {again}"):
+        tiles_to_replicate({**found, "train_digest": "other"}, train, source)
+    with pytest.raises(UserError, match=f"F lists tiles that are not in .*train: z. {again}"):
+        tiles_to_replicate({**found, "tiles_to_replicate": {"b": {}, "z": {}}}, train, source)
+    with pytest.raises(
+        UserError, match=r"Settlement, Seminatural.*higher --minority-share than 0\.1 or a lower"
+    ) as stop:
+        tiles_to_replicate({**found, "tiles_to_replicate": {}}, train, source)
+    assert str(stop.value).endswith(f"{again} --minority-share 0.2 --tile-share 0.025")
 
 
 def test_only_train_is_analyzed_and_repeated(train_root):
@@ -258,7 +263,7 @@ def test_a_class_distribution_that_was_edited_into_nonsense_is_refused(train_roo
     assert read_distribution(made(path), BIODIVERSITY) == known
     path.write_text(json.dumps(spoilt(known, change)))
     with pytest.raises(UserError, match=f"is not a class distribution of this taxonomy: .*{said}.*Write it again: C"):
-        read_distribution(made(path), BIODIVERSITY)
+        read_distribution(made(path, "C"), BIODIVERSITY)
 
 
 def test_a_distribution_of_tiles_without_a_labelled_pixel_is_read(train_root):

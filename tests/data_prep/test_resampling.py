@@ -1,7 +1,5 @@
 """Tiles brought to another ground sampling distance, and the warning where one is needed."""
 
-from argparse import Namespace
-
 import numpy as np
 import pytest
 import torch
@@ -174,8 +172,7 @@ def test_resolutions_are_warned_of_that_differ_by_more_than_one_and_a_half_times
     tmp_path, capsys, oem, train, gsd, warned
 ):
     tiles = a_set(tmp_path / "oem", oem, side=8)
-    a_set(tmp_path / "train", train, side=8)
-    compare_gsd(tiles, Namespace(train_dir=tmp_path / "train", gsd=gsd, root=tmp_path))
+    compare_gsd(tiles, a_set(tmp_path / "train", train, side=8), gsd)
     said = capsys.readouterr()
     assert ("differ by more than 1.5 times" in said.err) == warned
     if warned:

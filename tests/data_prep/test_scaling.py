@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from common.errors import UserError
 from common.taxonomy import BIODIVERSITY
 from data_prep import check_biodiversity, split_biodiversity
-from data_prep.audit import sheets
 from data_prep.raw import images
 from data_prep.raw import inspect as raw_module
 from data_prep.raw.files import RawTile, find_raw, name_problem, printable, size_problem
@@ -19,11 +18,12 @@ from data_prep.raw.inspect import (
     Inspection,
     gap_value,
     inspect,
+    location_problem,
     mixed_systems,
     mixed_units,
-    place_problem,
     repeated_images,
 )
+from data_prep.tile_sets.class_shares import class_shares, percentages, share_rows
 from tests.helpers import quiet, write_png, write_tif
 from tests.small_sets import noise_of, with_pixels, write_grid, write_raw
 
@@ -222,7 +222,7 @@ def test_an_inspection_tells_type_size_place_ranges_and_labelled_pixels(tmp_path
     write_raw(tmp_path, "a", mask, image=pixels, origin=(500_000, 5_000_000))
     found = look(tmp_path, keep=4096)
     assert (found.dtype, found.band_count, found.height, found.width) == ("float32", 4, 20, 30)
-    assert found.place["bounds"] == [500_000, 4_999_990, 500_015, 5_000_000]
+    assert found.location["bounds"] == [500_000, 4_999_990, 500_015, 5_000_000]
     assert found.pixels == [30, 0, 450, 0, 120, 0] and found.invalid_share == pytest.approx(0.05)
     # 570 pixels from 30 to 599
     wanted = [[30 + 0.02 * 569 + 1000 * band, 30 + 0.98 * 569 + 1000 * band] for band in range(3)]
@@ -308,10 +308,10 @@ def test_tiles_whose_brightness_differs_by_more_than_eight_times_are_in_other_un
 def test_tiles_of_several_systems_are_counted_and_the_rarest_named():
     def placed(tile_id, epsg):
         place = {"crs": raw_module.CRS.from_epsg(epsg).to_wkt() if epsg else None, "bounds": [0, 0, 1, 1]}
-        return Inspection(RawTile(tile_id, None, None), place=place)
+        return Inspection(RawTile(tile_id, None, None), location=place)
 
     found = [placed("a", 32633), placed("b", 32634), placed("c", 32633), placed("d", None)]
-    nowhere = Inspection(RawTile("e", None, None), place=NOWHERE)
+    nowhere = Inspection(RawTile("e", None, None), location=NOWHERE)
     assert mixed_systems([*found[::2], nowhere]) is None
     assert mixed_systems([found[0], found[2], found[1]]).startswith(
         "tiles are in 2 coordinate systems, 2 in EPSG:32633, 1 in EPSG:32634 (b): "
@@ -324,7 +324,7 @@ def test_a_place_must_enclose_ground_and_degrees_must_lie_on_earth(tmp_path):
     utm = raw_module.CRS.from_epsg(32633).to_wkt()
 
     def said(bounds, crs):
-        return place_problem({"crs": crs, "bounds": bounds}, tmp_path / "a.tif")
+        return location_problem({"crs": crs, "bounds": bounds}, tmp_path / "a.tif")
 
     assert said(None, None) is None and said([500_000, 5_000_000, 500_100, 5_000_100], utm) is None
     assert said([0, 0, 1, 1], None) is None
@@ -378,15 +378,18 @@ def test_pairs_are_made_by_name_and_what_does_not_pair_is_told(tmp_path):
 
 def test_the_audits_shares_are_of_labelled_pixels_and_its_presence_of_all_tiles():
     pixels = np.array([[90, 10, 0, 0, 0, 0], [70, 20, 10, 0, 0, 0], [0, 60, 0, 0, 0, 0], [100, 0, 0, 0, 0, 0]])
-    shares = check_biodiversity.class_shares(pixels, BIODIVERSITY)
+    shares = class_shares(pixels, BIODIVERSITY)
     assert list(shares) == ["Forest", "Grassland", "Cropland", "Settlement", "Seminatural"]
     assert shares["Forest"] == {"pixels": 90, "share": 0.9, "tiles": 3, "tile_presence": 0.75}
     assert shares["Grassland"] == {"pixels": 10, "share": 0.1, "tiles": 1, "tile_presence": 0.25}
     assert shares["Seminatural"] == {"pixels": 0, "share": 0.0, "tiles": 0, "tile_presence": 0.0}
+    assert share_rows(shares, 4)[1] == ["Grassland", "10", "10.00%", "1 of 4"]
+    assert percentages(np.array([900, 30, 960, 9, 1, 0])) == ["3.0%", "96.0%", "0.9%", "0.1%", "0.0%"]
+    assert percentages(np.zeros(3, int), 2) == ["0.00%", "0.00%"]
 
 
 def test_the_audit_counts_void_tiles_sizes_types_and_places(tmp_path, monkeypatch):
-    monkeypatch.setattr(check_biodiversity, "draw", lambda *_: None)
+    monkeypatch.setattr(check_biodiversity, "plot_audit", lambda *_: None)
     monkeypatch.setattr(check_biodiversity, "png_bytes", lambda *_, **__: b"figure")
     write_grid(tmp_path, 1, 3, mask_of=lambda _, column: with_pixels(8, {1: 16, 4: 16} if column else {}))
     write_raw(tmp_path, "z", with_pixels(10, {1: 36}), image=noise_of("z", 10, 10, np.float32))
@@ -397,9 +400,3 @@ def test_the_audit_counts_void_tiles_sizes_types_and_places(tmp_path, monkeypatc
     assert audit["sizes"] == {"8 x 8": 3, "10 x 10": 1} and audit["types"] == {"uint8 x 3": 3, "float32 x 3": 1}
     assert audit["classes"]["Forest"] == {"pixels": 68, "share": 0.68, "tiles": 3, "tile_presence": 0.75}
     assert audit["gsd"] == 0.5 and audit["bands"] == [1, 2, 3] and not audit["stretch_tile_needed"]
-
-
-def test_a_mask_is_moved_on_the_audits_sheet_the_way_that_is_said():
-    mask = np.arange(1, 13, dtype=np.uint8).reshape(3, 4)
-    assert sheets.shifted(mask, 1, 0).tolist() == [[0, 0, 0, 0], [1, 2, 3, 4], [5, 6, 7, 8]]
-    assert sheets.shifted(mask, 0, -1).tolist() == [[2, 3, 4, 0], [6, 7, 8, 0], [10, 11, 12, 0]]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
-from common.files import place, read_json, write_json
+from common.files import link_or_copy, read_json, write_json
 from common.rasters import open_raster, write_image, write_mask
 from common.tiles import Tile, TileSet, manifest_digest
 from data_prep.tile_sets.writer import describe_tile
@@ -62,8 +62,8 @@ def edit_entry(root: Path, name: str, tile_id: str, **changes) -> None:
 def bring(root: Path, tile: Tile, name: str, tile_id: str, **changes) -> None:
     """Put a tile of another set into the set ``name``."""
     target = folder_of(root, name)
-    place(tile.image_path, target / "images" / f"{tile_id}.tif", "copy")
-    place(tile.mask_path, target / "masks" / f"{tile_id}.png", "copy")
+    link_or_copy(tile.image_path, target / "images" / f"{tile_id}.tif", "copy")
+    link_or_copy(tile.mask_path, target / "masks" / f"{tile_id}.png", "copy")
     edit(target, lambda manifest: manifest["tiles"].update({tile_id: {**tile.entry, **changes}}))
 
 
