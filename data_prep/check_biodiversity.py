@@ -188,7 +188,7 @@ def main(argv: list[str] | None = None) -> None:
         "systems": [{"crs": crs, "tiles": count} for crs, count in systems.most_common()],
         "gsd": float(np.median(gsds)) if gsds else None,
     }
-    files = {"audit.json": json_text(audit), "exclude.txt": "".join(f"{t}\n" for t in exclude)}
+    files: dict[str, str | bytes] = {"audit.json": json_text(audit), "exclude.txt": "".join(f"{t}\n" for t in exclude)}
     if usable:
         files["audit.png"] = png_bytes(plot_audit(usable, shares, taxonomy, bands), dpi=120)
     pages = plot_suspects(suspects, {i.tile.id: i for i in usable}, taxonomy, bands)

@@ -233,11 +233,12 @@ def main(argv: list[str] | None = None) -> None:
             footprints = [outcomes[pair].footprint for pair in of_region]
             blocks = spatial_blocks(footprints, args.block_size, prefix=f"{region}/")
             for pair, block in zip(of_region, blocks, strict=True):
-                if outcomes[pair].entry:
-                    out.record(pair.id, {**outcomes[pair].entry, "block": block})
+                if entry := outcomes[pair].entry:
+                    out.record(pair.id, {**entry, "block": block})
 
     rows = []
-    labels_only, images_only = (sum(region[n] for region in regions.values()) for n in (1, 2))
+    labels_only = sum(labels for _, labels, _ in regions.values())
+    images_only = sum(images for _, _, images in regions.values())
     for region, (of_region, labels, images) in [*regions.items(), ("all", (pairs, labels_only, images_only))]:
         kept = sum(outcomes[pair].entry is not None for pair in of_region)
         mean = f"{np.mean([outcomes[pair].share for pair in of_region]):.1%}" if of_region else "-"

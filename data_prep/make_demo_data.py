@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,7 @@ def publish(staging: Path, data: Path) -> None:
         (staging / name).rename(data / name)
 
 
-def labelled_shares(pixels: np.ndarray | list[int], taxonomy: Taxonomy) -> dict[str, float]:
+def labelled_shares(pixels: np.ndarray | Sequence[float], taxonomy: Taxonomy) -> dict[str, float]:
     """Class name → share of the labelled pixels; the void class → share of all pixels."""
     pixels = np.asarray(pixels, float)
     shares = {taxonomy.void: pixels[0] / pixels.sum()}
@@ -156,13 +157,13 @@ def generate(args: argparse.Namespace, staging: Path) -> dict:
             "float32_four_band_tiles": tiles - rgb,
             "rgb_tiles": rgb,
             "stretch": {"low": low.tolist(), "high": high.tolist()},
-            "shares": labelled_shares(sum(pixels for _, pixels in made), BIODIVERSITY),
+            "shares": labelled_shares(np.sum([pixels for _, pixels in made], axis=0), BIODIVERSITY),
         },
         "openearthmap": {
             "images": len(stems["images"]),
             "labels": len(stems["labels"]),
             "pairs": len(stems["images"] & stems["labels"]),
-            "shares": labelled_shares(sum(np.array(region["pixels"]) for region in oem), OPENEARTHMAP),
+            "shares": labelled_shares(np.sum([region["pixels"] for region in oem], axis=0), OPENEARTHMAP),
             "regions": {
                 name: {
                     "shares": labelled_shares(region["pixels"], OPENEARTHMAP),

@@ -64,8 +64,9 @@ def main(argv: list[str] | None = None) -> None:
         for tile, s in zip(tqdm(source, desc="Splitting", unit="tile"), chosen, strict=True):
             out = writers[s]
             if args.gsd:
-                paths = out.claim(tile.id)
-                out.record(tile.id, write_resampled(tile, tile.read_mask(), args.gsd, *paths, OPENEARTHMAP))
+                image_path, mask_path = out.claim(tile.id)
+                entry = write_resampled(tile, tile.read_mask(), args.gsd, image_path, mask_path, OPENEARTHMAP)
+                out.record(tile.id, entry)
             else:
                 out.add(tile)
         for split, writer in zip(SPLITS, writers, strict=True):

@@ -152,7 +152,7 @@ def choose_stretch(args: argparse.Namespace, inspections: list[Inspection], in_t
     mixed = mixed_units(needing)
     if mixed:
         warn(f"train: {mixed}")
-    ranges = percentile_ranges(np.concatenate([i.kept for i in needing], axis=1))
+    ranges = percentile_ranges(np.concatenate([np.asarray(i.kept) for i in needing], axis=1))
     return {"kind": "train", "percentiles": list(PERCENTILES), "ranges": ranges}
 
 
@@ -164,7 +164,7 @@ def write_tile(
     raw = read_raw(tile.image, bands)
     mask = read_mask(tile.mask)
     ranges = None
-    if raw.needs_stretch and raw.valid.any():
+    if raw.needs_stretch and raw.valid.any() and stretch:
         ranges = stretch["ranges"] or percentile_ranges(sample(raw, SAMPLE_PER_TILE))
     image = write_8bit(raw, ranges, tile.image, image_path, mode)
     if mask[~raw.valid].any():
@@ -298,9 +298,8 @@ def main(argv: list[str] | None = None) -> None:
     print(table(header, rows))
     print(f"{args.out_dir}: {count} tiles, strategy {strategy}, fractions {' '.join(f'{f:g}' for f in fractions)}")
     if excluded or repeated:
-        print(
-            f"left out: {len(excluded)} excluded, {len(repeated)} that repeat another image ({some(repeated) or '-'})"
-        )
+        repeats = f"{len(repeated)} that repeat another image ({some(list(repeated)) or '-'})"
+        print(f"left out: {len(excluded)} excluded, {repeats}")
     if stretch:
         print_stretch(stretch, sum(i.needs_stretch for i in inspections))
     warn_of_absent(taxonomy, chosen, pixels, units, unit)

@@ -222,7 +222,7 @@ def repeated_masks(keys: dict[str, str], fits: dict[str, float], masks: dict[str
         if len(members) < 2:
             continue
         judged = all(tile_id in fits for tile_id in members)
-        owner = max(members, key=fits.get) if judged else members[0]
+        owner = max(members, key=fits.__getitem__) if judged else members[0]
         for tile_id in members:
             if tile_id == owner and judged:
                 continue

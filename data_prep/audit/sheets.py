@@ -9,7 +9,7 @@ from scipy import ndimage
 from common.figures import class_legend, color_mask, new_figure
 from common.rasters import read_mask
 from common.taxonomy import IGNORE_INDEX, Taxonomy
-from data_prep.audit.faults import MOVED, REPEATED, Suspect
+from data_prep.audit.faults import Suspect
 from data_prep.raw.images import Bands, read_raw, to_8bit
 from data_prep.raw.inspect import Inspection
 from data_prep.tile_sets.class_shares import plot_class_bars
@@ -38,7 +38,7 @@ def plot_audit(inspections: list[Inspection], shares: dict[str, dict], taxonomy:
     """Figure of class shares, as ``class_shares`` gives them, over example tiles with their masks."""
     examples = example_tiles(inspections, taxonomy, 6)
     figure = new_figure(12, 7.6)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1.7])
+    top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=[1, 1.7]))
     left, right = top.subplots(1, 2, sharey=True)
     for axes, key, label in (
         (left, "share", "share of labelled pixels, %"),
@@ -88,12 +88,12 @@ def plot_suspect(
 
     valid, image = read_rgb(suspect.tile_id)
     mask = np.where(valid, read_mask(inspections[suspect.tile_id].tile.mask), np.uint8(IGNORE_INDEX))
-    better = None if suspect.expected is None else color_mask(suspect.expected, taxonomy)
-    better_title = "what the image looks like"
-    if suspect.kind == MOVED:
+    if suspect.move is not None:
         better, better_title = fill_and_outline(image, shifted(mask, *suspect.move), taxonomy), "mask moved"
-    elif suspect.kind == REPEATED:
+    elif suspect.twin is not None:
         better, better_title = read_rgb(suspect.twin)[1], f"image of {suspect.twin}"
+    else:
+        better, better_title = color_mask(np.asarray(suspect.expected), taxonomy), "what the image looks like"
     panels = {
         "image": image,
         "mask": color_mask(mask, taxonomy),

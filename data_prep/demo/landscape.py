@@ -1,5 +1,6 @@
 """The layout of a generated landscape: parcels, roads, rivers, houses, trees."""
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -66,7 +67,8 @@ def spline_noise(rng: Generator, shape: Shape, scale: float) -> np.ndarray:
         # uniform cubic B-spline: smooth across the knots
         weights = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
         along = (-1, 1) if axis == 0 else (1, -1)
-        field = sum(np.take(field, whole + k, axis) * (w / 6).reshape(along) for k, w in enumerate(weights))
+        first, *others = (np.take(field, whole + k, axis) * (w / 6).reshape(along) for k, w in enumerate(weights))
+        field = functools.reduce(np.add, others, first)
     return field * np.float32(2.1)  # 1 / mean spread of the basis over a cell
 
 
@@ -179,7 +181,8 @@ def country_roads(rng: Generator, shape: Shape, villages: np.ndarray) -> tuple[l
             across = np.array([-ahead[1], ahead[0]]) / np.hypot(*ahead)
             turn = np.array([across[1], -across[0]]) * rng.uniform(-12, 12)
             start, stop = rng.uniform(-64, -10), rng.uniform(40, 70)
-            lane = smooth_path([road[middle] + across * start, road[middle], road[middle] + across * stop + turn])
+            ends_of_lane = road[middle] + across * start, road[middle] + across * stop + turn
+            lane = smooth_path(np.array([ends_of_lane[0], road[middle], ends_of_lane[1]]))
             streets.append(lane)
     return roads, streets
 

@@ -118,7 +118,10 @@ def scene_plans(seed: int, scenes: int) -> list[Plan]:
         Plan(
             water=float(water[i]),
             bare=float(bare[i]),
-            **{name: float(share[i] * labelled.mean()) for name, share in shares.items()},
+            forest=float(shares["forest"][i] * labelled.mean()),
+            rough=float(shares["rough"][i] * labelled.mean()),
+            crop=float(shares["crop"][i] * labelled.mean()),
+            settlement=float(shares["settlement"][i] * labelled.mean()),
         )
         for i in range(scenes)
     ]
@@ -148,9 +151,9 @@ def ground_of(
     row: int, column: int, task: SceneTask | RegionTask, origin: tuple[float, float]
 ) -> tuple[tuple[slice, slice], float, float]:
     """Row and column slices of a tile in its scene or region, and its left and top in metres."""
-    window = tuple(slice(at * task.tile_size, (at + 1) * task.tile_size) for at in (row, column))
-    left = origin[0] + task.number * SCENE_DISTANCE_M + window[1].start * PIXEL_M
-    return window, left, origin[1] - window[0].start * PIXEL_M
+    rows, columns = (slice(at * task.tile_size, (at + 1) * task.tile_size) for at in (row, column))
+    left = origin[0] + task.number * SCENE_DISTANCE_M + columns.start * PIXEL_M
+    return (rows, columns), left, origin[1] - rows.start * PIXEL_M
 
 
 def tile_windows(task: SceneTask) -> Iterator[tuple[str, tuple[slice, slice], float, float, bool]]:

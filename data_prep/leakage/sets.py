@@ -111,7 +111,7 @@ def look_at_image(path: Path) -> ImageLook:
             image, location = src.read(), georeference(src)
     except RasterioError:
         return ImageLook(path, digest)
-    content = hashlib.sha256(np.ascontiguousarray(image)).hexdigest()
+    content = hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
     location |= {"height": image.shape[1], "width": image.shape[2]}
     if image.dtype != np.uint8 or len(image) != 3:
         return ImageLook(path, digest, content, location)
@@ -150,8 +150,8 @@ def look_at_files(parts: dict[str, Part], workers: int) -> None:
                 of_tile.setdefault((name, tile.id), []).append(key)
     results = map_progress(look, files.values(), workers=workers, desc="Reading", unit="file")
     looks = dict(zip(files, results, strict=True))
-    for (name, tile_id), keys in of_tile.items():
-        parts[name].looks[tile_id] = tuple(looks[key] for key in keys)
+    for (name, tile_id), (image, mask) in of_tile.items():
+        parts[name].looks[tile_id] = looks[image], looks[mask]  # pyrefly: ignore  of .tif the one, of .png the other
 
 
 def finding(kind: str, sets: list[str], count: int, text: str) -> dict:
@@ -172,14 +172,15 @@ def is_elsewhere(location: dict, other: dict) -> bool:
     """Whether two records of where one tile lies, with its size, contradict one another by more than rounding."""
     if (location.get("height"), location.get("width")) != (other.get("height"), other.get("width")):
         return True
-    bounds = [record.get("bounds") for record in (location, other)]
-    if None in bounds:
-        return bounds[0] is not bounds[1]
+    bounds, other_bounds = location.get("bounds"), other.get("bounds")
+    if bounds is None or other_bounds is None:
+        return bounds is not other_bounds
     if location["crs"] != other["crs"]:
-        world = [world_bounds(record["crs"], tuple(record["bounds"])) for record in (location, other)]
-        if None not in world:  # systems that lie nowhere on earth are told apart by their numbers alone
-            return _differ(*world, location, SAME_LOCATION_ON_EARTH)
-    return _differ(*bounds, location, SAME_LOCATION)
+        on_earth = world_bounds(location["crs"], tuple(bounds))
+        other_on_earth = world_bounds(other["crs"], tuple(other_bounds))
+        if on_earth and other_on_earth:  # systems that lie nowhere on earth are told apart by their numbers alone
+            return _differ(on_earth, other_on_earth, location, SAME_LOCATION_ON_EARTH)
+    return _differ(bounds, other_bounds, location, SAME_LOCATION)
 
 
 def _differ(bounds: Sequence[float], other: Sequence[float], size: dict, pixels: float) -> bool:

@@ -3,6 +3,8 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
+import numpy as np
+
 from common.artifacts import SHARED_KINDS
 from common.cli import map_progress
 from common.ground import not_comparable, overlapping
@@ -72,16 +74,18 @@ def near_copies(parts: dict[str, Part], workers: int) -> dict[tuple[str, str], l
         return candidates.setdefault((content, other), [False, None])
 
     others = list(looks)
-    shared = near_duplicates.sharing([looks[c].anchors for c in held], [looks[c].anchors for c in others])
+    anchors = {content: np.asarray(image.anchors) for content, image in looks.items()}
+    shared = near_duplicates.sharing([anchors[c] for c in held], [anchors[c] for c in others])
     for other, owners in zip(others, shared, strict=True):
         for i in owners:
             propose(held[i], other)[0] = True
-    held, others = ([c for c in contents if looks[c].thumbnail is not None] for contents in (held, others))
-    thumbnails = ([looks[c].thumbnail for c in contents] for contents in (held, others))
-    for i, j, orientation in near_duplicates.resembling(*thumbnails):
+    thumbnails = {content: image.thumbnail for content, image in looks.items() if image.thumbnail is not None}
+    held, others = ([c for c in contents if c in thumbnails] for contents in (held, others))
+    resembling = near_duplicates.resembling([thumbnails[c] for c in held], [thumbnails[c] for c in others])
+    for i, j, orientation in resembling:
         propose(held[i], others[j])[1] = orientation
 
-    items = [(looks[a].path, looks[b].path, *how) for (a, b), how in candidates.items()]
+    items = [(looks[a].path, looks[b].path, bool(how[0]), how[1]) for (a, b), how in candidates.items()]
     kinds = list(map_progress(near_duplicates.confirm, items, workers=workers, desc="Comparing", unit="pair"))
     copies = defaultdict(list)
     for (content, other), kind in zip(candidates, kinds, strict=True):

@@ -123,7 +123,7 @@ def read_bands(src: DatasetReader, bands: Bands) -> RawImage:
         valid &= ~np.all([band == value for band, value in zip(pixels, nodata, strict=True)], axis=0)
     if opaque is not None:
         valid &= opaque
-    as_it_is = plain and pixels.dtype == np.uint8 and (valid.all() or not pixels[:, ~valid].any())
+    as_it_is = plain and pixels.dtype == np.uint8 and bool(valid.all() or not pixels[:, ~valid].any())
     if location["bounds"] is None:
         crs = transform = None
     return RawImage(pixels, valid, location, crs, transform, as_it_is)

@@ -112,7 +112,7 @@ def _read_mask(tile: RawTile) -> tuple[np.ndarray | None, Problem | None]:
             return None, Problem(tile.id, "too large", problem)
     except Image.DecompressionBombError:
         with open_raster(tile.mask) as src:  # which reads no pixel
-            return None, Problem(tile.id, "too large", size_problem(tile.mask, src.height, src.width))
+            return None, Problem(tile.id, "too large", size_problem(tile.mask, src.height, src.width) or str(tile.mask))
     except (OSError, SyntaxError, ValueError, struct.error) as error:
         return None, Problem(tile.id, "unreadable", f"{tile.mask}: cannot be read as PNG ({error})")
     if mode != "L":
@@ -188,7 +188,7 @@ def inspect(tile: RawTile, *, bands: Bands, taxonomy: Taxonomy, keep: int = 0) -
         text = f"{tile.image}: band {' and '.join(map(str, sorted(set(constant))))} has one value throughout"
         add("constant band", text, fatal=False)
     content = hashlib.sha256(f"{image.pixels.dtype}{image.pixels.shape}".encode())
-    content.update(np.ascontiguousarray(image.pixels if valid.all() else np.where(valid, image.pixels, 0)))
+    content.update(np.ascontiguousarray(image.pixels if valid.all() else np.where(valid, image.pixels, 0)).data)
     return Inspection(
         tile,
         problems,
@@ -261,8 +261,8 @@ def mixed_units(inspections: list[Inspection]) -> str | None:
     Tiles are ranked by their brightest band's 98th percentile. A gap of more than UNITS_GAP in that rank, with
     at least two tiles and one tile in fifty on each side, means other units (reflectance beside counts, say).
     """
-    needing = [i for i in inspections if i.needs_stretch and i.ranges]
-    tops = np.sort([max(abs(high) for _, high in i.ranges) for i in needing])
+    ranges = [i.ranges for i in inspections if i.needs_stretch and i.ranges]
+    tops = np.sort([max(abs(high) for _, high in of_bands) for of_bands in ranges])
     tops = tops[tops > 0]
     margin = max(2, len(tops) // 50)
     ratios = tops[1:] / tops[:-1]

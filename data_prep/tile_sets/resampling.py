@@ -55,7 +55,8 @@ def write_resampled(
         gsd: metres.
     """
     with open_raster(tile.image_path) as src:
-        crs, grid, (pixel_width, pixel_height) = src.crs, src.transform, pixel_size(src)
+        crs, grid, size = src.crs, src.transform, pixel_size(src)
+    pixel_width, pixel_height = size or (gsd, gsd)
     height, width = mask.shape
     image, mask = resample(tile.read_image(), mask, (pixel_height / gsd, pixel_width / gsd))
     wider, higher = width / mask.shape[1], height / mask.shape[0]

@@ -128,22 +128,22 @@ def stratify(
     Raises:
         UserError: there are fewer units than splits.
     """
-    fractions = np.asarray(fractions, float)
+    wanted = np.asarray(fractions, float)
     count = int(units.max()) + 1
-    splits = len(fractions)
+    splits = len(wanted)
     if count < splits:
         raise UserError(f"{count} spatial blocks cannot make {splits} splits: blocks must be smaller, or tiles more.")
     sizes = np.bincount(units, minlength=count)
     unit_pixels = np.zeros((count, pixels.shape[1]), np.int64)
     np.add.at(unit_pixels, units, pixels)
     present = unit_pixels > 0
-    best, best_key = None, None
+    best, best_key = np.zeros(count, int), (math.inf, math.inf, math.inf)
     for draw in range(draws or int(np.clip(50_000 // count, FEWEST_DRAWS, MOST_DRAWS))):
         rng = np.random.default_rng([seed, draw])
-        chosen = _iterative_stratification(present, sizes, fractions, rng)
+        chosen = _iterative_stratification(present, sizes, wanted, rng)
         chosen, missing = _repair(chosen, present, sizes, splits)
         empty = splits - len(np.unique(chosen))
-        key = (empty, missing, _distance(chosen, unit_pixels, sizes, fractions))
-        if best_key is None or key < best_key:
+        key = (empty, missing, _distance(chosen, unit_pixels, sizes, wanted))
+        if key < best_key:
             best, best_key = chosen, key
     return best[units]

@@ -2,7 +2,7 @@
 
 import argparse
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def describe_tile(
     return {
         "sha256": sha256_file(image_path),
         "mask_sha256": sha256_file(mask_path),
-        "content_sha256": hashlib.sha256(np.ascontiguousarray(image)).hexdigest(),
+        "content_sha256": hashlib.sha256(np.ascontiguousarray(image).data).hexdigest(),
         "height": mask.shape[0],
         "width": mask.shape[1],
         "pixels": class_pixels(mask, num_classes).tolist(),
@@ -101,7 +101,12 @@ class TileSetWriter:
         return f"{self.path}: {len(self)} tiles; {shares_line(self.taxonomy, self.pixels)}"
 
     def write_manifest(
-        self, args: argparse.Namespace, split: str, made_from: list[TileSet], inputs: list[Path], **entries: object
+        self,
+        args: argparse.Namespace,
+        split: str,
+        made_from: Sequence[TileSet],
+        inputs: Sequence[Path],
+        **entries: object,
     ) -> None:
         """Write manifest.json, after which the folder is a whole tile set; arguments as for ``new_tile_set``."""
         if not self.entries:
@@ -130,10 +135,10 @@ def new_tile_set(
     *,
     taxonomy: Taxonomy,
     split: str,
-    made_from: list[TileSet] = (),
-    inputs: list[Path] = (),
+    made_from: Sequence[TileSet] = (),
+    inputs: Sequence[Path] = (),
     **entries: object,
-) -> Iterator[TileSetWriter]:
+) -> Generator[TileSetWriter]:
     """Give a TileSetWriter for the tile set ``path``; the set is published, with its manifest, when the block ends.
 
     Args:
