@@ -195,10 +195,10 @@ def _holds_only_ours(path: Path, kind: FolderKind) -> bool:
     """
     names_below = set()
     for folder, subfolders, files in os.walk(path):
-        here = Path(folder)
-        names = [*files, *(name for name in subfolders if (here / name).is_symlink())]
+        below = Path(folder)
+        names = [*files, *(name for name in subfolders if (below / name).is_symlink())]
         counted = (n for n in names if n not in JUNK and n[:2] != "._" and not n.endswith(".aux.xml"))
-        names_below |= {(here / name).relative_to(path).as_posix() for name in counted}
+        names_below |= {(below / name).relative_to(path).as_posix() for name in counted}
     if not names_below:
         return True
     try:

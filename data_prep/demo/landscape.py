@@ -151,7 +151,7 @@ def smooth_path(points: np.ndarray) -> np.ndarray:
     return np.stack([np.interp(at, length, path[:, axis]) for axis in (0, 1)], axis=1)
 
 
-def draw_paths(shape: Shape, paths: list[np.ndarray], width: int) -> np.ndarray:
+def rasterize_paths(shape: Shape, paths: list[np.ndarray], width: int) -> np.ndarray:
     """(H, W) bool: the pixels under the paths, each ``width`` pixels wide."""
     fine = 2  # drawn larger, as ImageDraw rounds to whole pixels
     canvas = Image.new("L", (shape[1] * fine, shape[0] * fine))
@@ -338,18 +338,18 @@ def settle(rng: Generator, surface: np.ndarray, roof: np.ndarray, plan: Plan, bl
     if plan.urban:
         roads = streets = town_streets(rng, shape)
         town = take_highest(spline_noise(rng, shape, 150), np.ones(shape, bool), target)
-        road = draw_paths(shape, roads, 12) & town
+        road = rasterize_paths(shape, roads, 12) & town
         settled = town & ~road
     else:
         count = max(plan.villages, round(target / 11_000))
         villages = spread_points(rng, shape, block, count)
         roads, streets = country_roads(rng, shape, villages)
-        road = draw_paths(shape, roads, 9) | draw_paths(shape, streets, 7)
+        road = rasterize_paths(shape, roads, 9) | rasterize_paths(shape, streets, 7)
         centres = np.zeros(shape, bool)
         centres[villages[:, 1].astype(int), villages[:, 0].astype(int)] = True
         # along the streets, but close to the middle, so that houses find room
         score = np.float32(6) * spline_noise(rng, shape, 34)
-        score -= ndimage.distance_transform_edt(~draw_paths(shape, streets, 1)).astype(np.float32)
+        score -= ndimage.distance_transform_edt(~rasterize_paths(shape, streets, 1)).astype(np.float32)
         score -= np.float32(0.4) * ndimage.distance_transform_edt(~centres).astype(np.float32)
         settled = take_highest(score, ~road, target - np.count_nonzero(road))
     surface[settled] = SURFACE["garden"]

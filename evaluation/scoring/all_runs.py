@@ -79,7 +79,7 @@ def score_run(stage: str, seed: int, args: argparse.Namespace, setting: Setting,
                     shutil.copyfile(folder / name, results / name)
             else:
                 title = heading(scored[which], "last.pt and best.pt" if alike else None)
-                write.draw_figures(results, scored[which], title, counts, setting)
+                write.write_figures(results, scored[which], title, counts, setting)
             write.copy_run_record(run.path, results, checkpoint.metadata)
             bar.update()
         if "last" not in usable:

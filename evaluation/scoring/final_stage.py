@@ -71,7 +71,7 @@ def _score_once(checkpoint: Checkpoint, model: torch.nn.Module, setting: Setting
     }
     with new_folder(target, args.overwrite, kind=write.RESULTS) as folder:
         write.write_results(folder, metrics, counts)
-        write.draw_figures(folder, metrics, heading(metrics), counts, setting)
+        write.write_figures(folder, metrics, heading(metrics), counts, setting)
         write.copy_run_record(checkpoint.path.parent, folder, checkpoint.metadata)
         if not same:
             append_log(log, entry)  # before anyone can read a score

@@ -24,7 +24,7 @@ RESULT_FILES = (METRICS, REPORT, CONFUSIONS, RUN_RECORD, *FIGURES)
 RESULTS = FolderKind(RUN_RECORD, lambda _: {*RESULT_FILES, *(f"best/{name}" for name in RESULT_FILES)})
 
 
-def draw_figures(folder: Path, metrics: dict, title: str, counts: TileCounts, setting: Setting) -> None:
+def write_figures(folder: Path, metrics: dict, title: str, counts: TileCounts, setting: Setting) -> None:
     """FIGURES, of one checkpoint."""
     taxonomy, minority = setting.tiles.taxonomy, setting.minority
     scores = ", ".join(f"{key} {percent(metrics[key])}" for key in ("mIoU", "mF1", "OA"))

@@ -174,7 +174,7 @@ def test_each_figure_of_a_checkpoint_lies_under_its_name(tmp_path, monkeypatch):
     setting = SimpleNamespace(tiles=SimpleNamespace(taxonomy=FOUR), minority=["b"])
     calibration = calibration_score(np.eye(15, 3) + [0, 0, 0.2]) | {"ECE": 0.123, "mean_confidence": 0.75}
     counts = SimpleNamespace(confusions=by_tile)
-    write.draw_figures(tmp_path, METRICS | {"calibration": calibration}, "whose", counts, setting)
+    write.write_figures(tmp_path, METRICS | {"calibration": calibration}, "whose", counts, setting)
     assert list(saved) == [
         "confusion_matrix.png",
         "class_iou_scores.png",

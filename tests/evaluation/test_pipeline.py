@@ -111,7 +111,7 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def without_figures(monkeypatch):
     """Leave the figures of checkpoints out, which take most of the time; ``scored`` has them."""
-    monkeypatch.setattr(write, "draw_figures", lambda *_: None)
+    monkeypatch.setattr(write, "write_figures", lambda *_: None)
 
 
 @pytest.fixture
