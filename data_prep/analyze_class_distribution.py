@@ -12,7 +12,7 @@ from common.cli import Parser, fraction, run
 from common.figures import new_figure, png_bytes
 from common.files import json_text, write_files
 from common.taxonomy import Taxonomy, load_taxonomy
-from common.text import table, warn
+from common.text import starred, table, warn
 from common.tiles import TileSet
 from data_prep.tile_sets.class_shares import class_shares, plot_class_bars, share_rows
 
@@ -69,7 +69,7 @@ def plot_distribution(distribution: dict, taxonomy: Taxonomy, tile_count: int) -
     names = list(distribution["classes"])
     shares = [100 * distribution["classes"][name]["share"] for name in names]
     presence = [100 * distribution["classes"][name]["tile_presence"] for name in names]
-    labels = [f"{name} *" if name in distribution["minority_classes"] else name for name in names]
+    labels = [starred(name, distribution["minority_classes"]) for name in names]
     figure = new_figure(10, 0.45 * len(names) + 1.6)
     left, right = figure.subplots(1, 2, sharey=True)
     floor = 10.0 ** np.floor(np.log10(min(share for share in shares if share > 0)))

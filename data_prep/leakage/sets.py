@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from rasterio.errors import RasterioError
@@ -150,8 +150,8 @@ def look_at_files(parts: dict[str, Part], workers: int) -> None:
                 of_tile.setdefault((name, tile.id), []).append(key)
     results = map_progress(look, files.values(), workers=workers, desc="Reading", unit="file")
     looks = dict(zip(files, results, strict=True))
-    for (name, tile_id), (image, mask) in of_tile.items():
-        parts[name].looks[tile_id] = looks[image], looks[mask]  # pyrefly: ignore  of .tif the one, of .png the other
+    for (name, tile_id), keys in of_tile.items():
+        parts[name].looks[tile_id] = cast(tuple[ImageLook, MaskLook], tuple(looks[key] for key in keys))
 
 
 def finding(kind: str, sets: list[str], count: int, text: str) -> dict:

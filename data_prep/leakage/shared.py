@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,7 +14,13 @@ from common.tiles import shared_ids
 from data_prep.leakage import near_duplicates
 from data_prep.leakage.sets import ImageLook, Part, finding
 
-Proposal = list[bool | int | None]  # whether to look for windows, the orientation of one picture
+
+@dataclass
+class Proposal:
+    """What two images may have in common: a window, or one picture in an orientation."""
+
+    window: bool = False
+    orientation: int | None = None
 
 
 def shared_tiles(part: Part, other: Part) -> list[tuple[str, str, str]]:
@@ -70,22 +77,22 @@ def near_copies(parts: dict[str, Part], workers: int) -> dict[tuple[str, str], l
 
     def propose(content: str, other: str) -> Proposal:
         if content == other or not apart[content] & inside[other]:
-            return [None, None]
-        return candidates.setdefault((content, other), [False, None])
+            return Proposal()
+        return candidates.setdefault((content, other), Proposal())
 
     others = list(looks)
     anchors = {content: np.asarray(image.anchors) for content, image in looks.items()}
     shared = near_duplicates.sharing([anchors[c] for c in held], [anchors[c] for c in others])
     for other, owners in zip(others, shared, strict=True):
         for i in owners:
-            propose(held[i], other)[0] = True
+            propose(held[i], other).window = True
     thumbnails = {content: image.thumbnail for content, image in looks.items() if image.thumbnail is not None}
     held, others = ([c for c in contents if c in thumbnails] for contents in (held, others))
     resembling = near_duplicates.resembling([thumbnails[c] for c in held], [thumbnails[c] for c in others])
     for i, j, orientation in resembling:
-        propose(held[i], others[j])[1] = orientation
+        propose(held[i], others[j]).orientation = orientation
 
-    items = [(looks[a].path, looks[b].path, bool(how[0]), how[1]) for (a, b), how in candidates.items()]
+    items = [(looks[a].path, looks[b].path, c.window, c.orientation) for (a, b), c in candidates.items()]
     kinds = list(map_progress(near_duplicates.confirm, items, workers=workers, desc="Comparing", unit="pair"))
     copies = defaultdict(list)
     for (content, other), kind in zip(candidates, kinds, strict=True):

@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from common.taxonomy import IGNORE_INDEX, Taxonomy
+from common.text import percent
 
 EDGE = {"edgecolor": "#444444", "linewidth": 0.5}
 HALO = {"facecolor": "white", "edgecolor": "none", "pad": 1}
@@ -36,22 +37,22 @@ def share_rows(shares: dict[str, dict[str, int | float]], tile_count: int) -> li
 
 def percentages(pixels: np.ndarray, digits: int = 1) -> list[str]:
     """The share of each class but void among the labelled of (C,) pixels, for a table."""
-    return [f"{share:.{digits}%}" for share in pixels[1:] / max(pixels[1:].sum(), 1)]
+    return [percent(share, digits) for share in pixels[1:] / max(pixels[1:].sum(), 1)]
 
 
 def plot_class_bars(
-    axes: Axes, names: list[str], percent: list[float], taxonomy: Taxonomy, label: str, *, start: float = 0.0
+    axes: Axes, names: list[str], values: list[float], taxonomy: Taxonomy, label: str, *, start: float = 0.0
 ) -> None:
     """Draw a bar in the colour of each class but void, with its value at its end.
 
     Args:
         names: beside the bars, in the order of the taxonomy.
-        percent: one value a class.
+        values: one a class, in percent.
         label: of the axis, on which the bars begin at ``start``.
     """
-    lengths = [max(value - start, 0) for value in percent]
+    lengths = [max(value - start, 0) for value in values]
     bars = axes.barh(names, lengths, left=start, color=taxonomy.colors[1:], **EDGE)
-    texts = [f"{value:.2g}" if value < 1 else f"{value:.1f}" for value in percent]
+    texts = [f"{value:.2g}" if value < 1 else f"{value:.1f}" for value in values]
     axes.bar_label(bars, texts, padding=3, fontsize=9, bbox=HALO)
     axes.set_xlabel(label)
     axes.spines[["top", "right"]].set_visible(False)

@@ -8,7 +8,7 @@ from rasterio.transform import Affine
 
 from common.cli import Parser, positive_float
 from common.errors import UserError
-from common.rasters import open_raster, pixel_size, write_image, write_mask
+from common.rasters import DAMAGED, open_raster, pixel_size, write_image, write_mask
 from common.taxonomy import Taxonomy
 from common.text import some, warn
 from common.tiles import Tile, TileSet
@@ -56,9 +56,10 @@ def write_resampled(
     """
     with open_raster(tile.image_path) as src:
         crs, grid, size = src.crs, src.transform, pixel_size(src)
-    pixel_width, pixel_height = size or (gsd, gsd)
+    if size is None:
+        raise UserError(f"{tile.image_path}: does not say the size of its pixels, though its manifest does. {DAMAGED}")
     height, width = mask.shape
-    image, mask = resample(tile.read_image(), mask, (pixel_height / gsd, pixel_width / gsd))
+    image, mask = resample(tile.read_image(), mask, (size[1] / gsd, size[0] / gsd))
     wider, higher = width / mask.shape[1], height / mask.shape[0]
     scaled = Affine(grid.a * wider, grid.b * higher, grid.c, grid.d * wider, grid.e * higher, grid.f)
     write_image(image_path, image, crs=crs, transform=scaled)
