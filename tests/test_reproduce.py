@@ -14,6 +14,7 @@ import pytest
 
 import reproduce
 from common.errors import UserError
+from common.inputs import Input
 
 SCRIPT = """
 '''Another script takes --preset; this one says so only here.'''
@@ -45,7 +46,10 @@ class Pipeline:
         self.folder = folder
         source = Path(reproduce.__file__).parent
         (folder / "common").mkdir()
-        for name in ("reproduce.py", "common/__init__.py", "common/cli.py", "common/files.py"):
+        for name in (
+            "reproduce.py",
+            *(f"common/{module}.py" for module in ("__init__", "cli", "errors", "files", "inputs")),
+        ):
             shutil.copy(source / name, folder / name)
         (folder / "demo").mkdir()
         for package in ("prep", "train"):
@@ -472,7 +476,7 @@ def test_each_training_says_that_it_builds_on_the_steps_whose_files_it_takes():
         args = vars(importlib.import_module(one.module).parse_args([]))
         output = args.get("out_dir") or args["out"]
         made_by[output] = one.number
-        takes[one.number] = [path for path in args.values() if isinstance(path, Path) and path != output]
+        takes[one.number] = [source.path for source in args.values() if isinstance(source, Input)]
     used = {
         number: {made_by[out] for path in paths for out in made_by if out == path or out in path.parents}
         for number, paths in takes.items()

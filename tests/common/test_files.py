@@ -10,9 +10,9 @@ from common.files import (
     FolderKind,
     check_out_dir,
     digest_json,
+    link_or_copy,
     new_folder,
     new_folders,
-    place,
     read_json,
     sha256_file,
     write_files,
@@ -50,10 +50,10 @@ def test_a_file_is_never_written_through_a_link_that_is_there(tmp_path):
     raw, other = tmp_path / "raw.tif", tmp_path / "other.tif"
     raw.write_text("raw")
     other.write_text("other")
-    place(raw, tmp_path / "tile.tif", "link")
+    link_or_copy(raw, tmp_path / "tile.tif", "link")
     for mode in ("link", "copy"):
         with pytest.raises(UserError, match=r"tile\.tif exists"):
-            place(other, tmp_path / "tile.tif", mode)
+            link_or_copy(other, tmp_path / "tile.tif", mode)
     assert raw.read_text() == "raw"
 
 
@@ -63,7 +63,7 @@ def test_a_file_is_copied_where_the_disk_cannot_link(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "link", another_disk)
     (tmp_path / "raw.tif").write_text("raw")
-    place(tmp_path / "raw.tif", tmp_path / "tile.tif", "link")
+    link_or_copy(tmp_path / "raw.tif", tmp_path / "tile.tif", "link")
     assert (tmp_path / "tile.tif").read_text() == "raw"
     assert not (tmp_path / "tile.tif").samefile(tmp_path / "raw.tif")
 
@@ -209,7 +209,7 @@ def test_what_a_link_leads_to_is_taken_over_not_the_link(tmp_path):
     (tmp_path / "raw.tif").write_text("raw")
     (tmp_path / "link.tif").symlink_to("raw.tif")
     for mode in ("link", "copy"):
-        place(tmp_path / "link.tif", tmp_path / f"by_{mode}.tif", mode)
+        link_or_copy(tmp_path / "link.tif", tmp_path / f"by_{mode}.tif", mode)
         target = tmp_path / f"by_{mode}.tif"
         assert not target.is_symlink() and target.read_text() == "raw"
         assert target.samefile(tmp_path / "raw.tif") == (mode == "link")

@@ -29,7 +29,7 @@ from pathlib import Path
 
 import torch
 
-from training.engine import loop as engine
+from common import inference
 from training.engine import meters
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -96,7 +96,7 @@ def kill_a_reader() -> None:
 
 def kill_validation(number: int) -> None:
     """Kill in the middle of a validation: when its first batch was predicted."""
-    predict = engine.tile_confusions.__globals__["predict_tiles"]
+    predict = inference.predict_tiles
     validations = []
 
     def killed(*args, **kwargs):
@@ -106,7 +106,7 @@ def kill_validation(number: int) -> None:
                 kill_here()
             yield batch
 
-    engine.tile_confusions.__globals__["predict_tiles"] = killed
+    inference.predict_tiles = killed
 
 
 def spoil_gradient(number: int) -> None:
@@ -145,11 +145,11 @@ def install(spec: str, counted: list[int]) -> None:
     elif kind == "unprivileged":
         give_up_rights()
     elif kind in ("SIGINT", "SIGTERM", "SIGHUP"):
-        on_call(meters.Drawn, "add", int(rest), lambda: os.kill(os.getpid(), signal.Signals[kind]))
+        on_call(meters.DrawnCrops, "add", int(rest), lambda: os.kill(os.getpid(), signal.Signals[kind]))
     elif kind == "step":
-        on_call(meters.Drawn, "add", int(rest), kill_here)
+        on_call(meters.DrawnCrops, "add", int(rest), kill_here)
     elif kind == "reader":
-        on_call(meters.Drawn, "add", int(rest), kill_a_reader)
+        on_call(meters.DrawnCrops, "add", int(rest), kill_a_reader)
     elif kind == "validation":
         kill_validation(int(rest))
     elif kind == "gradient":

@@ -154,7 +154,9 @@ def refusal_problem(ended: Ended, *words: str) -> str | None:
 
 def remedy_problem(message: str, root: Path) -> str | None:
     """Why a command that a message names, to the end of its line, would not run for this root; None where all would."""
-    for command in re.findall(r"python -m ([^\n]*)", message):
+    said_by_argparse = re.compile(r"usage: |python -m \S+: error: ")
+    lines = [line for line in message.splitlines() if not said_by_argparse.match(line)]
+    for command in re.findall(r"python -m ([^\n]*)", "\n".join(lines)):
         module, *flags = shlex.split(command)
         with contextlib.redirect_stderr(io.StringIO()) as refusal:
             try:

@@ -47,8 +47,8 @@ def test_a_loss_that_is_not_finite_names_its_step_and_tiles_and_keeps_the_last_c
 ):
     calls = []
 
-    def explode(logits, mask, original=losses.hard_loss_by_crop):
-        values, counted = original(logits, mask)
+    def explode(logits, mask, *, label_smoothing, original=losses.hard_loss_by_crop):
+        values, counted = original(logits, mask, label_smoothing=label_smoothing)
         calls.append(None)
         return values * float(what) if len(calls) == 5 else values, counted
 

@@ -99,4 +99,4 @@ def test_errors_are_killed_survive_or_break_the_tests_and_are_told_apart(tmp_pat
 def test_a_module_without_a_list_is_wrong_use(capsys):
     with pytest.raises(SystemExit):
         run.main(["common.sums"])
-    assert "no list for common.sums; there are common.cli, " in capsys.readouterr().err
+    assert "no list for common.sums; there are common.artifacts, " in capsys.readouterr().err

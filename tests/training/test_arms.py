@@ -235,9 +235,9 @@ def test_training_reads_val_only_to_validate_and_nothing_of_test(root, monkeypat
     opened, read = set(), set()
     validating = []
 
-    def open_set(path, command, original=TileSet.open):
-        opened.add(path.name)
-        return original(path, command)
+    def open_set(source, original=TileSet.open):
+        opened.add(source.path.name)
+        return original(source)
 
     def read_tile(self, *window, original=Tile.read_image):
         read.add((self.folder.name, bool(validating)))
@@ -300,8 +300,8 @@ def test_the_paper_preset_without_a_gpu_stops_and_names_the_way_out(trained, tmp
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(root, monkeypatch):
-    def explode(logits, mask, entropy=losses.hard_loss_by_crop):
-        values, counted = entropy(logits, mask)
+    def explode(logits, mask, *, label_smoothing, entropy=losses.hard_loss_by_crop):
+        values, counted = entropy(logits, mask, label_smoothing=label_smoothing)
         return values * float("nan"), counted
 
     before = checkpoint(root, "stage1_baseline").digest

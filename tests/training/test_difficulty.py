@@ -217,8 +217,8 @@ def test_the_loss_of_a_tile_is_the_mean_of_its_labelled_pixels_and_not_smoothed(
 def test_the_defaults_are_those_of_the_method():
     args = score_difficulty.parse_args(["--root", "r", "--seed", "7"])
     assert args.alpha == 2.0 and score_difficulty.parse_args([]).seed == 42
-    assert args.train_dir == Path("r/data/biodiversity_split/train_rep")
-    assert args.checkpoint == Path("r/model_weights/biodiversity/stage2_replication/seed7/last.pt")
+    assert args.train_dir.path == Path("r/data/biodiversity_split/train_rep")
+    assert args.checkpoint.path == Path("r/model_weights/biodiversity/stage2_replication/seed7/last.pt")
     assert args.out == Path("r/artifacts/seed7/tile_difficulty.tsv")
 
 

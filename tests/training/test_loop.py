@@ -449,7 +449,8 @@ def test_another_device_or_version_is_told_when_a_run_is_resumed(tiles, stopped,
     train, _, val = tiles
     monkeypatch.setattr(torch, "__version__", "9.9")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
-    fit(recipe_of(train), val, stopped("--resume"))
+    args = stopped("--resume")
+    fit(recipe_of(train), val, args.settings, args.run)
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
     assert len(told) == 2 and "device: CPU, " in told[0] and "CPU, 64 threads here" in told[0]
     assert "versions.torch: " in told[1] and "9.9 here" in told[1]

@@ -13,13 +13,14 @@ from common.checkpoints import Checkpoint, digest_tensors
 from common.croppers import MinorityCrop, RandomCrop
 from common.errors import UserError
 from common.initial_weights import EncoderWeights, StageWeights
+from common.inputs import Input
 from common.losses import HardAndKDLoss, HardLoss
 from common.models import build_model
 from common.samplers import UniformTiles, WeightedTiles
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP
 from common.tiles import TileSet
 from tests.conftest import ARCH, ENCODER
-from tests.helpers import made, quiet
+from tests.helpers import made, quiet, save_checkpoint
 
 REPLICATED = "biodiversity_split/train_rep"
 STAGES = {  # stage: the last two parts of its --train-dir, sampler, cropper, where the weights come from, loss
@@ -42,7 +43,7 @@ def script_of(stage: str):
     return importlib.import_module(f"training.train_{stage}")
 
 
-def save_checkpoint(folder: Path, stage: str, seed: int, train: TileSet, val: TileSet) -> str:
+def save_run(folder: Path, stage: str, seed: int, train: TileSet, val: TileSet) -> str:
     """A finished last.pt of random weights, and another best.pt beside it; returns the digest of last.pt."""
     taxonomy = train.taxonomy
     metadata = {"stage": stage, "seed": seed, "arch": ARCH, "encoder": ENCODER, "taxonomy": taxonomy.to_json()}
@@ -70,8 +71,8 @@ def root(prepared, tmp_path_factory):
     for seed in (42, 7):
         for stage in ("stage1_baseline", "stage5a_pretrain"):
             train = TileSet.open(made(root / "data" / STAGES[stage][0]))
-            digests[stage, seed] = save_checkpoint(root / WEIGHTS / stage / f"seed{seed}", stage, seed, train, val)
-        digests["teacher", seed] = save_checkpoint(root / TEACHER / f"seed{seed}", "teacher", seed, *teacher_parts)
+            digests[stage, seed] = save_run(root / WEIGHTS / stage / f"seed{seed}", stage, seed, train, val)
+        digests["teacher", seed] = save_run(root / TEACHER / f"seed{seed}", "teacher", seed, *teacher_parts)
         table = root / f"artifacts/seed{seed}/tile_difficulty.tsv"
         table.parent.mkdir()
         table.write_text(
@@ -189,7 +190,8 @@ def test_default_paths_are_those_of_the_method():
         wanted |= {"distribution": "artifacts/class_distribution.json"} if cropper is MinorityCrop else {}
         wanted |= {"init": f"{WEIGHTS}/{start}/{last}"} if start else {}
         wanted |= {"teacher": f"{TEACHER}/{last}"} if loss is HardAndKDLoss else {}
-        paths = {name: str(value) for name, value in args.items() if isinstance(value, Path) and name != "root"}
+        wanted |= {"leakage": "artifacts/leakage.json"}
+        paths = {name: str(path) for name, path in args.items() if isinstance(path, Path | Input) and name != "root"}
         assert paths == wanted
     args = script_of("teacher").parse_args(["--seed", "7"])
     assert str(args.out_dir) == f"{TEACHER}/seed7" and str(args.train_dir) == "data/openearthmap_teacher/train"

@@ -76,7 +76,8 @@ def require_apart(train: TileSet, val: TileSet, report: Input) -> None:
     """
     for tiles in (train, val):
         if tiles.digest != manifest_digest(tiles.manifest):
-            raise tiles.source.unusable(f"{tiles.path}: its manifest was changed after it was written")
+            error = tiles.source.unusable(f"{tiles.path}: its manifest was changed after it was written")
+            raise UserError(f"{error}\nThen: {report.made_by}")
     if train.stretch != val.stretch:
         raise val.source.unusable(
             f"{val.path} was scaled to 8 bit by another range than {train.path}. Make both from one split, and what "
