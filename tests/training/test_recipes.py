@@ -85,7 +85,7 @@ def recipe_of(stage: str, root: Path, monkeypatch, *flags):
     """The recipe and the val set that a stage's main hands to the loop."""
     handed = []
     for module in {script_of(stage), script_of("stage5b_finetune"), script_of("stage6_distill")}:
-        monkeypatch.setattr(module, "fit", lambda recipe, val, args: handed.append((recipe, val)), raising=False)
+        monkeypatch.setattr(module, "fit", lambda recipe, val, *_: handed.append((recipe, val)), raising=False)
     common = ["--preset", "demo", "--arch", ARCH, "--encoder", ENCODER, "--crop-size", 32, "--device", "cpu"]
     quiet(script_of(stage).main, "--root", root, *common, *flags)
     (recipe_and_val,) = handed
@@ -156,10 +156,21 @@ def test_distillation_takes_the_teacher_of_the_seed_and_the_matrix_of_the_method
         assert (loss.alpha, loss.temperature) == (0.3, 2.0)
 
 
-def test_alpha_and_temperature_are_those_of_the_flags(root, monkeypatch):
-    loss = recipe_of("stage6_distill", root[0], monkeypatch, "--kd-alpha", 0.6, "--temperature", 3)[0].loss
-    assert (loss.alpha, loss.temperature) == (0.6, 3.0)
-    assert loss.describe()["kd"]["alpha"] == 0.6 and loss.describe()["kd"]["temperature"] == 3.0
+def test_the_numbers_of_distillation_are_those_of_the_flags(root, monkeypatch):
+    flags = ("--kd-alpha", 0.6, "--temperature", 3, "--max-mapped-void", 0.7, "--label-smoothing", 0.2)
+    loss = recipe_of("stage6_distill", root[0], monkeypatch, *flags)[0].loss
+    assert (loss.alpha, loss.temperature, loss.max_mapped_void, loss.hard.label_smoothing) == (0.6, 3.0, 0.7, 0.2)
+    recorded = {key: loss.describe()["kd"][key] for key in ("alpha", "temperature", "max_mapped_void")}
+    assert recorded == {"alpha": 0.6, "temperature": 3.0, "max_mapped_void": 0.7}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_smooths_labels_and_seeks_minorities_as_its_flags_say(root, stage, monkeypatch):
+    seeks = STAGES[stage][2] is MinorityCrop
+    flags = ("--label-smoothing", 0.2, *(("--minority-probability", 0.75) if seeks else ()))
+    recipe = recipe_of(stage, root[0], monkeypatch, *flags)[0].describe()
+    assert recipe["loss"]["hard"]["label_smoothing"] == 0.2
+    assert recipe["cropper"].get("p") == (0.75 if seeks else None)
 
 
 @pytest.mark.parametrize(
