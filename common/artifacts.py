@@ -1,5 +1,6 @@
 """What one step finds in train and others build on: class shares, difficulty, leakage. Read back and checked."""
 
+import copy
 import csv
 import io
 
@@ -132,6 +133,19 @@ def read_minority_classes(source: Input, tiles: TileSet) -> tuple[list[int], lis
     if not names:
         raise source.unusable(f"{source} names no minority class", "--minority-share", "0.2")
     return [tiles.taxonomy.index(name) for name in names], [distribution["classes"][name]["share"] for name in names]
+
+
+def complete_run_record(record: dict) -> dict:
+    """A run's record with what those of before version 0.9 did not say, since it could not be chosen.
+
+    ``record`` is the content of run.json, or a checkpoint's metadata.
+    """
+    record = copy.deepcopy(record)
+    record["settings"].setdefault("label_smoothing", 0.05)
+    loss = record["recipe"].get("loss")
+    if isinstance(loss, dict) and isinstance(loss.get("kd"), dict):
+        loss["kd"].setdefault("max_mapped_void", 0.5)
+    return record
 
 
 def read_leakage(source: Input) -> dict | None:

@@ -137,7 +137,7 @@ def georeference(src: DatasetReader) -> dict:
     """
     if src.transform.is_identity:
         return {"crs": None, "bounds": None, "gsd": None}
-    a, b, c, d, e, f = src.transform[:6]
+    a, b, c, d, e, f = src.transform[:6]  # src.bounds uses an operator that affine is about to drop
     corners = [(x * a + y * b + c, x * d + y * e + f) for x in (0, src.width) for y in (0, src.height)]
     size = pixel_size(src)
     return {

@@ -108,11 +108,11 @@ def _is_color(value: object) -> bool:
     )
 
 
-def parse_taxonomy(content: object, where: Path) -> Taxonomy:
-    """Check the content of a taxonomy.json and return the Taxonomy; UserError names what is wrong in ``where``."""
+def parse_taxonomy(content: object, path: Path) -> Taxonomy:
+    """Check the content of a taxonomy.json and return the Taxonomy; UserError names what is wrong in ``path``."""
 
     def problem(text: str) -> UserError:
-        return UserError(f"{where}: {text}. The README, section 'Other classes', shows a complete taxonomy.json.")
+        return UserError(f"{path}: {text}. The README, section 'Other classes', shows a complete taxonomy.json.")
 
     if not isinstance(content, dict):
         raise problem("expected a JSON object with classes, colors and from_openearthmap")
@@ -175,8 +175,8 @@ def load_taxonomy(root: Path) -> Taxonomy:
     return parse_taxonomy(content, path)
 
 
-def taxonomy_from_json(content: object, where: Path) -> Taxonomy:
-    """The taxonomy recorded in a manifest or checkpoint ``where``: what ``Taxonomy.to_json`` returned."""
+def taxonomy_from_json(content: object, path: Path) -> Taxonomy:
+    """The taxonomy recorded in a manifest or checkpoint ``path``: what ``Taxonomy.to_json`` returned."""
     if content == OPENEARTHMAP.to_json():
         return OPENEARTHMAP
-    return parse_taxonomy(content, where)
+    return parse_taxonomy(content, path)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
-from common.files import MANIFEST, digest_json, read_json, replaced_folder
+from common.files import MANIFEST, digest_json, replaced_folder
 from common.inputs import Input
 from common.rasters import DAMAGED, read_image, read_mask, unknown_ids
 from common.schema import is_count, is_number, is_object, is_text, list_of, misfit, optional, shown
@@ -50,7 +50,7 @@ def is_tile_id(name: object) -> bool:
 
 
 def _entry_problem(entry: Any, num_classes: int) -> str | None:
-    """What is problem with a tile's entry in a manifest; None where nothing is."""
+    """What is wrong with a tile's entry in a manifest; None where nothing is."""
     problem = misfit(entry, ENTRY)
     if not problem and (
         len(entry["pixels"]) != num_classes or sum(entry["pixels"]) != entry["height"] * entry["width"]
@@ -62,7 +62,7 @@ def _entry_problem(entry: Any, num_classes: int) -> str | None:
 
 
 def manifest_problem(manifest: Any) -> str | None:
-    """What is problem with the form of a manifest's content, taxonomy apart; None where nothing is."""
+    """What is wrong with the form of a manifest's content, taxonomy apart; None where nothing is."""
     problem = misfit(manifest, MANIFEST_FORM)
     for tile_id, entry in manifest["tiles"].items() if not problem else ():
         if not is_tile_id(tile_id):
@@ -87,7 +87,7 @@ def read_manifest(source: Input) -> dict:
     except (ValueError, RecursionError) as error:
         problem = f"it is not valid JSON ({error})"
     if problem:  # such a folder is not known to be ours, and not replaced
-        raise source.missing(f"{MANIFEST} is not a manifest of this project: {problem}. Move {source} away")
+        raise (source / MANIFEST).missing(f"is not a manifest of this project: {problem}. Move {source} away")
     return manifest
 
 
@@ -233,7 +233,11 @@ class TileSet:
 
     def require_unchanged(self) -> None:
         """Refuse to go on with a folder that was replaced since it was opened."""
-        if read_json(self.source / MANIFEST).get("digest") != self.digest:
+        try:
+            digest = read_manifest(self.source)["digest"]
+        except (UserError, OSError):
+            digest = None
+        if digest != self.digest:
             raise UserError(f"{self.path} was replaced while it was in use.")
 
     def require_split(self, split: str) -> "TileSet":
@@ -246,10 +250,10 @@ class TileSet:
     def require_taxonomy(self, taxonomy: Taxonomy) -> "TileSet":
         """Refuse a folder written under other classes than those asked for."""
         if self.taxonomy != taxonomy:
-            raise UserError(
+            raise self.source.unusable(
                 f"{self.path} was written for the classes {', '.join(self.taxonomy.classes)}, but the root says "
                 f"{', '.join(taxonomy.classes)} (or other colours or OpenEarthMap rows). "
-                "Two taxonomies in one root cannot be mixed: run the data steps again with --overwrite."
+                "Two taxonomies in one root cannot be mixed"
             )
         return self
 

@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.cli import Parser, fraction, run
+from common.errors import UserError
 from common.files import check_out_dirs, new_folders
 from common.ground import overlapping
 from common.taxonomy import OPENEARTHMAP
@@ -50,11 +51,13 @@ def main(argv: list[str] | None = None) -> None:
     units = joined([tile.block for tile in source], overlapping(locations, locations))
     if units.max() == 0:
         sides = [tile.entry["width"] * tile.entry["gsd"] for tile in source if tile.entry["gsd"]]
-        raise args.in_dir.unusable(
+        problem = (
             f"{source.path}: its {len(source)} tiles form one spatial block (tiles that overlap belong together), "
-            "which cannot be split. Unpack more regions, or use a smaller --block-size",
-            *(("--block-size", f"{min(sides):g}") if sides else ()),
+            "which cannot be split. Unpack more regions"
         )
+        if not sides:
+            raise UserError(f"{problem}.")
+        raise args.in_dir.unusable(f"{problem}, or use a smaller --block-size", "--block-size", f"{min(sides):g}")
     pixels = np.array([tile.pixels[1:] for tile in source])
     chosen = stratify(units, pixels, (1 - args.val_fraction, args.val_fraction), args.seed)
     with new_folders(out_dirs, args.overwrite, inputs=[source.path]) as folders:

@@ -51,11 +51,12 @@ def tiles_to_replicate(distribution: dict, train: TileSet, source: Input) -> lis
     chosen = sorted(distribution["tiles_to_replicate"])
     if not chosen:
         minority_share, tile_share = distribution["minority_share"], distribution["tile_share"]
+        names = ", ".join(distribution["minority_classes"])
+        flag, value = ("--tile-share", tile_share / 2) if names else ("--minority-share", min(1, 2 * minority_share))
         raise source.unusable(
-            f"{source} lists no tile to replicate (minority classes: "
-            f"{', '.join(distribution['minority_classes']) or 'none'}). Choose a higher --minority-share "
-            f"than {minority_share:g} or a lower --tile-share than {tile_share:g}",
-            *("--minority-share", f"{min(1, 2 * minority_share):g}", "--tile-share", f"{tile_share / 2:g}"),
+            f"{source} lists no tile to replicate (minority classes: {names or 'none'}). Choose a higher "
+            f"--minority-share than {minority_share:g} or a lower --tile-share than {tile_share:g}, as here",
+            *(flag, f"{value:g}"),
         )
     unknown = [tile_id for tile_id in chosen if tile_id not in train]
     if unknown:

@@ -96,7 +96,7 @@ def read_excluded(source: Input | None, raw_ids: set[str]) -> set[str]:
     try:
         lines = source.path.read_text(encoding="utf-8").split("\n")
     except (FileNotFoundError, IsADirectoryError):
-        raise source.missing("is no file") from None
+        raise source.missing(f"({source.flag}) is no file") from None
     except UnicodeDecodeError as error:
         raise source.unusable(f"--exclude {source} is no text in UTF-8 ({error})") from None
     ids = {line if line in raw_ids else line.strip() for line in lines} - {""}

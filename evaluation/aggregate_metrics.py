@@ -49,7 +49,7 @@ class Part(NamedTuple):
     items: list[str] = []
 
 
-def parts_of(evidence: Evidence, in_dir: Path, command: str) -> list[Part]:
+def parts_of(evidence: Evidence, in_dir: Path, own_command: str) -> list[Part]:
     """What the summary says, for the terminal and for a document."""
     lacking = [finding for finding in evidence.planned if finding.missing]
     named = [f"{f.comparison.arm.name} to {f.comparison.other.name} ({f.missing})" for f in lacking]
@@ -66,7 +66,7 @@ def parts_of(evidence: Evidence, in_dir: Path, command: str) -> list[Part]:
         Part("Described, not tested", [], tables.comparisons(evidence, planned=False)),
         Part("Controls", [], tables.control_scores(evidence), answers),
         Part("Warnings", [], None, evidence.cautions),
-        Part("How to read it", [*wording.how_to_read(evidence), *apart, command]),
+        Part("How to read it", [*wording.how_to_read(evidence), *apart, own_command]),
     ]
 
 

@@ -24,7 +24,7 @@ from evaluation.report.provenance import provenance
 from evaluation.report.stages import controls, stages
 from evaluation.study.evidence import Evidence, gather_from
 
-TEMPLATE = Path(__file__).with_name("report_template.html")
+TEMPLATE = Path(__file__).parent / "report" / "template.html"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

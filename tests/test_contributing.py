@@ -32,7 +32,7 @@ def tree(tmp_path_factory) -> Path:
     for line in "\n".join(blocks("console")).splitlines():
         subprocess.run(shlex.split(line), cwd=tree, check=True)
     (patch,) = blocks("diff")
-    subprocess.run(["git", "apply", "--unidiff-zero", "-"], cwd=tree, input=f"{patch}\n", text=True, check=True)
+    subprocess.run(["git", "apply", "-"], cwd=tree, input=f"{patch}\n", text=True, check=True)
     return tree
 
 

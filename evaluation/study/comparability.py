@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from common.artifacts import complete_run_record
 from common.errors import UserError
 from common.files import read_json
 from common.inputs import Input
@@ -84,6 +85,7 @@ def read_result(source: Input, arm: str, seed: int, which: str) -> Result:
     problem = misfit(run, RUN_FORM)
     if problem:
         raise source.unusable(f"{source / RUN_RECORD} is not of this project: {problem}")
+    run = complete_run_record(run)
     names = taxonomy_from_json(metrics["taxonomy"], source.path / METRICS).classes
     checkpoint = (metrics["stage"], metrics["seed"], metrics["which"])
     if checkpoint != (arm, seed, which):
@@ -113,7 +115,8 @@ def read_results(in_dir: Input) -> tuple[list[Result], list[LeftOut]]:
     for arm in ARM_OF:
         for seed, seed_dir in seed_folders(in_dir.path / arm):
             for which in WHICH:
-                source = results_folder(in_dir / arm / seed_dir.name, which)
+                of_arm = Input(in_dir.path / arm / seed_dir.name, in_dir.made_by.plus("--stages", arm))
+                source = results_folder(of_arm, which)
                 if which == "best" and not source.path.is_dir():
                     continue
                 try:

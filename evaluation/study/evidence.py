@@ -192,9 +192,10 @@ class Evidence:
 
     def of_control(self, control: Arm) -> Finding:
         """The finding of the stage that a control is compared with, against the control."""
-        return next(
-            f for f in self.findings if f.comparison.other == control and f.comparison.arm.name == control.compared_with
-        )
+        finding = self.finding(control.compared_with or "", control.name)
+        if finding is None:
+            raise LookupError(f"evaluation/study/comparisons.py has no comparison of {control.compared_with} and it")
+        return finding
 
     @property
     def has_intervals(self) -> bool:

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from common.artifacts import difficulty_text, read_difficulty, read_minority_classes
+from common.artifacts import complete_run_record, difficulty_text, read_difficulty, read_minority_classes
 from common.croppers import MinorityCrop
 from common.errors import UserError
 from common.files import write_text
@@ -154,3 +154,15 @@ def test_a_class_distribution_without_a_minority_class_is_refused_with_the_flag_
                 made(distribution(tmp_path, names=()), "python -m again"), tiles_with(tmp_path, "train")
             ),
         )
+
+
+def test_a_run_of_before_counts_as_trained_with_what_it_could_not_choose():
+    kd = {"alpha": 0.3, "temperature": 2.0}
+    before = {"settings": {"lr": 1.0}, "recipe": {"loss": {"hard": {}, "kd": kd}}}
+    now = complete_run_record(before)
+    assert now["settings"] == {"lr": 1.0, "label_smoothing": 0.05}
+    assert now["recipe"]["loss"]["kd"] == {**kd, "max_mapped_void": 0.5}
+    assert "label_smoothing" not in before["settings"] and "max_mapped_void" not in kd
+    chosen = {"settings": {"label_smoothing": 0.1}, "recipe": {"loss": {"kd": {"max_mapped_void": 0.9}}}}
+    assert complete_run_record(chosen) == chosen
+    assert complete_run_record({"settings": {}, "recipe": {"loss": {"hard": {}}}})["recipe"] == {"loss": {"hard": {}}}

@@ -80,7 +80,7 @@ def things(*keys):
     ("keys", "others"),
     [("aab", [2]), ("baa", [0]), ("abab", [1, 3]), ("abb", [0]), ("abcc", [0, 1]), ("a", []), ("", [])],
 )
-def test_what_isunlike_most_is_found_and_of_equally_many_the_first_count(keys, others):
+def test_what_is_unlike_most_is_found_and_of_equally_many_the_first_count(keys, others):
     found = unlike_most(things(*keys), lambda thing: thing.key, lambda thing, most: f"{thing.key} for {most.key}")
     assert list(found) == others
     for place, out in found.items():

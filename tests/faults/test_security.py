@@ -35,7 +35,7 @@ def test_a_manifest_whose_tile_id_is_a_path_is_refused(script, root, tmp_path, n
     before = snapshot(tmp_path)
     ended = script("data_prep.combine_biodiversity_oem", "--root", root, "--overwrite")
     no_name = f"tile {name!r}: this is no name for a tile"
-    assert refusal_problem(ended, "train manifest.json", no_name, "Write it first") is None
+    assert refusal_problem(ended, "train/manifest.json", no_name, "Write it first") is None
     assert snapshot(tmp_path) == before
 
 

@@ -97,3 +97,24 @@ def test_a_tile_without_a_labelled_pixel_is_never_drawn_and_is_counted(tmp_path)
 def test_a_set_without_any_label_is_refused(tmp_path):
     with pytest.raises(UserError, match="labelled pixel"):
         TileDraws(tile_set(tmp_path, {"a": 0}), UniformTiles(), 0)
+
+
+@pytest.mark.parametrize(
+    "weights", [[1.0, 1.0], 1.0, [1.0, -1.0, 1.0], [1.0, np.nan, 1.0], [1.0, np.inf, 1.0], [0, 0, 0]]
+)
+def test_a_sampler_whose_weights_cannot_be_drawn_by_is_named(tmp_path, weights):
+    class Odd:
+        def weights(self, tiles):
+            return np.array(weights)
+
+    with pytest.raises(ValueError, match="Odd gave weights"):
+        TileDraws(tile_set(tmp_path, {"a": 1, "b": 1, "c": 1}), Odd(), 0)
+
+
+def test_weights_of_tiles_without_a_label_are_not_looked_at(tmp_path):
+    class OfLabelled:
+        def weights(self, tiles):
+            return np.array([1.0, np.nan])
+
+    draws = TileDraws(tile_set(tmp_path, {"a": 1, "void": 0}), OfLabelled(), 0)
+    assert {draws(position) for position in range(20)} == {0}

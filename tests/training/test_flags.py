@@ -19,7 +19,13 @@ def test_the_presets_are_those_of_the_method():
     assert PRESETS["laptop"] == small | laptop and PRESETS["demo"] == small | demo
     args = parser_of_a_stage().parse_args([])
     assert (args.preset, args.seed, args.weight_decay, args.clip_norm) == ("paper", 42, 2.5e-4, 1.0)
-    assert {field.name for field in fields(TrainSettings)} == {*paper, "val_every", "weight_decay", "clip_norm"}
+    assert {field.name for field in fields(TrainSettings)} == {
+        *paper,
+        "val_every",
+        "weight_decay",
+        "clip_norm",
+        "label_smoothing",
+    }
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS["paper"] if isinstance(PRESETS["paper"][name], int | float)])

@@ -37,7 +37,14 @@ class TileDraws:
             raise UserError(f"{tiles.path}: none of its {len(tiles)} tiles has a labelled pixel; nothing to train on.")
         self.seed = seed
         self.without_label = int((~labelled).sum())
-        self.cdf = np.cumsum(np.where(labelled, sampler.weights(tiles), 0.0))
+        weights = np.asarray(sampler.weights(tiles), float)
+        drawable = weights[labelled] if weights.shape == (len(tiles),) else np.zeros(0)
+        if not (drawable.size and np.isfinite(drawable).all() and drawable.min() >= 0 and drawable.sum() > 0):
+            raise ValueError(
+                f"{type(sampler).__name__} gave weights of shape {weights.shape} for {len(tiles)} tiles, expected one "
+                "for each: finite, 0 or more, and not all 0"
+            )
+        self.cdf = np.cumsum(np.where(labelled, weights, 0.0))
 
     def __call__(self, position: int) -> int:
         """The index, in the set, of the tile of the crop at ``position``."""

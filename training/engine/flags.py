@@ -53,6 +53,7 @@ class TrainSettings:
     val_every: int
     weight_decay: float
     clip_norm: float
+    label_smoothing: float
 
 
 @dataclass(frozen=True)

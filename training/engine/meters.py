@@ -17,7 +17,7 @@ CHECKPOINT_KEPT = "The last checkpoint is as it was."  # said wherever a run end
 
 
 class Position:
-    """How far a run is, for messages: ``step`` optimizer steps are done; ``validating`` what came of them, or not."""
+    """How far a run is, for messages: after ``step`` optimizer steps, and whether in their validation."""
 
     def __init__(self, tiles: TileSet, draws: TileDraws, batch_size: int) -> None:
         self.tiles = tiles

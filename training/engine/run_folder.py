@@ -13,6 +13,7 @@ import torch
 import torchvision
 from torch import nn
 
+from common.artifacts import complete_run_record
 from common.checkpoints import Checkpoint, checkpoint_bytes
 from common.device import Processes
 from common.errors import UserError
@@ -155,7 +156,7 @@ class RunFolder:
         return checkpoint
 
     def _require_same_run(self, checkpoint: Checkpoint) -> None:
-        before, now = checkpoint.metadata, json.loads(json.dumps(self.record))
+        before, now = complete_run_record(checkpoint.metadata), json.loads(json.dumps(self.record))
         for key in ("stage", "seed", "settings", "taxonomy", "stretch", "recipe"):
             if before[key] != now[key]:
                 raise UserError(
