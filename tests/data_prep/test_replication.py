@@ -214,7 +214,7 @@ def test_tiles_to_replicate_must_be_tiles_of_this_train(train_root):
         UserError, match=r"Settlement, Seminatural.*higher --minority-share than 0\.1 or a lower"
     ) as stop:
         tiles_to_replicate({**found, "tiles_to_replicate": {}}, train, source)
-    assert str(stop.value).endswith(f"{again} --minority-share 0.2 --tile-share 0.025")
+    assert str(stop.value).endswith(f"{again} --tile-share 0.025")
 
 
 def test_only_train_is_analyzed_and_repeated(train_root):
