@@ -98,15 +98,13 @@ def all_lists() -> list[MutantList]:
 
 
 def copy_tree(target: Path) -> None:
-    """Copy the files that git knows or would add, as they are now, and compile them."""
+    """Copy the files that git knows or would add, as they are now."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
     for name in filter(None, names.split("\0")):
         if (REPOSITORY / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, target / name)
-    compile_all = [sys.executable, "-m", "compileall", "-q", "."]
-    subprocess.run(compile_all, cwd=target, check=True)
 
 
 def become_tests(tree: Path, tests: list[str], log: Path) -> None:
@@ -134,6 +132,7 @@ class Runs:
     def __init__(self, folder: Path, jobs: int):
         self.as_it_is = folder / "tree"
         copy_tree(self.as_it_is)
+        subprocess.run([sys.executable, "-m", "compileall", "-q", "."], cwd=self.as_it_is, check=True)
         self.log_of = {folder / f"tree{i}": folder / f"log{i}.txt" for i in range(jobs)}
         for tree in self.log_of:
             shutil.copytree(self.as_it_is, tree)
