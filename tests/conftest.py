@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from tests.faults.harness import scripts
 from tests.helpers import prepare_root, quiet
+from tests.small_pipeline import Pipeline
 from training import (
     score_difficulty,
     train_control_5b_from_stage1,
@@ -92,3 +93,8 @@ def script():
     """Runs a script to its end, as ``python -m`` would: script(module, *flags) → Ended."""
     with scripts("--plain-curves") as found:
         yield found
+
+
+@pytest.fixture
+def pipeline(tmp_path):
+    return Pipeline(tmp_path)

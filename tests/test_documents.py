@@ -8,9 +8,18 @@ import shutil
 import subprocess
 import tomllib
 
+import numpy as np
 import pytest
+import torch
 
 import reproduce
+from common.checkpoints import Checkpoint
+from common.inference import predict_logits
+from common.rasters import open_raster
+from data_prep.raw.files import RawTile
+from data_prep.split_biodiversity import write_tile
+from tests.helpers import made, save_checkpoint, write_tif
+from tests.small_sets import split_sets
 
 DOCUMENTS = ("README.md", *reproduce.DOCUMENTS, "CONTRIBUTING.md", "CHANGELOG.md", "model_weights/README.md")
 FENCES_TO_TYPE = ("bash", "console")
@@ -122,3 +131,39 @@ def test_make_ends_by_naming_the_report(target):
     said = subprocess.run(command, cwd=reproduce.REPOSITORY, capture_output=True, text=True, check=True)
     assert "demo/evaluation/evaluation_results/val/report.html" in said.stdout.splitlines()[-1]
     assert "reproduce.py --root 'demo' --preset demo" in said.stdout
+
+
+def python_of(document: str) -> str:
+    """What a user pastes from a document into Python."""
+    blocks = reproduce.read_blocks((reproduce.REPOSITORY / document).read_text("utf-8"))
+    return "\n".join(block for kind, _, block in blocks if kind == "python")
+
+
+# What becomes of a val tile in the file of a sensor, and how the network's training tiles were scaled to 8 bit.
+SENSORS = {
+    "8 bit": (lambda image: image, None),
+    "alike": (lambda image: image * np.float32(0.01) - 1, {"kind": "train", "ranges": [[-0.9, 1.1], [-1, 1], [0, 1]]}),
+    "each": (lambda image: image.astype(np.uint16) * 20 + 50, {"kind": "tile", "ranges": None}),
+}
+
+
+@pytest.mark.parametrize("sensor", SENSORS)
+def test_the_python_of_the_documents_gives_what_evaluation_gives(trained, tmp_path, monkeypatch, sensor):
+    as_recorded, stretch = SENSORS[sensor]
+    path = "model_weights/biodiversity/stage6_distill/seed42/best.pt"
+    checkpoint = Checkpoint.load(made(trained / path))
+    save_checkpoint(tmp_path / path, checkpoint.state, checkpoint.metadata | {"stretch": stretch})
+    tile = split_sets(trained)[1].tiles[0]
+    write_tif(tmp_path / "new.tif", as_recorded(tile.read_image()))
+    split = (tmp_path / "image.tif", tmp_path / "mask.png")
+    raw = RawTile("new", tmp_path / "new.tif", tile.mask_path)
+    write_tile((raw, *split), bands=(1, 2, 3), stretch=stretch, mode="copy", num_classes=6)
+    with open_raster(split[0]) as src, torch.inference_mode():
+        logits = predict_logits(checkpoint.build().eval(), torch.from_numpy(src.read())[None])
+
+    monkeypatch.chdir(tmp_path)
+    said = {}
+    for document in DOCUMENTS:
+        exec(compile(python_of(document), document, "exec"), said)
+    expected = logits[0].argmax(dim=0)
+    assert len(expected.unique()) > 1 and torch.equal(said["ids"], expected)

@@ -5,6 +5,7 @@ On a GPU: python -m tests.benchmarks.run --only loop --preset paper --device cud
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import os
 import tempfile
@@ -42,6 +43,7 @@ class Clock(HardLoss):
     """
 
     def __init__(self, aside=lambda: None):
+        super().__init__()
         self.aside = aside
         self.seconds: list[float] = []
         self.begin: float | None = None
@@ -58,9 +60,9 @@ class Clock(HardLoss):
         return sum(self.seconds[WARM:]) / len(self.seconds[WARM:])
 
 
-def parse(preset: str, device: str, steps: int, out_dir: Path):
+def parse(preset: str, device: str, steps: int, out_dir: Path, *more):
     flags = ["--preset", preset, "--device", device, "--encoder-weights", "none", "--overwrite"]
-    flags += ["--iterations", steps, "--val-every", steps, "--out-dir", out_dir]
+    flags += ["--iterations", steps, "--val-every", steps, "--out-dir", out_dir, *more]
     return train_parser("benchmark", "", train_dir="train", train_made_by="data_prep.replicate_minority").parse_args(
         [str(flag) for flag in flags]
     )
@@ -70,8 +72,9 @@ def real_loop(tiles: TileSet, val: TileSet, args, clock: Clock) -> None:
     """The loop of all stages, with weighted draws and the minority crop."""
     sampler = WeightedTiles({tile_id: 1 + i % 3 for i, tile_id in enumerate(tiles.ids)})
     cropper = MinorityCrop(args.crop_size, [tiles.taxonomy.num_classes - 1])
+    recipe = Recipe("benchmark", tiles, sampler, cropper, EncoderWeights("none"), clock)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        fit(Recipe("benchmark", tiles, sampler, cropper, EncoderWeights("none"), clock), val, args)
+        fit(recipe, val, args.settings, args.run)
 
 
 class BareLoop:
@@ -106,7 +109,7 @@ def compare_step_by_step(tiles, val, args) -> tuple[float, float]:
 
     The loader has no worker, which would work on while the bare loop's turn is timed.
     """
-    args.workers = 0
+    args.run = dataclasses.replace(args.run, workers=0)
     bare, seconds = BareLoop(tiles, args, torch.device("cpu")), []
 
     def turn():
@@ -146,7 +149,7 @@ def measure(preset: str = "laptop", device: str = "cpu") -> list[Figure]:
         if device != "cpu":
             rates += f", {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB of GPU memory"
         name = f"training loop : bare loop ({preset}, {device})"
-        loop = at_least("2", name, bare / real, goal, detail=f"{rates}, {args.workers} workers")
+        loop = at_least("2", name, bare / real, goal, detail=f"{rates}, {args.run.workers} workers")
         return [loop, validation_share(tiles, resolve_device(device))]
 
 

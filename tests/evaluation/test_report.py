@@ -23,7 +23,6 @@ from common.stages import ARM_OF, CONTROLS, STAGES
 from common.taxonomy import BIODIVERSITY, Taxonomy
 from evaluation import aggregate_metrics, build_report, plot_predictions
 from evaluation.report.page import el, joined
-from evaluation.report.predictions import errors_picture
 from evaluation.scoring.results import METRICS, PREDICTIONS_INDEX
 from tests.helpers import made, quiet
 from tests.synthetic_results import VAL, checkpoint_digest, write_result, write_study
@@ -247,80 +246,6 @@ def test_a_damaged_file_is_named(tmp_path, path, content):
     (tmp_path / path).write_text(content, "utf-8")
     with pytest.raises(UserError, match=str(path).rpartition("/")[2]):
         quiet(build_report.main, "--root", tmp_path)
-
-
-def test_errors_are_hatched_and_what_is_right_or_unlabelled_is_not():
-    truth = np.array([[1, 1, 0]], np.uint8).repeat(30, axis=1).repeat(90, axis=0)
-    preds = np.array([[1, 2, 2]], np.uint8).repeat(30, axis=1).repeat(90, axis=0)
-    picture = np.array(Image.open(io.BytesIO(errors_picture(preds, truth))).convert("RGBA"))
-    right, wrong, void = np.split(picture, 3, axis=1)
-    assert len(np.unique(right.reshape(-1, 4), axis=0)) == 1 and 0 < right[0, 0, 3] < 255
-    assert (void == 255).all()
-    dark, clear = (wrong == (0, 0, 0, 255)).all(axis=2), wrong[..., 3] == 0
-    assert 0.2 < dark.mean() < 0.4 and 0.4 < clear.mean()
-
-
-@pytest.fixture
-def drawable(prepared, tmp_path, monkeypatch):
-    """A root with tiles and folders of checkpoints, whose networks find the first class everywhere."""
-    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
-    arms = [STAGES[0], STAGES[2], CONTROLS[2]]
-    for arm in arms:
-        (tmp_path / "model_weights" / "biodiversity" / arm.name / "seed42").mkdir(parents=True)
-
-    def open_to_score(source, arm, *_):
-        return SimpleNamespace(digest=f"digest of {arm}"), None
-
-    def predict(model, tiles, **_):
-        return [np.ones((tile.entry["height"], tile.entry["width"]), np.uint8) for tile in tiles]
-
-    monkeypatch.setattr(plot_predictions, "open_to_score", open_to_score)
-    monkeypatch.setattr(plot_predictions, "predict", predict)
-    return tmp_path
-
-
-def test_predictions_lie_beside_their_figure_as_pictures_and_are_replaced(drawable):
-    folder = drawable / VAL / "predictions"
-    for count in (3, 2):
-        said = quiet(plot_predictions.main, "--root", drawable, "--tiles", count)
-        index = read_json(made(folder / PREDICTIONS_INDEX))
-        names = [arm["name"] for arm in index["arms"]]
-        assert names == [STAGES[0].name, STAGES[2].name, CONTROLS[2].name]
-        assert [arm["checkpoint_digest"] for arm in index["arms"]] == [f"digest of {name}" for name in names]
-        assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == sorted(t["id"] for t in index["tiles"])
-        assert len(index["tiles"]) == count and f"{count} tiles" in said and "2 stages" in said
-    assert not [path.name for path in folder.parent.iterdir() if path.name.startswith(".")]
-    for tile in index["tiles"]:
-        with (
-            Image.open(folder / tile["id"] / "truth.png") as truth,
-            Image.open(folder / tile["id"] / tile["image"]) as image,
-        ):
-            mask = np.array(
-                Image.open(drawable / "data" / "biodiversity_split" / "val" / "masks" / f"{tile['id']}.png")
-            )
-            assert truth.mode == "P" and (np.array(truth) == mask).all() and image.size == truth.size
-            assert (np.array(truth.convert("RGB")) == BIODIVERSITY.rgb()[mask]).all()
-        scores = tile["scores"][STAGES[0].name]
-        assert scores["OA"] == pytest.approx((mask == 1).sum() / (mask > 0).sum())
-
-
-def test_a_folder_of_somebody_else_is_not_replaced_by_predictions(drawable):
-    other = drawable / "mine"
-    other.mkdir()
-    (other / "letter.txt").write_text("dear")
-    with pytest.raises(UserError, match="not written by this project"):
-        quiet(plot_predictions.main, "--root", drawable, "--out-dir", other)
-    assert (other / "letter.txt").read_text() == "dear"
-
-
-def test_large_tiles_are_stored_smaller_and_photographs_as_jpeg(tmp_path):
-    ids = np.zeros((40, 3000), np.uint8)
-    ids[:, 1500:] = 5
-    plot_predictions.write_ids(tmp_path / "ids.png", ids, BIODIVERSITY)
-    with Image.open(tmp_path / "ids.png") as picture:
-        assert picture.size == (1024, 14) and set(np.unique(picture)) == {0, 5}
-    assert plot_predictions.write_photo(tmp_path, np.zeros((3, 300, 20), np.uint8)) == "image.jpg"
-    assert plot_predictions.write_photo(tmp_path, np.zeros((3, 200, 256), np.uint8)) == "image.png"
 
 
 def test_a_report_of_large_tiles_stays_small_enough_to_send(tmp_path):

@@ -11,94 +11,34 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.errors import UserError
 from common.files import write_json
-from common.stages import ARM_OF, CONTROLS, STAGE_NAMES
+from common.stages import CONTROLS
 from common.taxonomy import BIODIVERSITY
 from common.text import hundredths
-from evaluation.report import data, format, on_test, overview, provenance, stages
+from evaluation.report import format, on_test, overview, provenance, stages
 from evaluation.study.comparisons import DESCRIPTIVE, PLANNED
-from evaluation.study.evidence import MINORITY, Evidence, Finding
+from evaluation.study.evidence import MINORITY, Finding
 from evaluation.study.intervals import Estimate
-from tests.helpers import made
-from tests.synthetic_results import arm_of, finding_of
-
-ONE, TWO, THREE, FOUR, FIVE_A, FIVE_B, SIX = STAGE_NAMES
-FOREGROUND = BIODIVERSITY.foreground
-METRICS = ("mIoU", "mF1", "OA", MINORITY, *(f"IoU {name}" for name in FOREGROUND))
-ARGS = SimpleNamespace(
-    root=Path("."),
-    in_dir=made("results"),
-    split_dir=made("split"),
-    leakage=made("leakage.json", "python -m data_prep.check_leakage"),
-    command="it",
+from tests.evaluation.report_parts import (
+    ARGS,
+    ARMS,
+    FACTS,
+    FIVE_A,
+    FIVE_B,
+    FOREGROUND,
+    FOUR,
+    ONE,
+    SIX,
+    THREE,
+    TWO,
+    arm,
+    evidence_of,
+    plain,
+    rows,
+    scores_of,
 )
-
-
-def plain(html) -> str:
-    text = unescape(re.sub("<[^>]*>", " ", str(html))).replace("\u00a0", " ")
-    return re.sub(" ([,;.])", r"\1", " ".join(text.split()))
-
-
-def rows(html) -> list[list[str]]:
-    """The cells of each row of a table, headings too."""
-    lines = re.findall(r"<tr[^>]*>(.*?)</tr>", str(html), re.S)
-    return [[plain(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line, re.S)] for line in lines]
-
-
-def scores_of(miou, iou=0.5, f1=0.6, pixels=10) -> dict:
-    classes = {
-        name: {"IoU": iou + n / 100, "F1": f1 + n / 100, "precision": 0.7 + n / 100, "recall": 0.8, "pixels": pixels}
-        for n, name in enumerate(FOREGROUND)
-    }
-    return {"mIoU": miou, "mF1": miou + 0.1, "OA": miou + 0.2, "boundary mIoU": 0.33, "ECE": 0.044, "classes": classes}
-
-
-def arm(name, mious, seeds=(1, 2, 3)):
-    """An arm whose seeds have these mIoU and other metrics below them in steps of a point."""
-    scores = arm_of(name, [[v - n / 100 for v in mious] for n in range(len(METRICS))], seeds, 12, METRICS)
-    recipe = {
-        "tiles": {"folder": "x"},
-        "sampler": {"kind": "weighted"},
-        "cropper": {"kind": "minority", "classes": [4]},
-    }
-    for place, (seed, miou) in enumerate(zip(seeds, mious, strict=True)):
-        run = {
-            "recipe": recipe,
-            "settings": {"iterations": 20, "lr": 0.001},
-            "crops": 160,
-            "train": {"tiles": 40},
-            "seconds": {"training": 60 * (place + 1)},
-            "drawn": {
-                "distinct_tiles": 30 + place,
-                "replica_share": 0.25,
-                "void_share": 0.125,
-                "pixel_share": {name: 0.1 * (place + 1) for name in FOREGROUND},
-                "crops_with_class": dict.fromkeys(FOREGROUND, 0.4),
-            },
-            "device": "CPU",
-            "git_commit": "c" * 40,
-        }
-        scores.last[seed] = SimpleNamespace(
-            arm=name,
-            seed=seed,
-            metrics={"cumulative_steps": 20 * ARM_OF[name].trainings, "split_facts": FACTS, "step": 20},
-            scores=scores_of(miou, 0.5 + place / 10),
-            run=run,
-            tiles=SimpleNamespace(checkpoint_digest=f"{name} {seed}", split_digest="of val", confusions=None),
-        )
-    return scores
-
-
-FACTS = {"tiles": 30, "blocks": 12, "strategy": "blocks", "blocks_shared_with_train": 0}
-
-
-def evidence_of(*arms, planned=(), descriptive=(), minority=("Settlement", "Seminatural"), cautions=()):
-    result = SimpleNamespace(
-        metrics={"split_facts": FACTS}, taxonomy=BIODIVERSITY, tiles=SimpleNamespace(split_digest="of val")
-    )
-    by_name = {scores.arm.name: scores for scores in arms}
-    return Evidence([result], by_name, list(planned), list(descriptive), list(minority), [], [], list(cautions))
+from tests.helpers import made
+from tests.synthetic_results import finding_of
 
 
 def test_words_for_digests_times_and_shares():
@@ -127,9 +67,6 @@ def test_words_for_digests_times_and_shares():
 )
 def test_a_finding_has_a_sign_that_follows_its_verdict(finding, sign):
     assert plain(format.mark(finding)) == sign
-
-
-ARMS = [arm(ONE, [0.3, 0.4, 0.5]), arm(THREE, [0.6, 0.7, 0.8]), arm(TWO, [0.1, 0.2, 0.3])]
 
 
 def test_the_ablation_table_ranks_and_sets_the_highest_of_each_column_bold():
@@ -248,90 +185,6 @@ def test_a_confusion_in_words_names_what_most_of_the_wrong_pixels_are_taken_for(
     )
 
 
-def manifest(*tiles, **more):
-    """The manifest of tiles of one row, given as (pixels per class, block)."""
-    entry = dict.fromkeys(("sha256", "mask_sha256", "content_sha256"), "s")
-    entry |= {"height": 1, **dict.fromkeys(("crs", "bounds", "gsd"))}
-    by_id = {
-        f"t{n}": {**entry, "width": sum(pixels), "pixels": list(pixels), "block": block}
-        for n, (pixels, block) in enumerate(tiles)
-    }
-    about = {"split": "val", "made_from": [], "stretch": None, "taxonomy": BIODIVERSITY.to_json()}
-    return {"digest": "d" * 64, "command": "split it", "tiles": by_id, **about, **more}
-
-
-MANIFESTS = {
-    "train": manifest(
-        ([5, 60, 0, 0, 0, 0], "a"),
-        ([0, 20, 15, 0, 0, 5], "a"),
-        ([9, 0, 0, 0, 0, 0], "b"),
-        split_strategy="blocks",
-        block_size=256.0,
-        fractions=[0.8, 0.1, 0.1],
-        seed=7,
-        excluded=["x", "y"],
-    ),
-    "val": manifest(([1, 0, 0, 0, 30, 10], None), ([0, 0, 0, 0, 10, 0], None)),
-}
-
-
-def test_the_split_table_counts_pixels_and_tiles_of_each_class():
-    header, *found_rows = rows(data.split_table(MANIFESTS, ["Settlement"]))[1:]
-    assert header == ["class", *["%", "pixels", "tiles"] * 2]
-    assert found_rows == [
-        ["Forest", "80.0", "80", "2", "0.0", "0", "0"],
-        ["Grassland", "15.0", "15", "1", "0.0", "0", "0"],
-        ["Cropland", "0.0", "0", "0", "0.0", "0", "0"],
-        ["Settlement *", "0.0", "0", "0", "80.0", "40", "2"],
-        ["Seminatural", "5.0", "5", "1", "20.0", "10", "1"],
-        ["labelled", "100.0", "100", "2", "100.0", "50", "2"],
-        ["Background (unlabelled)", "-", "14", "2", "-", "1", "1"],
-    ]
-    said = plain(data.split_description(MANIFESTS))
-    assert "train 3 tiles in 2 blocks; val 2 tiles in 2 blocks" in said and "block side 256 m" in said
-    assert "80% / 10% / 10%" in said and "seed of the split 7" in said and "left out of the raw tiles 2" in said
-
-
-KINDS = ("tile id", "image file", "image content", "overlapping window", "altered copy", "ground")
-
-
-def leakage(passed=True, digest="of val", **more):
-    pair = {"sets": ["train", "val"], **{kind: n for n, kind in enumerate(KINDS)}, "ground not comparable": 8}
-    found = {"passed": passed, "findings": [] if passed else [{"text": "they share a tile"}], "compared": [pair]}
-    return found | {"sets": {"val": {"digest": digest}, "train": {"digest": "of val"}}, **more}
-
-
-def test_the_check_for_leakage_is_shown_with_what_it_counted():
-    html = data.leakage_result(leakage(blocks_shared_with_train={"val": 3, "test": 0}), ARGS)
-    assert "Check for leakage passed" in plain(html) and "Blocks shared with train: val 3, test 0." in plain(html)
-    assert rows(html) == [["sets", *KINDS], ["train and val", "0", "1", "2", "3", "4", "5 (8 pairs not comparable)"]]
-    failed = plain(data.leakage_result(leakage(False), ARGS))
-    assert "Check for leakage failed." in failed and "they share a tile" in failed and "not known" in failed
-    assert "The check for leakage was not made" in plain(data.leakage_result(None, ARGS))
-
-
-@pytest.mark.parametrize(
-    ("manifests", "found", "cautions"),
-    [
-        ({}, None, []),
-        ({"val": {"digest": "of val"}, "train": {"digest": "x"}}, leakage(), []),
-        ({"val": {"digest": "of another"}}, leakage(), ["the scores are of another val split than split/val holds"]),
-        ({}, leakage(False), ["the check for leakage failed: they share a tile"]),
-        ({}, leakage(digest="of another"), ["the check for leakage was made of another val split than was scored"]),
-        ({}, leakage() | {"sets": {}}, ["the check for leakage was made of another val split than was scored"]),
-        (
-            {"val": {"digest": "x"}},
-            leakage(False, "x"),
-            ["the scores are of another val", "the check for leakage failed", "the check for leakage was made of"],
-        ),
-    ],
-)
-def test_data_that_are_not_those_of_the_scores_are_a_caution(manifests, found, cautions):
-    said = data.data_cautions(evidence_of(*ARMS), manifests, found, ARGS)
-    assert len(said) == len(cautions)
-    assert all(one.startswith(start) for one, start in zip(said, cautions, strict=True))
-
-
 def test_what_the_study_shows_begins_with_cautions_and_the_first_of_the_ranking():
     findings = [finding_of(TWO, ONE, 0.05, p_holm=0.01)]
     html = "".join(map(str, filter(None, overview.verdict(evidence_of(*ARMS, planned=findings), ["beware"]))))
@@ -400,27 +253,6 @@ def test_the_same_checkpoint_again_is_no_other_look(tmp_path):
     assert "The test split was used 2 times." in said
 
 
-def test_a_manifest_of_other_classes_is_refused(tmp_path):
-    path = tmp_path / "val/manifest.json"
-    path.parent.mkdir()
-    write_json(path, MANIFESTS["val"])
-    assert data.read_manifests(made(tmp_path), BIODIVERSITY) == {"val": MANIFESTS["val"]}
-    turned = BIODIVERSITY.to_json() | {"classes": list(reversed(BIODIVERSITY.classes))}
-    write_json(path, MANIFESTS["val"] | {"taxonomy": turned})
-    with pytest.raises(UserError, match="does not count the pixels of Background, Forest.* again: python -m some.step"):
-        data.read_manifests(made(tmp_path), BIODIVERSITY)
-
-
-@pytest.mark.parametrize(
-    "change", [{"fractions": "80"}, {"tiles": {}}, {"command": None}, {"tiles": {"t": {"pixels": [1]}}}]
-)
-def test_a_manifest_of_another_form_is_refused(tmp_path, change):
-    (tmp_path / "val").mkdir()
-    write_json(tmp_path / "val/manifest.json", MANIFESTS["val"] | change)
-    with pytest.raises(UserError, match=r"val.manifest.json is not .*of this project: .*: python -m some.step"):
-        data.read_manifests(made(tmp_path), BIODIVERSITY)
-
-
 def test_figures_that_are_not_drawn_or_older_than_the_scores_are_named(tmp_path):
     evidence = evidence_of(*ARMS, planned=[finding_of(TWO, ONE, 0.05, 0.02, p_holm=0.01)])
     folder = tmp_path / "results"
@@ -456,16 +288,6 @@ def test_each_run_is_named_with_its_checkpoint_and_what_trained_it(tmp_path):
         ["2 + Replication", str(seed), f"{TWO} {seed}"[:12], "c" * 12, "20", when, f"train {seed}"] for seed in (7, 8)
     ]
     assert "val tiles of val" in plain(html) and "scored by score it" in plain(html) and "seeds 7, 8" in plain(html)
-
-
-def test_classes_and_replication_of_train_are_told(tmp_path):
-    classes = {name: {"share": share} for name, share in zip(FOREGROUND, (0.5, 0.3, 0.1, 0.06, 0.04), strict=True)}
-    distribution = {"classes": classes, "minority_classes": ["Settlement", "Seminatural"], "minority_share": 0.1}
-    distribution |= {"tile_share": 0.05, "tiles_to_replicate": {"a": 1, "b": 2}}
-    args = SimpleNamespace(**vars(ARGS), distribution=made(tmp_path / "distribution.json"))
-    said = plain("".join(map(str, filter(None, data.data(evidence_of(*ARMS), distribution, MANIFESTS, None, args)))))
-    assert "under 10% of its labelled pixels: Settlement, Seminatural. Replicated: 2 tiles, in which" in said
-    assert "covers at least 5%" in said and "No manifest of test" in said and "30 tiles in 12 spatial blocks" in said
 
 
 def test_each_arm_is_folded_with_its_rank_and_the_shares_of_train(monkeypatch):
