@@ -9,18 +9,17 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from torch import nn
 
-from common.checkpoints import Checkpoint, digest_tensors
+from common.checkpoints import Checkpoint
 from common.croppers import RandomCrop
 from common.datasets import network_input
 from common.errors import UserError
-from common.losses import HardLoss, LossTerm
-from common.models import SilenceVoid
+from common.losses import HardLoss
 from common.samplers import UniformTiles, WeightedTiles
 from common.taxonomy import BIODIVERSITY
 from tests.helpers import made, parser_of_a_stage, quiet
 from tests.small_sets import write_set
+from tests.training.parts import Counting, SmallNetwork, Start
 from training.engine import loop as engine
 from training.engine import run_folder
 from training.engine.crops import CropDataset, TileDraws
@@ -32,60 +31,6 @@ from training.engine.recipe import Recipe
 CPU = torch.device("cpu")
 SETTINGS = [field.name for field in fields(TrainSettings)]
 NAME = "small"
-
-
-class SmallNetwork(nn.Module):
-    """Two convolutions, dropout between them; keeps what it sees while it trains."""
-
-    def __init__(self, num_classes=6):
-        super().__init__()
-        self.encoder = nn.Conv2d(3, 4, 1)
-        self.drop = nn.Dropout2d(0.5)
-        self.head = nn.Sequential(nn.Conv2d(4, num_classes, 1), SilenceVoid())
-        self.seen, self.modes, self.draws = [], [], []
-
-    def forward(self, images):
-        self.modes.append(self.training)
-        if self.training:
-            self.seen.append(images.clone())
-            self.draws.append(torch.get_rng_state().sum().item())
-        return self.head(self.drop(self.encoder(images)))
-
-
-class Start:
-    """The weights of a SmallNetwork, as the seed gives them; keeps the networks it made."""
-
-    def __init__(self, ancestors=(), name="random"):
-        self.ancestors, self.name = ancestors, name
-        self.built, self.digests = [], []
-
-    def build(self, arch, encoder, taxonomy):
-        self.built.append(SmallNetwork(taxonomy.num_classes))
-        self.digests.append(digest_tensors(self.built[-1].state_dict()))
-        return self.built[-1]
-
-    def describe(self):
-        return {"kind": self.name}
-
-
-class Counting:
-    """A loss whose value at the n-th step is n, of which the gradient is that of the hard loss times ``scale``."""
-
-    def __init__(self, scale=1.0):
-        self.scale, self.steps = scale, 0
-
-    def to(self, device):
-        return self
-
-    def terms(self, logits, batch):
-        self.steps += 1
-        (term,) = HardLoss().terms(logits, batch)
-        value = self.scale * term.total / term.count
-        first = LossTerm("a", 3 * (value - value.detach() + self.steps), torch.tensor(3.0), 0.25)
-        return [first, LossTerm("b", torch.tensor(5.0 * self.steps), torch.tensor(5.0), 0.75)]
-
-    def describe(self):
-        return {"counting": self.scale}
 
 
 @pytest.fixture(scope="module")
