@@ -6,23 +6,10 @@ import torch
 from hypothesis import settings
 from matplotlib.figure import Figure
 
+from common.stages import ARMS
 from tests.faults.harness import scripts
-from tests.helpers import prepare_root, quiet
+from tests.helpers import doors, prepare_root, quiet
 from tests.small_pipeline import Pipeline
-from training import (
-    score_difficulty,
-    train_control_5b_from_stage1,
-    train_control_kd_cycled,
-    train_control_kd_uniform,
-    train_stage1_baseline,
-    train_stage2_replication,
-    train_stage3_difficulty,
-    train_stage4_minority_crop,
-    train_stage5a_pretrain,
-    train_stage5b_finetune,
-    train_stage6_distill,
-    train_teacher,
-)
 from training.engine import run_folder
 
 # The smallest network at hand. Its decoder drops channels at random while it trains, as larger encoders drop layers, so
@@ -72,20 +59,12 @@ def trained(prepared, tmp_path_factory) -> Path:
 
 def train_all(root: Path) -> None:
     """Train the teacher and all arms for two steps each, in a root with every data step done."""
-    for step in (train_teacher, train_stage1_baseline, train_stage2_replication):
-        train(step, root, curves=step is train_teacher)
-    quiet(score_difficulty.main, "--root", root, "--device", "cpu")
-    for step in (
-        train_stage3_difficulty,
-        train_stage4_minority_crop,
-        train_stage5a_pretrain,
-        train_stage5b_finetune,
-        train_stage6_distill,
-        train_control_5b_from_stage1,
-        train_control_kd_cycled,
-        train_control_kd_uniform,
-    ):
-        train(step, root, curves=step is train_stage6_distill)  # whose loss has several parts
+    scripts_of = doors()
+    train(scripts_of["training.train_teacher"], root, curves=True)
+    for arm in ARMS:
+        train(scripts_of[f"training.train_{arm.name}"], root, curves=arm.name == "stage6_distill")  # of several losses
+        if arm.name == "stage2_replication":
+            quiet(scripts_of["training.score_difficulty"].main, "--root", root, "--device", "cpu")
 
 
 @pytest.fixture(scope="session")

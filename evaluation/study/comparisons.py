@@ -34,12 +34,17 @@ PLANNED = (
     _comparison("stage6_distill", "stage5b_finetune", "loss.kd", planned=True),
     _comparison("stage6_distill", "control_kd_uniform", "loss.kd.remap", planned=True),
 )
-DESCRIPTIVE = (
+_DESCRIBED = (
     _comparison("stage5a_pretrain", "stage1_baseline", "tiles"),
     _comparison("stage5b_finetune", "stage4_minority_crop", "init"),
     _comparison("control_5b_from_stage1", "stage4_minority_crop", "init"),
     _comparison("stage6_distill", "control_kd_cycled", "loss.kd.remap"),
     _comparison("control_kd_cycled", "stage5b_finetune", "loss.kd"),
     _comparison("control_kd_uniform", "stage5b_finetune", "loss.kd"),
-    *(_comparison(stage, "stage1_baseline", None) for stage in STAGE_NAMES[2:] if stage != "stage5a_pretrain"),
+)
+_COMPARED = {(comparison.arm.name, comparison.other.name) for comparison in PLANNED + _DESCRIBED}
+DESCRIPTIVE = _DESCRIBED + tuple(
+    _comparison(stage, "stage1_baseline", None)
+    for stage in STAGE_NAMES[1:]
+    if (stage, "stage1_baseline") not in _COMPARED
 )

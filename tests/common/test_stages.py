@@ -8,6 +8,7 @@ import pytest
 from common import stages
 from common.stages import ARM_OF, ARMS, CONTROLS, FINAL_STAGE, STAGE_NAMES, training_command
 from evaluation.study.comparisons import DESCRIPTIVE, PLANNED
+from tests.helpers import REPOSITORY
 
 # name, number, label, compared with, the one component, starts from, trainings
 PLAN = [
@@ -27,8 +28,19 @@ PLAN = [
 def test_the_arms_are_those_of_the_method_in_their_order():
     assert [(*arm[:6], arm.trainings) for arm in ARMS] == PLAN
     assert list(ARM_OF) == [name for name, *_ in PLAN]
-    assert list(STAGE_NAMES) == [name for name, *_ in PLAN[:7]] and FINAL_STAGE == "stage6_distill"
-    assert [control.name for control in CONTROLS] == [name for name, *_ in PLAN[7:]]
+    assert list(STAGE_NAMES) == [name for name, number, *_ in PLAN if number] and FINAL_STAGE == "stage6_distill"
+    assert [control.name for control in CONTROLS] == [name for name, number, *_ in PLAN if not number]
+
+
+def test_every_training_script_is_an_arm_and_every_arm_has_its_script():
+    scripts = {path.stem for path in (REPOSITORY / "training").glob("train_*.py")} - {"train_teacher"}
+    assert scripts == {f"train_{name}" for name in ARM_OF}, "list the arm in common/stages.py, or write its script"
+
+
+def test_no_two_arms_are_compared_twice_and_every_control_is():
+    pairs = [(comparison.arm.name, comparison.other.name) for comparison in PLANNED + DESCRIPTIVE]
+    assert len(pairs) == len(set(pairs))
+    assert {(control.compared_with, control.name) for control in CONTROLS} <= set(pairs)
 
 
 def test_an_arm_is_called_by_its_number_and_its_label():

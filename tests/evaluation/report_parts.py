@@ -11,7 +11,7 @@ from evaluation.study.evidence import MINORITY, Evidence
 from tests.helpers import made
 from tests.synthetic_results import arm_of
 
-ONE, TWO, THREE, FOUR, FIVE_A, FIVE_B, SIX = STAGE_NAMES
+ONE, TWO, THREE, FOUR, FIVE_A, FIVE_B, SIX = STAGE_NAMES[:7]
 FOREGROUND = BIODIVERSITY.foreground
 METRICS = ("mIoU", "mF1", "OA", MINORITY, *(f"IoU {name}" for name in FOREGROUND))
 ARGS = SimpleNamespace(

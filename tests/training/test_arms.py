@@ -64,6 +64,10 @@ def checkpoint(root, stage, name="last.pt"):
     return Checkpoint.load(made(root / WEIGHTS / stage / "seed42" / name))
 
 
+def test_every_arm_is_looked_at_here():
+    assert {"stage1_baseline", *COMPONENT} == set(ARM_OF), "write down in COMPONENT what the new arm is compared with"
+
+
 @pytest.mark.parametrize("stage", COMPONENT)
 def test_an_arm_differs_from_the_one_it_is_compared_with_in_one_component(trained, stage):
     compared_with, component = COMPONENT[stage]
