@@ -136,12 +136,12 @@ def read_minority_classes(source: Input, tiles: TileSet) -> tuple[list[int], lis
 
 
 def complete_run_record(record: dict) -> dict:
-    """A run's record with what those of before version 0.9 did not say, since it could not be chosen.
+    """A run's record with what those of before versions 0.9 and 0.10 did not say, since it could not be chosen.
 
     ``record`` is the content of run.json, or a checkpoint's metadata.
     """
     record = copy.deepcopy(record)
-    record["settings"].setdefault("label_smoothing", 0.05)
+    record["settings"] = {"label_smoothing": 0.05, "decoder_channels": None, "average": 0.0} | record["settings"]
     loss = record["recipe"].get("loss")
     if isinstance(loss, dict) and isinstance(loss.get("kd"), dict):
         loss["kd"].setdefault("max_mapped_void", 0.5)

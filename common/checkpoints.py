@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from common.encoders import EncoderConstants
 from common.errors import UserError
 from common.inputs import Command, Input
-from common.models import GIVE_ITS_NETWORK, build_model, load_plain, load_strictly
-from common.schema import is_count, is_object, is_text, list_of, misfit, optional
+from common.models import GIVE_ITS_NETWORK, Architecture, build_model, load_plain, load_strictly
+from common.schema import is_count, is_number, is_object, is_text, list_of, misfit, optional
 from common.taxonomy import OPENEARTHMAP, Taxonomy, taxonomy_from_json
 from common.tiles import TileSet
 
@@ -36,6 +37,14 @@ def _is_command(value: object) -> bool:
         return False
 
 
+def _is_positive(value: object) -> bool:
+    return is_number(value) and value > 0
+
+
+def _are_three(form: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, list) and len(value) == 3 and all(map(form, value))
+
+
 # The form of a checkpoint's metadata, by key.
 METADATA = {
     **dict.fromkeys(("stage", "arch", "encoder"), is_text),
@@ -48,6 +57,15 @@ METADATA = {
 }
 # Those that a checkpoint needs to be scored.
 METADATA_TO_SCORE = tuple(key for key in METADATA if key not in ("train", "crops", "ancestors"))
+# Those that checkpoints of before version 0.10 do not have; see Architecture and EncoderConstants.
+LATER_METADATA = {
+    "decoder_channels": optional(list_of(is_count)),
+    "encoder_constants": {
+        "mean": _are_three(is_number),
+        "std": _are_three(_is_positive),
+        "norm_eps": optional(_is_positive),
+    },
+}
 
 
 class UnfinishedRun(UserError):
@@ -113,7 +131,7 @@ class Checkpoint:
             state, metadata, training = dict(content["model"]), dict(content["metadata"]), content["training"]
         except (KeyError, TypeError, ValueError):
             raise UserError(f"{source} is not a checkpoint of this project") from None
-        problem = misfit(metadata, {f"{key}?": form for key, form in METADATA.items()})
+        problem = misfit(metadata, {f"{key}?": form for key, form in (METADATA | LATER_METADATA).items()})
         if not problem and not (isinstance(training, dict | None) and all(map(torch.is_tensor, state.values()))):
             problem = "it holds other things than tensors"
         if problem:
@@ -154,20 +172,21 @@ class Checkpoint:
     def build(self) -> nn.Module:
         """The network with these tensors, every one of them loaded."""
         try:
-            return self._load_into(self.metadata["arch"], self.metadata["encoder"])
+            return self._load_into(Architecture.read(self.metadata))
         except UserError as error:
             raise self.source.unusable(str(error).removesuffix(".")) from None
 
-    def load_into(self, arch: str, encoder: str) -> nn.Module:
+    def load_into(self, architecture: Architecture) -> nn.Module:
         """A network of the architecture that is asked for, with these tensors; UserError where they do not fit it."""
         try:
-            return self._load_into(arch, encoder)
+            return self._load_into(architecture)
         except UserError as error:
             raise UserError(f"{error} {GIVE_ITS_NETWORK}") from None
 
-    def _load_into(self, arch: str, encoder: str) -> nn.Module:
+    def _load_into(self, architecture: Architecture) -> nn.Module:
+        constants = EncoderConstants.read(self.metadata.get("encoder_constants"))
         try:
-            model = build_model(arch, encoder, self.taxonomy.num_classes)
+            model = build_model(architecture, self.taxonomy.num_classes, constants=constants)
         except UserError as error:
             raise UserError(f"{self.path}: {error}") from None
         try:

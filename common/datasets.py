@@ -1,6 +1,5 @@
 """Whole tiles for evaluation, and the one place where pixels become network input."""
 
-import functools
 import signal
 from collections.abc import Sequence
 
@@ -9,15 +8,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from common.tiles import Tile
 
-# Channel statistics of ImageNet, which the pretrained encoders of segmentation-models-pytorch expect.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 STRIDE = 32  # height and width that an encoder with five halvings accepts are multiples of it
 PIXELS_PER_BATCH = {"cpu": 512 * 512, "cuda": 8 * 512 * 512}  # of whole tiles; on a CPU more take memory, not less time
 
 
 def network_input(images: torch.Tensor, photometric: torch.Tensor | None = None) -> torch.Tensor:
-    """What the network sees, in training and in evaluation alike.
+    """What a network takes, in training and in evaluation alike; its encoder standardises it.
 
     Args:
         images: (N, 3, H, W) uint8.
@@ -25,7 +21,7 @@ def network_input(images: torch.Tensor, photometric: torch.Tensor | None = None)
             torchvision's ColorJitter: brightness multiplies, contrast stretches about the mean of the image.
 
     Returns:
-        (N, 3, H, W) float32, standardised by channel.
+        (N, 3, H, W) float32 with values of 0 to 1.
     """
     images = images.float().mul_(1 / 255)  # in place from here on: new memory costs more than the arithmetic
     if photometric is not None:
@@ -33,14 +29,7 @@ def network_input(images: torch.Tensor, photometric: torch.Tensor | None = None)
         images.mul_(brightness).clamp_(max=1)
         mean = images.mean(dim=(1, 2, 3), keepdim=True)
         images.mul_(contrast).add_(mean * (1 - contrast)).clamp_(0, 1)
-    mean, std = _channel_statistics(images.device)
-    return images.sub_(mean).div_(std)
-
-
-@functools.cache  # made once, since copying to a device waits for it
-def _channel_statistics(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return mean, std
+    return images
 
 
 def loader_options(workers: int, device: torch.device) -> dict:

@@ -7,7 +7,7 @@ from torch import nn
 from common.checkpoints import finished_checkpoint, lineage
 from common.files import sha256_file
 from common.inputs import Input
-from common.models import build_model
+from common.models import Architecture, build_model
 from common.taxonomy import Taxonomy
 from common.tiles import TileSet
 
@@ -20,8 +20,8 @@ class EncoderWeights:
     def __init__(self, source: str) -> None:
         self.source = source
 
-    def build(self, arch: str, encoder: str, taxonomy: Taxonomy) -> nn.Module:
-        return build_model(arch, encoder, taxonomy.num_classes, self.source)
+    def build(self, architecture: Architecture, taxonomy: Taxonomy) -> nn.Module:
+        return build_model(architecture, taxonomy.num_classes, self.source)
 
     def describe(self) -> dict:
         file = {} if self.source in ("imagenet", "none") else {"sha256": sha256_file(Path(self.source))}
@@ -43,11 +43,11 @@ class StageWeights:
             raise source.unusable(f"{source} was trained under another split than that of {val.path}")
         self.ancestors = tuple(lineage(self.checkpoint))
 
-    def build(self, arch: str, encoder: str, taxonomy: Taxonomy) -> nn.Module:
+    def build(self, architecture: Architecture, taxonomy: Taxonomy) -> nn.Module:
         source, classes = self.checkpoint.source, self.checkpoint.taxonomy.classes
         if self.checkpoint.taxonomy != taxonomy:
             raise source.unusable(f"{source} was trained for {', '.join(classes)}, not for this taxonomy")
-        return self.checkpoint.load_into(arch, encoder)
+        return self.checkpoint.load_into(architecture)
 
     def describe(self) -> dict:
         return {"kind": "stage", "stage": self.checkpoint.metadata["stage"], "digest": self.checkpoint.digest}

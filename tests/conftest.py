@@ -16,7 +16,8 @@ from training.engine import run_folder
 # that these runs also show whether such draws are reproducible.
 ARCH, ENCODER = "pspnet", "tu-test_resnet"
 TRAIN_FLAGS = (
-    *("--preset", "demo", "--arch", ARCH, "--encoder", ENCODER, "--crop-size", "32", "--batch-size", "4"),
+    *("--preset", "demo", "--arch", ARCH, "--encoder", ENCODER, "--encoder-weights", "none", "--crop-size", "32"),
+    *("--batch-size", "4"),
     *("--iterations", "2", "--val-every", "1", "--warmup", "1", "--workers", "0", "--device", "cpu"),
 )
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from common.cli import run
 from common.croppers import MinorityCrop
+from common.encoders import EncoderConstants
 from common.losses import HardLoss
 from common.models import SilenceVoid
 from common.samplers import WeightedTiles
@@ -28,9 +29,10 @@ class SmallNetwork:
 
     ancestors = ()
 
-    def build(self, arch, encoder, taxonomy):
+    def build(self, architecture, taxonomy):
         network = nn.Sequential()
         network.encoder = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.ReLU())
+        EncoderConstants().install(network.encoder)
         network.head = nn.Sequential(nn.Conv2d(8, taxonomy.num_classes, 3, padding=1), SilenceVoid())
         return network
 

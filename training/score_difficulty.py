@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
 def score(tiles: TileSet, checkpoint: Checkpoint, args: argparse.Namespace) -> None:
     """Write the weights of all tiles, and a figure of them, at --out."""
     device = resolve_device(args.device)
-    model = checkpoint.build().to(device)
+    model = checkpoint.build()
 
     bases = [tile for tile in tiles if tile.base == tile.id]
     loss_of = {}

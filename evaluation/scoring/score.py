@@ -60,7 +60,7 @@ def evaluate(checkpoint: Checkpoint, model: torch.nn.Module, setting: Setting) -
     """Count what the network of a checkpoint predicts on every tile of the split."""
     tiles = setting.tiles
     counts = tile_counts(
-        model.to(setting.device),
+        model,
         tiles.tiles,
         tiles.taxonomy.num_classes,
         device=setting.device,

@@ -12,7 +12,7 @@ from sklearn.metrics import confusion_matrix
 from common.datasets import network_input
 from common.device import resolve_device
 from common.inference import confusion_by_tile
-from common.models import build_model
+from common.models import Architecture, build_model
 from common.tiles import TileSet
 from evaluation.scoring.counts import tile_counts
 from tests.benchmarks.generated import SIDE, write_tile_set
@@ -64,7 +64,9 @@ def scoring() -> Figure:
         write_tile_set(path, SCORED, split="val", distinct=SCORED)
         tiles = TileSet.open(made(path))
         image = network_input(torch.from_numpy(tiles.tiles[0].read_image())[None])
-        model = build_model(preset["arch"], preset["encoder"], tiles.taxonomy.num_classes)
+        model = build_model(
+            Architecture(preset["arch"], preset["encoder"], preset["decoder_channels"]), tiles.taxonomy.num_classes
+        )
         model = TakingTurns(model, image)
         for count in (4, SCORED):  # the first few are not counted
             model.seconds = 0.0

@@ -160,9 +160,10 @@ def test_a_run_of_before_counts_as_trained_with_what_it_could_not_choose():
     kd = {"alpha": 0.3, "temperature": 2.0}
     before = {"settings": {"lr": 1.0}, "recipe": {"loss": {"hard": {}, "kd": kd}}}
     now = complete_run_record(before)
-    assert now["settings"] == {"lr": 1.0, "label_smoothing": 0.05}
+    assert now["settings"] == {"lr": 1.0, "label_smoothing": 0.05, "decoder_channels": None, "average": 0.0}
     assert now["recipe"]["loss"]["kd"] == {**kd, "max_mapped_void": 0.5}
     assert "label_smoothing" not in before["settings"] and "max_mapped_void" not in kd
-    chosen = {"settings": {"label_smoothing": 0.1}, "recipe": {"loss": {"kd": {"max_mapped_void": 0.9}}}}
+    settings = {"label_smoothing": 0.1, "decoder_channels": [16], "average": 0.2}
+    chosen = {"settings": settings, "recipe": {"loss": {"kd": {"max_mapped_void": 0.9}}}}
     assert complete_run_record(chosen) == chosen
     assert complete_run_record({"settings": {}, "recipe": {"loss": {"hard": {}}}})["recipe"] == {"loss": {"hard": {}}}

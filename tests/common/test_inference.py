@@ -11,7 +11,7 @@ from common import inference
 from common.checkpoints import METADATA_TO_SCORE, Checkpoint, UnfinishedRun, open_to_score
 from common.datasets import STRIDE, network_input
 from common.errors import UserError
-from common.models import build_model
+from common.models import Architecture, build_model
 from common.rasters import write_image, write_mask
 from common.taxonomy import BIODIVERSITY
 from common.tiles import Tile
@@ -46,7 +46,7 @@ def direct(model, images):
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_logits_have_the_size_of_the_tile(height, width):
     torch.manual_seed(0)
-    model = build_model("linknet", "mobilenet_v2", 6).eval()
+    model = build_model(Architecture("linknet", "mobilenet_v2"), 6).eval()
     logits = inference.predict_logits(model, images_of(height, width))
     assert logits.shape == (2, 6, height, width)
     assert logits.isfinite().all()

@@ -7,7 +7,7 @@ import torch
 
 from common import losses
 from common.losses import HardAndKDLoss, HardLoss, hard_loss, hard_loss_by_crop, kd_loss, kd_loss_sum, kd_targets
-from common.models import build_model
+from common.models import Architecture, build_model
 from common.taxonomy import BIODIVERSITY, IGNORE_INDEX, OPENEARTHMAP
 
 FOREST, GRASSLAND = BIODIVERSITY.index("Forest"), BIODIVERSITY.index("Grassland")
@@ -138,7 +138,7 @@ def test_the_hard_loss_falls_as_the_student_learns():
 
 
 def test_the_teacher_stays_in_eval_mode_without_gradient_and_alpha_weighs_the_terms():
-    teacher = build_model("unet", "mobilenet_v2", OPENEARTHMAP.num_classes)
+    teacher = build_model(Architecture("unet", "mobilenet_v2"), OPENEARTHMAP.num_classes)
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     loss = HardAndKDLoss(teacher, CLASS_MATRIX, alpha=0.3, temperature=2.0)
     batch = {"image": torch.randn(2, 3, 32, 32), "mask": torch.full((2, 32, 32), FOREST)}

@@ -19,7 +19,7 @@ from common.checkpoints import (
 )
 from common.errors import UserError
 from common.initial_weights import EncoderWeights, StageWeights
-from common.models import SilenceVoid, build_model, load_strictly
+from common.models import Architecture, SilenceVoid, build_model, load_strictly
 from common.taxonomy import BIODIVERSITY, IGNORE_INDEX, OPENEARTHMAP
 from tests.conftest import ARCH, ENCODER
 from tests.helpers import THREE_CLASSES, made, save_checkpoint
@@ -30,7 +30,7 @@ TRAIN = "python -m training.train_stage5a_pretrain"
 @pytest.fixture(scope="module")
 def small():
     torch.manual_seed(0)
-    return build_model(ARCH, ENCODER, 6)
+    return build_model(Architecture(ARCH, ENCODER), 6)
 
 
 def test_the_output_of_void_is_fixed_and_the_others_are_left_alone():
@@ -45,7 +45,7 @@ def test_the_output_of_void_is_fixed_and_the_others_are_left_alone():
 
 
 def test_void_is_never_predicted_and_its_output_is_not_trained():
-    small = build_model(ARCH, ENCODER, 6)
+    small = build_model(Architecture(ARCH, ENCODER), 6)
     logits = small.train()(torch.randn(2, 3, 32, 32))
     assert logits.shape == (2, 6, 32, 32)
     assert not (logits.argmax(dim=1) == IGNORE_INDEX).any()
@@ -59,7 +59,7 @@ def test_one_seed_gives_one_network():
     states = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        states.append(digest_tensors(build_model(ARCH, ENCODER, 6).state_dict()))
+        states.append(digest_tensors(build_model(Architecture(ARCH, ENCODER), 6).state_dict()))
     assert states[0] == states[1] != states[2]
 
 
@@ -69,7 +69,7 @@ def test_imagenet_weights_that_cannot_be_downloaded_are_told_with_both_ways_out(
 
     monkeypatch.setattr(models.smp, "create_model", offline)
     with pytest.raises(UserError, match="--encoder-weights none") as error:
-        build_model("unet", "resnet18", 6, "imagenet")
+        build_model(Architecture("unet", "resnet18"), 6, "imagenet")
     assert "--encoder-weights FILE" in str(error.value) and "resnet18" in str(error.value)
 
 
@@ -82,14 +82,17 @@ def test_weights_that_the_hub_does_not_give_are_told_as_such_by_older_hub_client
 
     monkeypatch.setattr(models.smp, "create_model", offline)
     with pytest.raises(UserError, match="could not be downloaded.*--encoder-weights none"):
-        build_model("unet", "resnet18", 6, "imagenet")
+        build_model(Architecture("unet", "resnet18"), 6, "imagenet")
 
 
 def test_encoder_weights_from_a_file_are_all_loaded(small, tmp_path):
     torch.save(small.encoder.state_dict(), tmp_path / "encoder.pt")
     torch.manual_seed(5)
     taxonomy, source = BIODIVERSITY, str(tmp_path / "encoder.pt")
-    for loaded in (build_model(ARCH, ENCODER, 6, source), EncoderWeights(source).build(ARCH, ENCODER, taxonomy)):
+    for loaded in (
+        build_model(Architecture(ARCH, ENCODER), 6, source),
+        EncoderWeights(source).build(Architecture(ARCH, ENCODER), taxonomy),
+    ):
         assert digest_tensors(loaded.encoder.state_dict()) == digest_tensors(small.encoder.state_dict())
         assert digest_tensors(loaded.decoder.state_dict()) != digest_tensors(small.decoder.state_dict())
 
@@ -113,16 +116,16 @@ def test_imagenet_weights_are_asked_of_the_library_only_where_they_are_wanted(mo
         return create(arch, encoder, **{**settings, "encoder_weights": None})
 
     monkeypatch.setattr(models.smp, "create_model", note)
-    EncoderWeights(source).build(ARCH, ENCODER, THREE_CLASSES)
+    EncoderWeights(source).build(Architecture(ARCH, ENCODER), THREE_CLASSES)
     assert seen == [(ARCH, ENCODER, {"encoder_weights": asked, "classes": 4})]
 
 
 def test_encoder_weights_that_do_not_fit_or_are_not_there_are_refused(small, tmp_path):
     torch.save(small.decoder.state_dict(), tmp_path / "decoder.pt")
     with pytest.raises(UserError, match="--encoder-weights .*decoder.pt does not fit"):
-        build_model(ARCH, ENCODER, 6, str(tmp_path / "decoder.pt"))
+        build_model(Architecture(ARCH, ENCODER), 6, str(tmp_path / "decoder.pt"))
     with pytest.raises(UserError, match="--encoder-weights: .*gone.pt does not exist"):
-        build_model(ARCH, ENCODER, 6, str(tmp_path / "gone.pt"))
+        build_model(Architecture(ARCH, ENCODER), 6, str(tmp_path / "gone.pt"))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +133,7 @@ def test_encoder_weights_that_do_not_fit_or_are_not_there_are_refused(small, tmp
 )
 def test_an_unknown_network_is_refused_by_name(arch, encoder, said):
     with pytest.raises(UserError, match=f"--arch.*{said}"):
-        build_model(arch, encoder, 6)
+        build_model(Architecture(arch, encoder), 6)
 
 
 def test_weights_of_another_network_are_refused_with_the_first_tensor_that_differs(small):
@@ -148,7 +151,7 @@ def test_weights_of_another_network_are_refused_with_the_first_tensor_that_diffe
 
 
 def test_every_tensor_of_a_state_is_loaded(small):
-    other = build_model(ARCH, ENCODER, 6)
+    other = build_model(Architecture(ARCH, ENCODER), 6)
     load_strictly(other, small.state_dict())
     for name, tensor in other.state_dict().items():
         assert torch.equal(tensor, small.state_dict()[name]), name
@@ -312,8 +315,8 @@ def test_a_checkpoint_names_itself_where_its_network_cannot_be_built(small, tmp_
     path = save(tmp_path / "last.pt", small, arch="unett")
     with pytest.raises(UserError, match=rf"last\.pt: --arch unett.*Train it again: {TRAIN}"):
         Checkpoint.load(made(path, TRAIN)).build()
-    with pytest.raises(UserError, match=r"last\.pt does not fit.*Give the --arch and --encoder it was made with"):
-        Checkpoint.load(made(save(path, small), TRAIN)).load_into("linknet", ENCODER)
+    with pytest.raises(UserError, match=r"last\.pt does not fit.*Give the --arch, --encoder and --decoder"):
+        Checkpoint.load(made(save(path, small), TRAIN)).load_into(Architecture("linknet", ENCODER))
 
 
 def finished(path, stage="stage5a_pretrain", seed=42):
@@ -351,7 +354,7 @@ def test_a_checkpoint_that_does_not_say_what_is_asked_of_every_run_is_refused(tm
 
 def test_a_teacher_is_a_finished_run_of_the_teacher_in_the_openearthmap_classes(tmp_path):
     torch.manual_seed(0)
-    network = build_model(ARCH, ENCODER, 9)
+    network = build_model(Architecture(ARCH, ENCODER), 9)
     path = save(tmp_path / "last.pt", network, stage="teacher", taxonomy=OPENEARTHMAP.to_json())
     teacher = load_teacher(made(path, TRAIN), 42)
     assert teacher.taxonomy == OPENEARTHMAP and digest_tensors(teacher.build().state_dict()) == teacher.digest
@@ -375,7 +378,7 @@ def stage_weights(path, digest="v", stretch="set"):
 def test_a_stage_starts_from_every_tensor_of_the_earlier_one_and_counts_its_steps(small, tmp_path):
     init = stage_weights(save(tmp_path / "last.pt", small))
     torch.manual_seed(9)
-    built = init.build(ARCH, ENCODER, BIODIVERSITY).state_dict()
+    built = init.build(Architecture(ARCH, ENCODER), BIODIVERSITY).state_dict()
     assert digest_tensors(built) == digest_tensors(small.state_dict())
     digest = digest_tensors(small.state_dict())
     assert init.ancestors == (
@@ -398,6 +401,6 @@ def test_a_stage_does_not_start_from_another_run_or_for_other_classes(small, tmp
             stage_weights(save(tmp_path / "last.pt", small, **changes))
     init = stage_weights(save(tmp_path / "last.pt", small))
     with pytest.raises(UserError, match="not for this taxonomy.*again: python.* --overwrite"):
-        init.build(ARCH, ENCODER, THREE_CLASSES)
+        init.build(Architecture(ARCH, ENCODER), THREE_CLASSES)
     with pytest.raises(UserError, match="does not fit"):
-        init.build("linknet", ENCODER, BIODIVERSITY)
+        init.build(Architecture("linknet", ENCODER), BIODIVERSITY)

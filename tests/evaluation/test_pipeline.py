@@ -17,7 +17,7 @@ from common.datasets import network_input
 from common.errors import UserError
 from common.files import write_json
 from common.metrics import boundary_score, calibration_score, score
-from common.models import build_model
+from common.models import Architecture, build_model
 from common.rasters import write_image, write_mask
 from common.stages import ARM_OF, FINAL_STAGE, STAGE_NAMES, STAGES
 from common.taxonomy import BIODIVERSITY, IGNORE_INDEX
@@ -74,7 +74,7 @@ def save_run(root, stage, seed, weights_seed, **changes):
     val = TileSet.open(made(root / "data" / "biodiversity_split" / "val"))
     for name, offset in (("last.pt", 0), ("best.pt", 1)):
         torch.manual_seed(10 * weights_seed + offset)
-        model = build_model(ARCH, ENCODER, BIODIVERSITY.num_classes)
+        model = build_model(Architecture(ARCH, ENCODER), BIODIVERSITY.num_classes)
         metadata = {
             "stage": stage,
             "seed": seed,

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from common.checkpoints import digest_tensors
+from common.encoders import EncoderConstants
 from common.losses import HardLoss, LossTerm
 from common.models import SilenceVoid
 
@@ -14,6 +15,7 @@ class SmallNetwork(nn.Module):
     def __init__(self, num_classes=6):
         super().__init__()
         self.encoder = nn.Conv2d(3, 4, 1)
+        EncoderConstants().install(self.encoder)
         self.drop = nn.Dropout2d(0.5)
         self.head = nn.Sequential(nn.Conv2d(4, num_classes, 1), SilenceVoid())
         self.seen, self.modes, self.draws = [], [], []
@@ -33,7 +35,7 @@ class Start:
         self.ancestors, self.name = ancestors, name
         self.built, self.digests = [], []
 
-    def build(self, arch, encoder, taxonomy):
+    def build(self, architecture, taxonomy):
         self.built.append(SmallNetwork(taxonomy.num_classes))
         self.digests.append(digest_tensors(self.built[-1].state_dict()))
         return self.built[-1]

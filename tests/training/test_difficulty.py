@@ -13,9 +13,10 @@ from PIL import Image
 
 from common.artifacts import read_difficulty
 from common.checkpoints import Checkpoint
+from common.encoders import EncoderConstants
 from common.errors import UserError
 from common.files import json_text
-from common.models import build_model
+from common.models import Architecture, build_model
 from common.rasters import write_image, write_mask
 from common.samplers import WeightedTiles
 from common.taxonomy import BIODIVERSITY
@@ -34,7 +35,7 @@ class LossOfImage(torch.nn.Module):
     """Where the first band is 10 · loss, Forest has this cross-entropy; elsewhere in a tile it has a huge one."""
 
     def forward(self, images):
-        grey = torch.round(255 * (0.229 * images[:, 0] + 0.485))
+        grey = torch.round(255 * images[:, 0])
         loss = torch.where(grey > 0, grey / 10, 50.0)
         logits = torch.zeros(len(images), 6, *images.shape[-2:])
         logits[:, 1] = torch.log(4 / (torch.exp(loss) - 1))  # the other four outputs are 0
@@ -188,14 +189,12 @@ def test_the_loss_of_a_tile_is_that_of_the_stage_2_network_on_its_labelled_pixel
     monkeypatch.setattr(score_difficulty, "difficulty_figure", lambda *_: Figure((1, 1)))
     tiles = write_tiles(tmp_path / "data/biodiversity_split/train_rep", {"a": 10, "b": 90}, {})
     torch.manual_seed(3)
-    network = build_model(ARCH, ENCODER, 6)
-    save_stage2(tmp_path, tiles, network=network)
+    network = build_model(Architecture(ARCH, ENCODER), 6)
+    constants = EncoderConstants.installed(network.encoder).to_json()
+    save_stage2(tmp_path, tiles, network=network, encoder_constants=constants)
     quiet(score_difficulty.main, "--root", tmp_path, "--device", "cpu")
     for tile_id, row in rows_of(tmp_path).items():
         image = torch.from_numpy(tiles[tile_id].read_image()) / 255
-        image = (image - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor([0.229, 0.224, 0.225])[
-            :, None, None
-        ]
         with torch.no_grad():
             probs = network.eval()(image[None])[0, 1:].softmax(dim=0)
         wanted = [-math.log(probs[0].flatten()[pixel]) for pixel in range(LABELLED)]

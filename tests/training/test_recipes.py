@@ -15,7 +15,7 @@ from common.errors import UserError
 from common.initial_weights import EncoderWeights, StageWeights
 from common.inputs import Input
 from common.losses import HardAndKDLoss, HardLoss
-from common.models import build_model
+from common.models import Architecture, build_model
 from common.samplers import UniformTiles, WeightedTiles
 from common.stages import ARM_OF
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP
@@ -52,7 +52,7 @@ def save_run(folder: Path, stage: str, seed: int, train: TileSet, val: TileSet) 
     metadata |= {"train": {"digest": train.digest}, "val": {"digest": val.digest}, "ancestors": [], "command": "python"}
     folder.mkdir(parents=True)
     for name in ("best.pt", "last.pt"):
-        model = build_model(ARCH, ENCODER, taxonomy.num_classes)
+        model = build_model(Architecture(ARCH, ENCODER), taxonomy.num_classes)
         save_checkpoint(folder / name, model.state_dict(), metadata)
     return digest_tensors(model.state_dict())
 
@@ -121,7 +121,7 @@ def test_a_stage_is_made_of_what_the_method_lists(root, stage, seed, monkeypatch
         assert type(recipe.init) is EncoderWeights and recipe.init.ancestors == ()
     else:
         assert type(recipe.init) is StageWeights
-        network = recipe.init.build(ARCH, ENCODER, BIODIVERSITY)
+        network = recipe.init.build(Architecture(ARCH, ENCODER), BIODIVERSITY)
         assert digest_tensors(network.state_dict()) == digests[start, seed]
         assert [(run["stage"], run["digest"]) for run in recipe.init.ancestors] == [(start, digests[start, seed])]
 
@@ -182,7 +182,7 @@ def test_every_stage_smooths_labels_and_seeks_minorities_as_its_flags_say(root, 
     "stage", ["teacher", "stage1_baseline", "stage2_replication", "stage3_difficulty", "stage4_minority_crop"]
 )
 def test_the_initial_weights_are_those_of_the_flag(root, stage, monkeypatch, tmp_path):
-    torch.save(build_model(ARCH, ENCODER, 2).encoder.state_dict(), tmp_path / "encoder.pt")
+    torch.save(build_model(Architecture(ARCH, ENCODER), 2).encoder.state_dict(), tmp_path / "encoder.pt")
     recipe, _ = recipe_of(stage, root[0], monkeypatch, "--encoder-weights", tmp_path / "encoder.pt")
     assert type(recipe.init) is EncoderWeights and recipe.init.source == str(tmp_path / "encoder.pt")
 

@@ -13,7 +13,7 @@ import torch
 
 from common.checkpoints import Checkpoint
 from common.device import Processes
-from common.models import build_model
+from common.models import Architecture, build_model
 from common.tiles import TileSet
 from tests.conftest import TRAIN_FLAGS
 from tests.faults.harness import Ended
@@ -23,7 +23,8 @@ from training.engine.run_folder import RUN_FILES
 
 CPU = torch.device("cpu")
 STEPS = 6
-FLAGS = [*TRAIN_FLAGS, "--iterations", str(STEPS), "--val-every", "1", "--lr", "0.1", "--clip-norm", "1000"]
+FLAGS = [*TRAIN_FLAGS, "--iterations", str(STEPS), "--average", "0.5", "--val-every", "1"]
+FLAGS += ["--lr", "0.1", "--clip-norm", "1000"]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
@@ -132,6 +133,6 @@ def test_processes_validate_with_the_same_batch_statistics(prepared, monkeypatch
     processes = Processes(CPU)
     processes.world = 2
     val = TileSet.open(made(prepared / "data/biodiversity_split/val"))
-    model = build_model("unet", "resnet18", val.taxonomy.num_classes)
+    model = build_model(Architecture("unet", "resnet18"), val.taxonomy.num_classes)
     engine.validate(model, val, processes, CPU, 0)
     assert [(tensor.data_ptr(), source) for tensor, source in sent] == [(b.data_ptr(), 0) for b in model.buffers()]

@@ -10,12 +10,22 @@ from common.cli import Parser, fraction, non_negative_float, non_negative_int, p
 from common.croppers import MINORITY_PROBABILITY
 from common.inputs import Command
 from common.losses import LABEL_SMOOTHING
+from common.models import Architecture
 
-_SCRATCH = {"arch": "unet", "encoder": "resnet18", "encoder_weights": "none", "lr": 1.5e-3, "encoder_lr": 1.5e-3}
+AVERAGE = 0.1
+_SMALL = {
+    "arch": "unet",
+    "encoder": "timm-tf_efficientnet_lite0",
+    "decoder_channels": (128, 64, 32, 24, 16),
+    "encoder_weights": "imagenet",
+    "lr": 2e-3,
+    "encoder_lr": 1e-3,
+}
 PRESETS = {
     "paper": {
         "arch": "unet",
         "encoder": "efficientnet-b4",
+        "decoder_channels": None,
         "encoder_weights": "imagenet",
         "lr": 6e-4,
         "encoder_lr": 6e-5,  # pretrained layers are moved ten times more carefully
@@ -25,8 +35,8 @@ PRESETS = {
         "warmup": 500,
         "val_every": 1_000,
     },
-    "laptop": {**_SCRATCH, "crop_size": 128, "batch_size": 8, "iterations": 360, "warmup": 20, "val_every": 90},
-    "demo": {**_SCRATCH, "crop_size": 64, "batch_size": 8, "iterations": 100, "warmup": 10, "val_every": 50},
+    "laptop": {**_SMALL, "crop_size": 128, "batch_size": 8, "iterations": 240, "warmup": 20, "val_every": 60},
+    "demo": {**_SMALL, "crop_size": 64, "batch_size": 8, "iterations": 100, "warmup": 10, "val_every": 50},
 }
 # Beyond these a run fills the memory, never ends or learns nothing: a slip of the fingers.
 LARGEST = {"crop_size": 8192, "batch_size": 4096, "iterations": 10**9, "warmup": 10**9, "val_every": 10**9}
@@ -38,11 +48,13 @@ class TrainSettings:
     """What two runs must share to be comparable; run.json holds it, and the report compares it.
 
     ``crop_size`` is a side in pixels, ``batch_size`` crops of a step over all processes, ``iterations``, ``warmup`` and
-    ``val_every`` optimizer steps, ``lr`` and ``encoder_lr`` the highest learning rates.
+    ``val_every`` optimizer steps, ``lr`` and ``encoder_lr`` the highest learning rates, ``average`` the share of the
+    steps over which weights are averaged.
     """
 
     arch: str
     encoder: str
+    decoder_channels: tuple[int, ...] | None
     encoder_weights: str
     lr: float
     encoder_lr: float
@@ -54,6 +66,11 @@ class TrainSettings:
     weight_decay: float
     clip_norm: float
     label_smoothing: float
+    average: float
+
+    @property
+    def architecture(self) -> Architecture:
+        return Architecture(self.arch, self.encoder, self.decoder_channels)
 
 
 @dataclass(frozen=True)
@@ -70,13 +87,20 @@ class RunOptions:
     overwrite: bool
 
 
+def _shown(value: object) -> str:
+    """The default of a preset, as its flag would take it."""
+    if value is None:
+        return "the library's"
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 class TrainParser(Parser):
     """A Parser whose unset flags take the values of the chosen preset."""
 
-    def add_preset_flag(self, flag: str, kind: Callable[[str], object], help: str) -> None:
+    def add_preset_flag(self, flag: str, kind: Callable[[str], object], help: str, *, many: bool = False) -> None:
         name = flag[2:].replace("-", "_")
-        values = ", ".join(f"{preset} {values[name]}" for preset, values in PRESETS.items())
-        self.add_argument(flag, type=kind, help=f"{help} (default: {values})")
+        values = ", ".join(f"{preset} {_shown(values[name])}" for preset, values in PRESETS.items())
+        self.add_argument(flag, type=kind, nargs="+" if many else None, help=f"{help} (default: {values})")
 
     def add_difficulty(self) -> None:
         self.add_input(
@@ -104,9 +128,13 @@ class TrainParser(Parser):
         self, args: Sequence[object] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
         parsed = super().parse_args(args, namespace)
-        for name, value in PRESETS[parsed.preset].items():
+        preset = PRESETS[parsed.preset]
+        if parsed.arch not in (None, preset["arch"]):  # another decoder, whose channels the preset does not know
+            preset = preset | {"decoder_channels": None}
+        for name, value in preset.items():
             if getattr(parsed, name) is None:
                 setattr(parsed, name, value)
+        parsed.decoder_channels = parsed.decoder_channels and tuple(parsed.decoder_channels)
         for name, most in LARGEST.items():
             if getattr(parsed, name) > most:
                 self.error(f"--{name.replace('_', '-')} {getattr(parsed, name):g}: expected at most {most:g}")
@@ -157,6 +185,7 @@ def train_parser(
     )
     parser.add_preset_flag("--arch", str, "architecture of segmentation-models-pytorch")
     parser.add_preset_flag("--encoder", str, "encoder of segmentation-models-pytorch")
+    parser.add_preset_flag("--decoder-channels", positive_int, "channels of the decoder, deepest first", many=True)
     parser.add_preset_flag("--encoder-weights", str, "imagenet, none, or a file with the encoder's state dict")
     parser.add_preset_flag("--crop-size", positive_int, "side of a crop in pixels, a multiple of 32")
     parser.add_preset_flag("--batch-size", positive_int, "crops of an optimizer step, over all processes")
@@ -165,6 +194,12 @@ def train_parser(
     parser.add_preset_flag("--val-every", positive_int, "steps between validations, which are also the resume points")
     parser.add_preset_flag("--lr", positive_float, "highest learning rate of decoder and head")
     parser.add_preset_flag("--encoder-lr", positive_float, "highest learning rate of the encoder")
+    parser.add_argument(
+        "--average",
+        type=fraction,
+        default=AVERAGE,
+        help="share of the steps over which the weights are averaged that a run hands on; 0: the last step's alone",
+    )
     parser.add_argument("--weight-decay", type=non_negative_float, default=2.5e-4, help="of AdamW")
     parser.add_argument("--clip-norm", type=positive_float, default=1.0, help="largest norm of the gradient")
     parser.add_argument(

@@ -14,12 +14,13 @@ from torch import nn
 from tqdm import tqdm
 
 from common.datasets import STRIDE, network_input
-from common.device import Processes, autocast
+from common.device import Processes, autocast, place
 from common.errors import UserError
 from common.files import locked
 from common.inference import tile_confusions
 from common.metrics import score
 from common.tiles import TileSet
+from training.engine.averaging import AveragedNetwork
 from training.engine.crops import CropDataset, StepSampler, TileDraws, crop_loader
 from training.engine.flags import RunOptions, TrainSettings
 from training.engine.history import history_row, validation_line
@@ -65,12 +66,14 @@ def train(
     unfinished = folder.unfinished()
 
     torch.manual_seed(run.seed)
-    model = recipe.init.build(settings.arch, settings.encoder, taxonomy).to(device)
+    model = place(recipe.init.build(settings.architecture, taxonomy), device)
+    folder.note_encoder(model, unfinished)
+    average = AveragedNetwork(model, settings.average * settings.iterations)
     optimizer = make_optimizer(model, settings)
     schedule = make_schedule(optimizer, settings)
     drawn = DrawnCrops(len(recipe.tiles), taxonomy.num_classes, processes, device)
     losses = LossMeter(processes)
-    state = TrainingState(model, optimizer, schedule, drawn, losses)
+    state = TrainingState(model, average, optimizer, schedule, drawn, losses)
     position = Position(recipe.tiles, draws, settings.batch_size)
     if unfinished is not None:
         state.load(unfinished)
@@ -105,6 +108,7 @@ def train(
             learning_rate = float(schedule.get_last_lr()[-1])
             schedule.step()
             position.step += 1
+            average.update(position.step)
             bar.update()
 
             finished = position.step == settings.iterations
@@ -118,7 +122,7 @@ def train(
             if validates:
                 state.watch.stop("training")
                 position.validating = True
-                metrics = validate(model, val, processes, device, run.workers)
+                metrics = validate(average.network, val, processes, device, run.workers)
                 position.validating = False
                 state.watch.stop("validation")
                 state.history.append(history_row(position.step, losses.means(), learning_rate, metrics, taxonomy))

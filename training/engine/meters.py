@@ -114,7 +114,7 @@ class LossMeter:
         """
         if not self.pending:
             return
-        values = self.processes.sum(torch.stack(self.pending)).cpu().numpy()
+        values = self.processes.sum(torch.stack(self.pending)).cpu().double().numpy()
         norms = torch.stack(self.gradients).cpu().numpy()  # in all processes the same
         sound = np.isfinite(values).all(axis=1) & np.isfinite(norms)
         if not sound.all():

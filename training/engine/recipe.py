@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from common.losses import LossTerm
+from common.models import Architecture
 from common.taxonomy import Taxonomy
 from common.tiles import TileSet
 
@@ -69,7 +70,7 @@ class InitialWeights(Component, Protocol):
         """Stage, steps, crops and digest of each earlier training, oldest first."""
         ...
 
-    def build(self, arch: str, encoder: str, taxonomy: Taxonomy) -> nn.Module:
+    def build(self, architecture: Architecture, taxonomy: Taxonomy) -> nn.Module:
         """The network before the first step, on the CPU.
 
         It takes (N, 3, H, W) float32 as ``network_input`` gives them, and returns (N, C, H, W) float32 logits, one

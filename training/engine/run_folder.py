@@ -16,6 +16,7 @@ from torch import nn
 from common.artifacts import complete_run_record
 from common.checkpoints import Checkpoint, checkpoint_bytes
 from common.device import Processes
+from common.encoders import EncoderConstants
 from common.errors import UserError
 from common.figures import png_bytes
 from common.files import json_text, remove_partials, write_files
@@ -23,6 +24,7 @@ from common.inputs import Command, Input
 from common.stages import ARM_OF
 from common.text import warn
 from common.tiles import TileSet
+from training.engine.averaging import AveragedNetwork
 from training.engine.flags import RunOptions, TrainSettings
 from training.engine.history import history_figure, history_text
 from training.engine.meters import CHECKPOINT_KEPT, DrawnCrops, LossMeter, Stopwatch
@@ -36,6 +38,7 @@ class TrainingState:
     """All that a run needs to go on: what changes from step to step."""
 
     model: nn.Module
+    average: AveragedNetwork
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     drawn: DrawnCrops
@@ -46,7 +49,9 @@ class TrainingState:
     def load(self, checkpoint: Checkpoint) -> None:
         """Go on from the checkpoint of an unfinished run."""
         training = checkpoint.training or {}
-        self.model.load_state_dict(checkpoint.state, strict=True)
+        weights = training.get("weights", checkpoint.state)  # before version 0.10 nothing was averaged
+        self.model.load_state_dict(weights, strict=True)
+        self.average.network.load_state_dict(checkpoint.state, strict=True)
         self.optimizer.load_state_dict(training["optimizer"])
         self.schedule.load_state_dict(training["schedule"])
         self.drawn.load(training["drawn"])
@@ -56,6 +61,7 @@ class TrainingState:
     def to_save(self) -> dict:
         """What an unfinished run's checkpoint holds beside the network; every process must ask for it."""
         return {
+            "weights": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "drawn": self.drawn.state(),
@@ -98,8 +104,7 @@ class RunFolder:
             "seed": run.seed,
             "command": str(run.command),
             "preset": run.preset,
-            "arch": settings.arch,
-            "encoder": settings.encoder,
+            **settings.architecture.to_json(),
             "iterations": settings.iterations,
             "settings": asdict(settings),
             "recipe": recipe.describe(),
@@ -155,6 +160,16 @@ class RunFolder:
             self.record["best"] = Checkpoint.load(Input(best, self.run.command)).metadata["best"]
         return checkpoint
 
+    def note_encoder(self, model: nn.Module, unfinished: Checkpoint | None) -> None:
+        """Record what the encoder of the network asks for; UserError where that of the run to resume asks for more."""
+        constants = EncoderConstants.installed(model.get_submodule("encoder")).to_json()
+        self.record["encoder_constants"] = constants
+        if unfinished is not None:
+            before = EncoderConstants.read(unfinished.metadata.get("encoder_constants")).to_json()
+            if before != constants:
+                difference = _difference("encoder_constants", before, constants, "asked for")
+                raise UserError(f"--resume: {unfinished.path} has another {difference}.")
+
     def _require_same_run(self, checkpoint: Checkpoint) -> None:
         before, now = complete_run_record(checkpoint.metadata), json.loads(json.dumps(self.record))
         for key in ("stage", "seed", "settings", "taxonomy", "stretch", "recipe"):
@@ -192,7 +207,7 @@ class RunFolder:
             except UserError as error:
                 again = self.run.command.again()
                 raise UserError(f"{error} {CHECKPOINT_KEPT} Start this run again: {again}") from None
-        weights = {name: tensor.detach().cpu() for name, tensor in state.model.state_dict().items()}
+        weights = {name: tensor.detach().cpu() for name, tensor in state.average.network.state_dict().items()}
         require_finite(weights, self.recipe.stage, step)
         earlier = [self.path / name for name in RUN_FILES] if self.record["checkpoints"] == 0 else []
         self.record["checkpoints"] += 1
