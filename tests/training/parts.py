@@ -48,7 +48,7 @@ class Counting:
     """A loss whose value at the n-th step is n, of which the gradient is that of the hard loss times ``scale``."""
 
     def __init__(self, scale=1.0):
-        self.scale, self.steps = scale, 0
+        self.scale, self.steps = scale, -1  # the trial before the first step counts as none
 
     def to(self, device):
         return self

@@ -29,6 +29,7 @@ from training.engine.meters import DrawnCrops, LossMeter, Position
 from training.engine.preflight import training_device
 from training.engine.recipe import Recipe
 from training.engine.run_folder import RunFolder, TrainingState
+from training.engine.trial import try_networks
 
 LOG_EVERY = 10  # steps between readings of the loss, each of which waits for the device
 
@@ -78,11 +79,12 @@ def train(
     if unfinished is not None:
         state.load(unfinished)
         position.step = unfinished.metadata["step"]
-    network = processes.share(model, device)
     loss = recipe.loss.to(device)
-
     crops = CropDataset(recipe.tiles, draws, recipe.cropper, run.seed)
     steps = StepSampler(position.step, settings.iterations, settings.batch_size, processes.rank, processes.world)
+    with failures_told(settings, position, folder):
+        try_networks(model, loss, to_device(crops[next(iter(steps))], device), val, settings, processes)
+    network = processes.share(model, device)
     bar = tqdm(
         desc=f"{recipe.stage} seed {run.seed}",
         total=settings.iterations,

@@ -1,0 +1,70 @@
+"""A trial before the first step, so that what a network cannot do is told before anything is written."""
+
+import copy
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from common.device import Processes, autocast
+from common.errors import UserError, lacks_memory
+from common.inference import predict_tiles
+from common.models import told
+from common.tiles import TileSet
+from training.engine.flags import TrainSettings
+from training.engine.recipe import Loss
+
+
+def try_networks(
+    model: nn.Module,
+    loss: Loss,
+    inputs: dict[str, torch.Tensor],
+    val: TileSet,
+    settings: TrainSettings,
+    processes: Processes,
+) -> None:
+    """Take a training step with a copy of the network, and predict the smallest and the largest tile of ``val``.
+
+    Args:
+        model: the network as it starts, on its device; it is left as it was.
+        loss: on that device; networks that it holds, as a teacher, are tried as well.
+        inputs: a batch of crops as network and loss see them.
+
+    Raises:
+        UserError: one of the networks cannot take these sizes.
+    """
+    images = inputs["image"]
+    count, size = len(images), images.shape[-1]
+    crops = f"{count} crop{'' if count == 1 else 's'} of {size} px"
+    another = "another --arch or --encoder"
+    resize = f"Give another --crop-size, at least two crops a process (--batch-size), or {another}."
+    trial = copy.deepcopy(model).train()
+    network = processes.share(trial, images.device)
+    with _refusals_told(f"{settings.architecture} cannot take a training step on {crops}", resize):
+        with autocast(images.device):
+            logits = network(images)
+    for name, teacher in vars(loss).items():
+        if isinstance(teacher, nn.Module):
+            with _refusals_told(f"The {name} cannot look at {crops}", f"Give another --crop-size or --{name}."):
+                with torch.no_grad(), autocast(images.device):
+                    teacher(images)
+    terms = loss.terms(logits, inputs)
+    torch.stack([term.weight * term.total for term in terms]).sum().backward()
+    by_area = sorted(val.tiles, key=lambda tile: tile.entry["height"] * tile.entry["width"])
+    for tile in {tile.id: tile for tile in (by_area[0], by_area[-1])}.values():
+        shape = f"{tile.entry['height']} x {tile.entry['width']} px"
+        with _refusals_told(f"{settings.architecture} cannot predict {tile.id}, {shape}", f"Give {another}."):
+            for _ in predict_tiles(trial, [tile], device=images.device, workers=0):
+                pass
+
+
+@contextmanager
+def _refusals_told(problem: str, remedy: str) -> Generator[None]:
+    """Turn what a network raises into one message; where memory does not suffice, the size is not to blame."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError) or lacks_memory(error):
+            raise
+        raise UserError(f"{problem} ({told(error)}). Nothing was trained. {remedy}") from None
