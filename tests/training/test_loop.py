@@ -11,7 +11,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from common.checkpoints import Checkpoint
+from common.checkpoints import Checkpoint, digest_tensors
 from common.croppers import RandomCrop
 from common.datasets import network_input
 from common.errors import UserError
@@ -211,6 +211,40 @@ def test_every_recipe_of_a_seed_starts_from_the_same_weights(tiles, flags):
         run_fit(recipe, val, flags("--seed", seed, "--iterations", 1, "--out-dir", f"{flags().out_dir}{n}"))
         digests += start.digests
     assert digests[0] == digests[1] == digests[2] != digests[3]
+
+
+# Averaged weights
+
+
+def test_what_is_validated_and_saved_is_the_average_of_the_weights_over_the_steps(tiles, flags, monkeypatch):
+    train, _, val = tiles
+    heads, validated = [], []
+
+    def watched(model, settings, original=make_optimizer):
+        optimizer = original(model, settings)
+        optimizer.register_step_post_hook(lambda *_: heads.append(model.head[0].weight.detach().clone()))
+        return optimizer
+
+    def noted(model, *args, original=engine.validate):
+        validated.append(model.head[0].weight.clone())
+        return original(model, *args)
+
+    monkeypatch.setattr(engine, "make_optimizer", watched)
+    monkeypatch.setattr(engine, "validate", noted)
+    run_fit(recipe_of(train), val, flags())
+    decays = [(2 / 3) ** (6 - n) for n in range(1, 7)]  # half of six steps are a horizon of three
+    wanted = sum(decay * head for decay, head in zip(decays, heads, strict=True)) / sum(decays)
+    saved = Checkpoint.load(made(flags().out_dir / "last.pt")).state["head.0.weight"]
+    torch.testing.assert_close(saved, wanted)
+    assert torch.equal(validated[-1], saved) and not torch.allclose(saved, heads[-1], atol=1e-6)
+
+
+def test_without_averaging_the_last_weights_are_saved(tiles, flags):
+    train, _, val = tiles
+    start = Start()
+    run_fit(recipe_of(train, start), val, flags("--average", 0))
+    last = Checkpoint.load(made(flags().out_dir / "last.pt"))
+    assert last.digest == digest_tensors(start.built[0].state_dict())
 
 
 # What is kept
