@@ -16,10 +16,11 @@ import torch
 
 from common.croppers import MinorityCrop, RandomCrop
 from common.datasets import network_input
-from common.device import autocast, resolve_device
+from common.device import autocast, place, resolve_device
 from common.inference import tile_confusions
 from common.initial_weights import EncoderWeights
 from common.losses import HardLoss
+from common.models import Architecture
 from common.samplers import UniformTiles, WeightedTiles
 from common.tiles import TileSet
 from tests.benchmarks.generated import SIDE, write_tile_set
@@ -84,7 +85,8 @@ class BareLoop:
         data = CropDataset(tiles, TileDraws(tiles, UniformTiles(), 0), RandomCrop(args.crop_size), 0)
         batch = {name: tensor.to(device) for name, tensor in data[range(args.batch_size)].items()}
         self.image, self.mask = network_input(batch["image"], batch["photometric"]), batch["mask"].long()
-        self.model = EncoderWeights("none").build(args.arch, args.encoder, tiles.taxonomy).to(device).train()
+        architecture = Architecture(args.arch, args.encoder, args.decoder_channels)
+        self.model = place(EncoderWeights("none").build(architecture, tiles.taxonomy), device).train()
         self.optimizer, self.args, self.device = make_optimizer(self.model, args), args, device
         self.clock = Clock()
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from common import device
-from common.device import Processes, autocast, cuda_problem, resolve_device
+from common.checkpoints import digest_tensors
+from common.device import Processes, autocast, cuda_problem, place, resolve_device
 from common.errors import UserError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 1)
@@ -102,3 +103,15 @@ def test_why_there_is_no_gpu_is_said(monkeypatch):
     assert fail_with("No CUDA GPUs are available\nMore.") == "No CUDA GPUs are available"
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
     assert cuda_problem() == "torch finds no CUDA device"
+
+
+@torch.no_grad()
+def test_a_network_on_the_cpu_is_laid_out_with_channels_last_and_gives_what_it_gave():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 2, 3)).eval()
+    images = torch.rand(2, 3, 16, 16)
+    before, digest = model(images), digest_tensors(model.state_dict())
+    assert place(model, torch.device("cpu")) is model
+    assert all(layer.weight.is_contiguous(memory_format=torch.channels_last) for layer in model)
+    assert digest_tensors(model.state_dict()) == digest
+    torch.testing.assert_close(model(images), before)
