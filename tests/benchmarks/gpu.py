@@ -1,8 +1,8 @@
 r"""Measure the `paper` training on a GPU: the loop, precision and memory formats, the loader, evaluation, two GPUs.
 
 It needs no connection: weights are random, tiles are generated. Each measurement is a process of its own, which is
-ended after the seconds that LIMITS gives it; all of them together have --minutes. Its figures are printed and written to
---json as soon as it has ended, also those that it found before it failed or was cut off.
+ended after the seconds that LIMITS gives it; all of them together have --minutes. Its figures are printed and written
+to --json as soon as it has ended, also those that it found before it failed or was cut off.
 
     python -m tests.benchmarks.gpu --json FILE
     python -m tests.benchmarks.gpu --device cpu --encoder resnet18 --crop-size 64 --batch-size 2 --seconds 2 --scored 4
@@ -42,9 +42,10 @@ from tests.helpers import made
 from training.engine.crops import CropDataset, StepSampler, TileDraws, crop_loader
 
 TRAIN_TILES, DISTINCT = 128, 48
-ROUNDS = 2  # of what takes turns, after one that is not counted
+ROUNDS = 2  # of what takes turns
 WARM = 5  # steps that are not counted
 FIGURE = "FIGURE "  # begins a line of a measurement's output that holds one
+LEAST = 20  # seconds: with fewer left no measurement is begun
 # Seconds after which a measurement is ended. What matters most comes first.
 LIMITS = {
     "loop": 110,
@@ -121,19 +122,21 @@ def steady(clock: Clock) -> float:
 
 def measure_loop(session: Session) -> Iterator[Figure]:
     """Whole runs of the loop and of the bare loop take turns; both are counted in their second halves."""
-    bare, real = session.bare_loop(), []
+    real_loop(session.train, session.val, session.settings(2 * WARM), Clock())
+    memory = memory_figure(session, "memory of the training loop")  # before there is a second network
+    bare = session.bare_loop()
     steps = session.steps_of(bare)
-    args, seconds = session.settings(steps), []
-    for _ in range(1 + ROUNDS):
+    args, real, seconds = session.settings(steps), [], []
+    for _ in range(ROUNDS):
         real_loop(session.train, session.val, args, clock := Clock())
         real.append(steady(clock))
         timed_steps(bare, WARM, session.device)
         seconds.append(timed_steps(bare, steps // 2, session.device))
-    bare_s, real_s = sum(seconds[1:]) / ROUNDS, sum(real[1:]) / ROUNDS
+    bare_s, real_s = sum(seconds) / ROUNDS, sum(real) / ROUNDS
     rates = f"{1 / real_s:.2f} and {1 / bare_s:.2f} steps/s, {args.batch_size / real_s:.0f} crops/s"
-    detail = f"{rates}, {args.run.workers} workers, {ROUNDS} x {steps} steps"
+    detail = f"{rates}, --workers {args.run.workers}, {ROUNDS} x {steps} steps"
     yield at_least("9", "training loop : bare loop", bare_s / real_s, 0.90, detail=detail)
-    yield memory_figure(session, "memory of the training loop")
+    yield memory
 
 
 def measure_format(session: Session, name: str) -> Iterator[Figure]:
@@ -149,7 +152,7 @@ def measure_format(session: Session, name: str) -> Iterator[Figure]:
     with_it = [word for word, used in (("channels-last", channels_last), ("torch.compile", compiled)) if used]
     what = f"bare steps, {precision}{', ' if with_it else ''}{' and '.join(with_it)}"
     yield Figure("9", what, 1 / step_s, "steps/s", detail=f"{steps} steps; the first, not counted, took {first:.1f} s")
-    yield memory_figure(session, "its memory")
+    yield memory_figure(session, f"memory of {what}")
 
 
 def measure_loader(session: Session) -> Iterator[Figure]:
@@ -167,7 +170,7 @@ def measure_loader(session: Session) -> Iterator[Figure]:
             count += 1
         rate = count * args.batch_size / (time.perf_counter() - begin)
         detail = f"of {args.crop_size} px, {count} batches"
-        yield Figure("9", f"crops of the loader, {workers} workers", rate, "crops/s", detail=detail)
+        yield Figure("9", f"crops of the loader, --workers {workers}", rate, "crops/s", detail=detail)
         del batches
 
 
@@ -198,9 +201,9 @@ def measure_evaluation(session: Session) -> Iterator[Figure]:
         tile_confusions(model, tiles, classes, device=device, workers=many)
 
     for what, goal, function in (
-        (f"evaluation : bare forward pass, {default} workers, the default", 0.90, lambda: score(default)),
-        (f"evaluation : bare forward pass, {many} workers", None, lambda: score(many)),
-        (f"validation in training : bare forward pass, {many} workers", None, validate),
+        (f"evaluation : bare forward pass, --workers {default} (default)", 0.90, lambda: score(default)),
+        (f"evaluation : bare forward pass, --workers {many}", None, lambda: score(many)),
+        (f"validation in training : bare forward pass, --workers {many}", None, validate),
         ("bare forward pass with autocast : without", None, mixed),
     ):
         bare_s, seconds = alternate(ROUNDS, forward, function)
@@ -323,6 +326,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     names = list(LIMITS)
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="some of the measurements")
     parser.add_argument("--minutes", type=float, default=7.5, help="for all of them together; default 7.5")
+    parser.add_argument("--patience", type=float, default=1.0, help="times LIMITS; more for a slow machine")
     parser.add_argument("--seconds", type=float, default=6.0, help="of counted work, about, each time; default 6")
     parser.add_argument("--scored", type=int, default=PAPER_VAL_TILES, help="tiles that evaluation scores")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu: to try this script itself")
@@ -348,10 +352,10 @@ def measure_all(args: argparse.Namespace, begin: float) -> list[Figure]:
         for name in args.only:
             since = time.monotonic()
             left = 60 * args.minutes - (since - begin)
-            if left < min(20, LIMITS[name]):
+            if left < LEAST:
                 found = [not_measured("9", name, f"the {args.minutes:g} minutes were over")]
             else:
-                found = run_measurement(name, args, min(left, LIMITS[name]))
+                found = run_measurement(name, args, min(left, args.patience * LIMITS[name]))
             figures += found
             print(f"{name} ({time.monotonic() - since:.0f} s)", *found, sep="\n", flush=True)
             if args.json:
@@ -367,7 +371,7 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(2)
     if args.measure:
         for figure in MEASUREMENTS[args.measure](Session(args)):
-            print(FIGURE + json.dumps(dataclasses.asdict(figure)), flush=True)
+            print(f"\n{FIGURE}{json.dumps(dataclasses.asdict(figure))}", flush=True)
         return
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that the temporary folder goes
     figures = measure_all(args, begin)
