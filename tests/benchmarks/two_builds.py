@@ -13,6 +13,7 @@ import argparse
 import itertools
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -117,16 +118,16 @@ def copy_sets(source: Path, root: Path) -> Path:
     return root
 
 
-def flags_of(build: Build, seed: int, preset: str) -> list[object]:
+def flags_of(build: Build, seed: int, args: argparse.Namespace) -> list[object]:
     """The loader has no worker, which would work on in the turns of the other build."""
     sizes = [f"--{name.replace('_', '-')}={build.preset[name]}" for name in ("iterations", "val_every")]
-    return ["--preset", preset, "--seed", seed, "--device", "cpu", "--workers", 0, *sizes]
+    return ["--preset", args.preset, "--seed", seed, "--device", "cpu", "--workers", 0, *sizes, *args.flags]
 
 
-def score_difficulty(build: Build, seed: int, preset: str) -> None:
+def score_difficulty(build: Build, seed: int, args: argparse.Namespace) -> None:
     """What stage 4 builds on: stage 2 and its weights of tiles, on one thread."""
     for command in (
-        build.command("training.train_stage2_replication", *flags_of(build, seed, preset)),
+        build.command("training.train_stage2_replication", *flags_of(build, seed, args)),
         build.command("training.score_difficulty", "--seed", seed, "--device", "cpu"),
     ):
         call(build.tree, command, OMP_NUM_THREADS="1")
@@ -153,7 +154,7 @@ def train_in_turns(builds: list[Build], stage: str, seed: int, args: argparse.Na
         reports = [Path(folder) / f"{build.name}.json" for build in builds]
         for build, report, (read, _), (_, write) in zip(builds, reports, ends, ends[::-1], strict=True):
             outputs.append(stack.enter_context(tempfile.TemporaryFile("w+")))
-            given = flags_of(build, seed, args.preset)
+            given = flags_of(build, seed, args)
             if build is builds[-1]:
                 given += ["--val-every", args.val_every]  # the last one given counts
             command = build.command(f"training.train_{stage}", *given)[2:]
@@ -185,7 +186,7 @@ def measure_arms(builds: list[Build], args: argparse.Namespace) -> Iterator[tupl
         if stage == STAGES[1] and seed == args.seeds[0]:
             with ThreadPoolExecutor(args.jobs) as pool:
                 pairs = list(itertools.product(builds, args.seeds))
-                list(pool.map(lambda pair: score_difficulty(*pair, args.preset), pairs))
+                list(pool.map(lambda pair: score_difficulty(*pair, args), pairs))
         yield stage, seed, train_in_turns(builds, stage, seed, args)
 
 
@@ -193,7 +194,7 @@ def measure_network(build: Build, args: argparse.Namespace) -> Figure:
     """Arithmetic a second of the network of a build's preset, against the processor's own matrix product."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "network.json"
-        given = [*flags_of(build, args.seeds[0], args.preset), "--out-dir", Path(folder) / "run"]
+        given = [*flags_of(build, args.seeds[0], args), "--out-dir", Path(folder) / "run"]
         command = build.command("training.train_stage1_baseline", *given)[2:]
         call(build.tree, [sys.executable, str(TURNS), str(report), "network", *command])
         found = json.loads(report.read_text())
@@ -233,6 +234,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tiles", choices=["real", "generated"], help="default: real where they are there")
     trial = parser.add_argument_group("to try this benchmark itself; its figures say nothing then")
     trial.add_argument("--iterations", type=int, metavar="N", help="steps of each training, of both builds")
+    trial.add_argument(
+        "--flags", type=shlex.split, default=[], help="more flags of each training: --flags='--arch fpn'"
+    )
     trial.add_argument("--to", metavar="STEP", help="last step of the demo")
     args = parser.parse_args(argv)
     args.stages.sort()
