@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import re
 import subprocess
 import sys
@@ -16,11 +17,14 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @dataclass
 class Figure:
-    """One measured value. ``holds`` is None where there is no goal; ``detail`` says what it is made of."""
+    """One measured value. ``holds`` is None where there is no goal; ``detail`` says what it is made of.
+
+    ``value`` is None where it was not measured; ``detail`` says why.
+    """
 
     item: str
     what: str
-    value: float
+    value: float | None
     unit: str
     goal: str = ""
     holds: bool | None = None
@@ -29,6 +33,8 @@ class Figure:
     def __str__(self):
         verdict = {None: "", True: "holds", False: "MISSED"}[self.holds]
         goal = f"{self.goal:<22}{verdict:<8}" if self.goal else " " * 30
+        if self.value is None:
+            return f"{self.item:<4}{self.what:<62} not measured: {self.detail}"
         return f"{self.item:<4}{self.what:<62}{self.value:>9.3g} {self.unit:<12}{goal}{self.detail}"
 
 
@@ -38,6 +44,10 @@ def at_least(item: str, what: str, value: float, goal: float, unit: str = "", de
 
 def at_most(item: str, what: str, value: float, goal: float, unit: str = "", detail: str = "") -> Figure:
     return Figure(item, what, value, unit, f"at most {goal:g}", value <= goal, detail)
+
+
+def not_measured(item: str, what: str, why: str) -> Figure:
+    return Figure(item, what, None, "", detail=why)
 
 
 def alternate(rounds: int, *functions: Callable[[], None]) -> list[float]:
@@ -82,5 +92,10 @@ def run_module(module: str, *flags) -> Ended:
     return Ended(seconds, peak / 1024)
 
 
-def write_figures(path: Path, figures: list[Figure], machine: dict) -> None:
-    path.write_text(json.dumps({"machine": machine, "figures": [asdict(f) for f in figures]}, indent=1) + "\n")
+def write_figures(path: Path, figures: list[Figure], machine: dict, **more: object) -> None:
+    """Write figures as JSON, with ``more`` that they are made of; an infinite value becomes the word."""
+    plain = [asdict(figure) for figure in figures]
+    for figure in plain:
+        if figure["value"] is not None and math.isinf(figure["value"]):
+            figure["value"] = "infinite"
+    path.write_text(json.dumps({"machine": machine, "figures": plain, **more}, indent=1) + "\n")
