@@ -2,25 +2,18 @@
 
 import logging
 import os
-import pickle
-import struct
 import warnings
-import zipfile
-import zlib
 from pathlib import Path
 
 import segmentation_models_pytorch as smp
 import torch
 from torch import nn
 
+from common.encoder_files import read_encoder_file
 from common.errors import UserError
 from common.taxonomy import IGNORE_INDEX
+from common.text import some
 
-# What reading a file that is no checkpoint, or a damaged one, ends with.
-UNREADABLE = (
-    *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error, EOFError),
-    *(RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
-)
 GIVE_ITS_NETWORK = "Give the --arch and --encoder it was made with."
 VOID_LOGIT = -1e4  # its softmax is 0 in every precision, and unlike -inf it leaves no NaN in products
 
@@ -41,7 +34,7 @@ def build_model(arch: str, encoder: str, num_classes: int, encoder_weights: str 
     Args:
         arch, encoder: names in segmentation-models-pytorch, such as unet and efficientnet-b4.
         num_classes: number of class ids, void included.
-        encoder_weights: none (random), imagenet (downloaded by the library), or the path of a state dict.
+        encoder_weights: none (random), imagenet (downloaded by the library), or a file, see ``read_encoder_file``.
 
     Raises:
         UserError: a name that the library does not know, weights that cannot be had or do not fit.
@@ -62,36 +55,14 @@ def build_model(arch: str, encoder: str, num_classes: int, encoder_weights: str 
         raise UserError(f"--arch {arch} --encoder {encoder}: {error}") from None
     if encoder_weights not in ("imagenet", "none"):
         try:
-            state = load_plain(Path(encoder_weights))
+            state, left_out = read_encoder_file(Path(encoder_weights), model.encoder)
         except UserError as error:
-            raise UserError(
-                f"--encoder-weights: {error} Give imagenet, none, or the path of an encoder's state dict."
-            ) from None
-        try:
-            load_strictly(model.encoder, state)
-        except UserError as error:
-            raise UserError(f"--encoder-weights {encoder_weights} {error} {GIVE_ITS_NETWORK}") from None
+            raise UserError(f"--encoder-weights: {error}") from None
+        nn.Module.load_state_dict(model.encoder, state)  # some of smp's own versions of it do not know strict=True
+        if left_out and not int(os.environ.get("RANK", 0)):
+            print(f"--encoder-weights {encoder_weights}: left out {some(left_out)}, which the encoder does not have.")
     model.segmentation_head = nn.Sequential(model.segmentation_head, SilenceVoid())
     return model
-
-
-def load_plain(path: Path) -> object:
-    """Tensors and plain containers from a file, executing nothing in it; UserError, why it cannot be, in a sentence.
-
-    Checksums are compared, so that a bit that was turned over on the disk is not taken for a weight.
-    """
-    if not path.is_file():
-        raise UserError(f"{path} {'is no file' if os.path.lexists(path) else 'does not exist'}.")
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as parts:
-                damaged = parts.testzip()
-            if damaged:
-                raise ValueError(f"{damaged} in it is damaged.")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path} cannot be read as a checkpoint: {reason.removesuffix('.')}.") from None
 
 
 def load_strictly(module: nn.Module, state: object) -> None:
