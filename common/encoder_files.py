@@ -88,21 +88,24 @@ def _saved_tensors(path: Path) -> tuple[dict[str, torch.Tensor], str]:
         raise UserError(f"{error} Give imagenet, none, or a file of an encoder's tensors.") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no state dict, but {type(content).__name__}.")
-    made_with = ""
-    if content.keys() == {"model", "metadata", "training"}:  # a checkpoint of this project
-        metadata = content["metadata"] if isinstance(content["metadata"], dict) else {}
-        made_with = " ".join(f"--{key} {metadata[key]}" for key in ("arch", "encoder") if key in metadata)
-        content = {"model": content["model"]}
+    metadata = content.get("metadata")  # of a checkpoint of this project
+    known = metadata if isinstance(metadata, dict) else {}
+    made_with = " ".join(f"--{key} {known[key]}" for key in ("arch", "encoder") if key in known)
     saved = {}
     for name, entry in content.items():
         inner = {f".{key}": value for key, value in entry.items()} if isinstance(entry, dict) else {"": entry}
-        saved |= {f"{name}{key}": value for key, value in inner.items() if torch.is_tensor(value)}
+        saved |= {f"{name}{key}": value for key, value in inner.items() if _has_numbers(value)}
     return saved, made_with
 
 
+def _has_numbers(value: object) -> bool:
+    """Whether it is a tensor with a number for each element: not sparse, and not the mere shape of one."""
+    return isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta
+
+
 def _short(name: str) -> str:
-    """A name in an encoder without the modules ``model`` into which smp puts timm's networks, some of them twice."""
-    return re.sub(r"^(model\.)+", "", name)
+    """A name in an encoder without the modules into which smp and timm put a network to have its features."""
+    return re.sub(r"^(model\.)+(body\.)?", "", name)
 
 
 def _by_prefix(saved: Iterable[str], names: dict[str, str]) -> dict[str, dict[str, str]]:

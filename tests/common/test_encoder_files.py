@@ -19,10 +19,10 @@ from tests.conftest import ARCH, ENCODER
 FIRST = "model.conv1.0.weight"
 
 
-def encoder_of(name: str, device: str = "cpu", depth: int = 5) -> nn.Module:
+def encoder_of(name: str, device: str = "cpu") -> nn.Module:
     """An encoder of smp; on ``meta`` it has names and shapes, which are all that is asked of it, but no numbers."""
     with warnings.catch_warnings(action="ignore"), torch.device(device):
-        return smp.encoders.get_encoder(name, weights=None, depth=depth)
+        return smp.encoders.get_encoder(name, weights=None)
 
 
 def filled(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -102,6 +102,16 @@ def test_a_network_of_timm_computes_the_same_as_an_encoder_with_its_file(tmp_pat
         expected = network.forward_intermediates(image, intermediates_only=True)[-1]
         assert torch.equal(encoder(image)[-1], expected)
     assert left_out
+
+
+def test_files_of_timm_load_into_encoders_that_take_features_by_hooks(tmp_path):
+    with torch.device("meta"):
+        network = timm.create_model("legacy_xception")
+    encoder, state = encoder_of("tu-legacy_xception", "meta"), filled(network.state_dict())
+    assert "model.body.conv1.weight" in encoder.state_dict()
+    loaded, left_out = read_encoder_file(saved(tmp_path / "x.pt", state), encoder)
+    assert_same(loaded, {f"model.body.{name}": state[name] for name in state if not name.startswith("fc.")})
+    assert left_out == ["fc (2 tensors)"]
 
 
 def test_files_of_densenets_with_the_names_of_old_torchvision_load(tmp_path):
@@ -190,11 +200,19 @@ def test_whole_numbers_for_weights_are_refused(tmp_path, encoder, source):
     assert f"{FIRST} holds torch.int8, expected torch.float32." in refusal(path, encoder)
 
 
+@pytest.mark.parametrize("change", [torch.Tensor.to_sparse, lambda tensor: tensor.to("meta")], ids=["sparse", "meta"])
+def test_tensors_without_a_number_for_each_element_count_as_missing(tmp_path, encoder, source, change):
+    path = saved(tmp_path / "x.pt", source | {FIRST: change(source[FIRST])})
+    assert f"lacks 1 of its 75 tensors (first: {FIRST}; " in refusal(path, encoder)
+
+
 def test_a_shape_that_does_not_fit_is_named_with_both(tmp_path, encoder, source):
-    path = saved(tmp_path / "x.pt", {f"module.{n}": t for n, t in source.items()} | {f"module.{FIRST}": torch.ones(9)})
+    path = saved(
+        tmp_path / "x.pt", {f"module.{n}": t for n, t in source.items()} | {f"module.{FIRST}": source[FIRST][:1]}
+    )
     shape = tuple(source[FIRST].shape)
     message = refusal(path, encoder)
-    assert f"it has 1 tensor of other shapes (first: {FIRST} (9,), expected {shape})." in message
+    assert f"it has 1 tensor of other shapes (first: {FIRST} {(1, *shape[1:])}, expected {shape})." in message
     assert message.endswith("Give the --encoder whose tensors have the names and shapes of the file.")
 
 
@@ -216,6 +234,13 @@ def test_a_deeper_network_is_not_cut_to_a_smaller_encoder(tmp_path):
     state = {f"backbone.{name}": torch.zeros(()).expand(tensor.shape) for name, tensor in deeper.items()}
     message = refusal(saved(tmp_path / "x.pt", state), encoder_of("resnet18", "meta"))
     assert "is of a larger encoder, with 96 tensors more (first: backbone.layer1.2.conv1.weight)" in message
+
+
+def test_a_decoder_may_have_parts_of_the_same_names(tmp_path, encoder, source):
+    state = {f"encoder.{name}": tensor for name, tensor in source.items()} | {"conv1.0.scale": torch.ones(2)}
+    loaded, left_out = read_encoder_file(saved(tmp_path / "x.pt", state), encoder)
+    assert_same(loaded, source)
+    assert left_out == ["conv1 (1 tensor)"]
 
 
 def test_two_networks_that_fit_are_refused_by_their_prefixes(tmp_path, encoder, source):
