@@ -15,7 +15,8 @@ from torch import nn
 from common.encoders import EncoderConstants
 from common.errors import UserError
 from common.inputs import Command, Input
-from common.models import GIVE_ITS_NETWORK, Architecture, build_model, load_plain, load_strictly
+from common.models import GIVE_ITS_NETWORK, Architecture, build_model, load_strictly
+from common.plain_files import load_plain
 from common.schema import is_count, is_number, is_object, is_text, list_of, misfit, optional
 from common.taxonomy import OPENEARTHMAP, Taxonomy, taxonomy_from_json
 from common.tiles import TileSet

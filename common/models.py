@@ -3,11 +3,7 @@
 import inspect
 import logging
 import os
-import pickle
-import struct
 import warnings
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +11,13 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import nn
 
+from common.encoder_files import read_encoder_file
 from common.encoders import PACKAGED, EncoderConstants, packaged_weights, rename_packaged
 from common.errors import UserError
+from common.plain_files import load_plain
 from common.taxonomy import IGNORE_INDEX
+from common.text import some
 
-# What reading a file that is no checkpoint, or a damaged one, ends with.
-UNREADABLE = (
-    *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error, EOFError),
-    *(RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
-)
 GIVE_ITS_NETWORK = "Give the --arch, --encoder and --decoder-channels it was made with."
 VOID_LOGIT = -1e4  # its softmax is 0 in every precision, and unlike -inf it leaves no NaN in products
 
@@ -78,8 +72,8 @@ def build_model(
     Args:
         architecture: what it is made of.
         num_classes: number of class ids, void included.
-        encoder_weights: none (random), imagenet (of an installed package, else downloaded by the library), or the path
-            of a state dict.
+        encoder_weights: none (random), imagenet (of an installed package, else downloaded by the library), or a file,
+            see ``read_encoder_file``.
         constants: what its weights were trained with; those of the encoder's pretrained weights unless given.
 
     Raises:
@@ -92,15 +86,12 @@ def build_model(
         load_strictly(encoder, rename_packaged(load_plain(packaged), encoder))
     elif encoder_weights not in ("imagenet", "none"):
         try:
-            state = load_plain(Path(encoder_weights))
+            state, left_out = read_encoder_file(Path(encoder_weights), encoder)
         except UserError as error:
-            raise UserError(
-                f"--encoder-weights: {error} Give imagenet, none, or the path of an encoder's state dict."
-            ) from None
-        try:
-            load_strictly(encoder, state)
-        except UserError as error:
-            raise UserError(f"--encoder-weights {encoder_weights} {error} {GIVE_ITS_NETWORK}") from None
+            raise UserError(f"--encoder-weights: {error}") from None
+        nn.Module.load_state_dict(encoder, state)  # some of smp's own versions of it do not know strict=True
+        if left_out and not int(os.environ.get("RANK", 0)):
+            print(f"--encoder-weights {encoder_weights}: left out {some(left_out)}, which the encoder does not have.")
     (constants or EncoderConstants.of(architecture.encoder, encoder)).install(encoder)
     model.segmentation_head = nn.Sequential(model.get_submodule("segmentation_head"), SilenceVoid())
     return model
@@ -152,25 +143,6 @@ def _decoder_channels(architecture: Architecture) -> int | tuple[int, ...]:
     if len(channels) != count:
         raise UserError(f"--decoder-channels: {architecture.arch} takes {count}, found {len(channels)}.")
     return channels if count > 1 else channels[0]
-
-
-def load_plain(path: Path) -> object:
-    """Tensors and plain containers from a file, executing nothing in it; UserError, why it cannot be, in a sentence.
-
-    Checksums are compared, so that a bit that was turned over on the disk is not taken for a weight.
-    """
-    if not path.is_file():
-        raise UserError(f"{path} {'is no file' if os.path.lexists(path) else 'does not exist'}.")
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as parts:
-                damaged = parts.testzip()
-            if damaged:
-                raise ValueError(f"{damaged} in it is damaged.")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path} cannot be read as a checkpoint: {reason.removesuffix('.')}.") from None
 
 
 def load_strictly(module: nn.Module, state: object) -> None:

@@ -122,7 +122,7 @@ def test_imagenet_weights_are_asked_of_the_library_only_where_they_are_wanted(mo
 
 def test_encoder_weights_that_do_not_fit_or_are_not_there_are_refused(small, tmp_path):
     torch.save(small.decoder.state_dict(), tmp_path / "decoder.pt")
-    with pytest.raises(UserError, match="--encoder-weights .*decoder.pt does not fit"):
+    with pytest.raises(UserError, match="--encoder-weights: .*decoder.pt does not fit"):
         build_model(Architecture(ARCH, ENCODER), 6, str(tmp_path / "decoder.pt"))
     with pytest.raises(UserError, match="--encoder-weights: .*gone.pt does not exist"):
         build_model(Architecture(ARCH, ENCODER), 6, str(tmp_path / "gone.pt"))

@@ -108,9 +108,23 @@ TEACHERS = [
     ("teacher in other classes", metadata(taxonomy=BIODIVERSITY.to_json()), "not trained in the OpenEarthMap classes"),
 ]
 WEIGHTS = [
-    ("pickle bomb as encoder weights", bomb, "cannot be read"),
-    ("checkpoint as encoder weights", nothing, "does not fit"),
+    ("pickle bomb as encoder weights", bomb, "holds objects of Python", "torch.save(model.state_dict(), FILE)"),
+    ("cut safetensors file as encoder weights", files.rewrite(b"\x60" + bytes(7) + b'{"a": {'), "cannot be read"),
 ]
+MORE_WEIGHTS = [
+    (
+        "encoder weights that lack a tensor",
+        edit("model", lambda model: model.pop(next(iter(model)))),
+        "does not fit this encoder",
+        "lacks 1 of its",
+    ),
+    (
+        "encoder weights with a NaN tensor",
+        edit("model", lambda model: next(iter(model.values())).fill_(torch.nan)),
+        "not finite",
+    ),
+]
+WEIGHTS_FLAGS = ("--encoder-weights", f"{{root}}/{STAGE2_LAST}")
 TO_RESUME = ("pickle bomb to resume", bomb, "cannot be read")
 TO_EVALUATE = (
     "pickle bombs to evaluate",
@@ -133,9 +147,8 @@ CASES = [
     *refused(STAGE5A_LAST, STAGE5B, STAGE5A, *MORE_TO_START_FROM, quick=False),
     *refused(STAGE5A_LAST, STAGE5B, "--encoder", OTHER_ENCODER, flags=("--encoder", "resnet18")),
     *refused(STAGE2_LAST, STAGE2, "--overwrite", TO_RESUME, flags=("--resume",)),
-    *refused(
-        STAGE2_LAST, STAGE1, "--encoder-weights", *WEIGHTS, flags=("--encoder-weights", f"{{root}}/{STAGE2_LAST}")
-    ),
+    *refused(STAGE2_LAST, STAGE1, "--encoder-weights", *WEIGHTS, flags=WEIGHTS_FLAGS),
+    *refused(STAGE2_LAST, STAGE1, "--encoder-weights", *MORE_WEIGHTS, flags=WEIGHTS_FLAGS, quick=False),
     *refused(STAGE2_LAST, METRICS, "train_stage2_replication", TO_EVALUATE, flags=("--stages", "stage2_replication")),
     *refused(TEACHER_LAST, STAGE6, TEACHER, *TEACHERS),
 ]
