@@ -164,20 +164,20 @@ def test_scaling_a_crop_keeps_the_mask_with_the_image(tmp_path):
         np.testing.assert_array_equal(said_by(image, STEP)[inside], mask[inside])
 
 
-def test_the_loss_sees_each_mask_with_its_image_standardised_and_in_rgb(speaking, tmp_path, monkeypatch):
+def test_the_loss_sees_each_mask_with_its_image_in_rgb(speaking, tmp_path, monkeypatch):
     monkeypatch.setattr(crops, "SCALE_RANGE", (1.0, 1.0))
     monkeypatch.setattr(crops, "BRIGHTNESS", 0.0)
     monkeypatch.setattr(crops, "CONTRAST", 0.0)
     seen = []
 
     def look(self, logits, batch, original=train_stage1_baseline.HardLoss.terms):
-        red = 255 * (0.229 * batch["image"][:, 0] + 0.485)  # ImageNet's mean and deviation of red
-        seen.append((torch.round(red / STEP).long(), batch["mask"]))
+        seen.append((torch.round(255 * batch["image"][:, 0] / STEP).long(), batch["mask"]))
         return original(self, logits, batch)
 
     monkeypatch.setattr(train_stage1_baseline.HardLoss, "terms", look)
     train(train_stage1_baseline, speaking, "--out-dir", tmp_path / "out")
-    assert len(seen) == 2 and all(torch.equal(said, mask) for said, mask in seen)
+    assert len(seen) == 3  # the first is that of the trial
+    assert all(torch.equal(said, mask) for said, mask in seen)
 
 
 # Index = pixel value = name of the class, from the raw PNG to the last table and figure
@@ -192,7 +192,7 @@ class Reader(nn.Module):
         self.silence = SilenceVoid()
 
     def forward(self, images):
-        ids = torch.round(255 * (0.229 * images[:, 0] + 0.485) / STEP).long()
+        ids = torch.round(255 * images[:, 0] / STEP).long()
         preds = torch.tensor([1, 1, 2, 1, 4, 2])[ids]
         return self.silence(10.0 * nn.functional.one_hot(preds, 6).movedim(-1, 1).float())
 

@@ -17,7 +17,8 @@ IMAGE, MASK = IMAGES / "tile_1_1.tif", MASKS / "tile_1_1.png"  # of the raw tile
 SIDE = 32  # pixels of a raw tile
 CPU = ("--device", "cpu")
 SMALL = (
-    *("--preset", "demo", "--arch", ARCH, "--encoder", ENCODER, "--crop-size", "32", "--batch-size", "2"),
+    *("--preset", "demo", "--arch", ARCH, "--encoder", ENCODER, "--encoder-weights", "none"),
+    *("--crop-size", "32", "--batch-size", "2"),
     *("--iterations", "1", "--val-every", "1", "--warmup", "1", "--workers", "0", *CPU),
 )
 AUDIT = "data_prep.check_biodiversity"
