@@ -39,7 +39,14 @@ PRESETS = {
     "demo": {**_SMALL, "crop_size": 64, "batch_size": 8, "iterations": 100, "warmup": 10, "val_every": 50},
 }
 # Beyond these a run fills the memory, never ends or learns nothing: a slip of the fingers.
-LARGEST = {"crop_size": 8192, "batch_size": 4096, "iterations": 10**9, "warmup": 10**9, "val_every": 10**9}
+LARGEST = {
+    "crop_size": 8192,
+    "decoder_channels": 8192,
+    "batch_size": 4096,
+    "iterations": 10**9,
+    "warmup": 10**9,
+    "val_every": 10**9,
+}
 LARGEST |= {"seed": 2**32 - 1, "lr": 10.0, "encoder_lr": 10.0, "weight_decay": 10.0, "clip_norm": 1e6}
 
 
@@ -136,8 +143,10 @@ class TrainParser(Parser):
                 setattr(parsed, name, value)
         parsed.decoder_channels = parsed.decoder_channels and tuple(parsed.decoder_channels)
         for name, most in LARGEST.items():
-            if getattr(parsed, name) > most:
-                self.error(f"--{name.replace('_', '-')} {getattr(parsed, name):g}: expected at most {most:g}")
+            value = getattr(parsed, name)
+            largest = max(value) if isinstance(value, tuple) else value
+            if largest is not None and largest > most:
+                self.error(f"--{name.replace('_', '-')} {largest:g}: expected at most {most:g}")
         parsed.settings = TrainSettings(**{field.name: getattr(parsed, field.name) for field in fields(TrainSettings)})
         options = {field.name: getattr(parsed, field.name) for field in fields(RunOptions)}
         parsed.run = RunOptions(**options | {"command": Command.read(parsed.command)})

@@ -10,6 +10,7 @@ from torch import nn
 from common.device import Processes, autocast
 from common.errors import UserError, lacks_memory
 from common.inference import predict_tiles
+from common.losses import HardAndKDLoss
 from common.models import told
 from common.tiles import TileSet
 from training.engine.flags import TrainSettings
@@ -28,7 +29,7 @@ def try_networks(
 
     Args:
         model: the network as it starts, on its device; it is left as it was.
-        loss: on that device; networks that it holds, as a teacher, are tried as well.
+        loss: on that device; its teacher, where it has one, is tried as well.
         inputs: a batch of crops as network and loss see them.
 
     Raises:
@@ -44,11 +45,10 @@ def try_networks(
     with _refusals_told(f"{settings.architecture} cannot take a training step on {crops}", resize):
         with autocast(images.device):
             logits = network(images)
-    for name, teacher in vars(loss).items():
-        if isinstance(teacher, nn.Module):
-            with _refusals_told(f"The {name} cannot look at {crops}", f"Give another --crop-size or --{name}."):
-                with torch.no_grad(), autocast(images.device):
-                    teacher(images)
+    if isinstance(loss, HardAndKDLoss):
+        with _refusals_told(f"The teacher cannot look at {crops}", "Give another --crop-size or --teacher."):
+            with torch.no_grad(), autocast(images.device):
+                loss.teacher(images)
     terms = loss.terms(logits, inputs)
     torch.stack([term.weight * term.total for term in terms]).sum().backward()
     by_area = sorted(val.tiles, key=lambda tile: tile.entry["height"] * tile.entry["width"])
