@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from common.encoders import EncoderConstants
+from common.encoders import CONSTANTS_FORM, EncoderConstants
 from common.errors import UserError
 from common.inputs import Command, Input
 from common.models import GIVE_ITS_NETWORK, Architecture, build_model, load_strictly
 from common.plain_files import load_plain
-from common.schema import is_count, is_number, is_object, is_text, list_of, misfit, optional
+from common.schema import is_count, is_object, is_text, list_of, misfit, optional
 from common.taxonomy import OPENEARTHMAP, Taxonomy, taxonomy_from_json
 from common.tiles import TileSet
 
@@ -38,14 +38,6 @@ def _is_command(value: object) -> bool:
         return False
 
 
-def _is_positive(value: object) -> bool:
-    return is_number(value) and value > 0
-
-
-def _are_three(form: Callable[[object], bool]) -> Callable[[object], bool]:
-    return lambda value: isinstance(value, list) and len(value) == 3 and all(map(form, value))
-
-
 # The form of a checkpoint's metadata, by key.
 METADATA = {
     **dict.fromkeys(("stage", "arch", "encoder"), is_text),
@@ -61,11 +53,7 @@ METADATA_TO_SCORE = tuple(key for key in METADATA if key not in ("train", "crops
 # Those that checkpoints of before version 0.10 do not have; see Architecture and EncoderConstants.
 LATER_METADATA = {
     "decoder_channels": optional(list_of(is_count)),
-    "encoder_constants": {
-        "mean": _are_three(is_number),
-        "std": _are_three(_is_positive),
-        "norm_eps": optional(_is_positive),
-    },
+    "encoder_constants": CONSTANTS_FORM,
 }
 
 
@@ -84,8 +72,9 @@ def checkpoint_bytes(state: dict[str, torch.Tensor], metadata: dict, training: d
 class Checkpoint:
     """A network's tensors and what is known of them.
 
-    ``metadata``: stage, seed, step, arch, encoder, taxonomy, stretch, recipe, settings, ancestors, versions.
-    ``training``: the optimizer and the history of a run that is not finished, else None.
+    ``metadata``: stage, seed, step, arch, encoder, decoder_channels, encoder_constants, taxonomy, stretch, recipe,
+    settings, ancestors, versions. ``training``: of a run that is not finished the optimizer, its weights (those of the
+    network are their average) and the history, else None.
     """
 
     source: Input

@@ -61,8 +61,9 @@ def _keep_freed_memory() -> None:
 
 
 def place(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """A network on its device; on the CPU with channels last, in which it takes four fifths of the time there."""
-    return model.to(memory_format=torch.channels_last) if device.type == "cpu" else model.to(device)
+    """A network on its device, once before it is used; on the CPU with channels last, which takes a fifth less time."""
+    model = model.to(device)
+    return model.to(memory_format=torch.channels_last) if device.type == "cpu" else model
 
 
 def autocast(device: torch.device) -> torch.autocast:

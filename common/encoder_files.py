@@ -5,33 +5,45 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
+from common.encoders import CONSTANTS_FORM, EncoderConstants
 from common.errors import UserError
 from common.plain_files import HoldsObjects, load_plain
+from common.schema import misfit
 from common.text import count
 
 COUNTER = "num_batches_tracked"  # which files of old versions of torch lack, and which only counts batches
 WHOSE_NAMES = "Give the --encoder whose tensors have the names and shapes of the file."
 
 
-def read_encoder_file(path: Path, encoder: nn.Module) -> tuple[dict[str, torch.Tensor], list[str]]:
+class EncoderFile(NamedTuple):
+    """What a file has for an encoder.
+
+    ``state`` is a state dict to load strictly, floating-point numbers in the encoder's precision; ``left_out`` names
+    the other parts of the file, such as ``fc (2 tensors)``; ``constants`` are those that a checkpoint of this project
+    was trained with, None for other files.
+    """
+
+    state: dict[str, torch.Tensor]
+    left_out: list[str]
+    constants: EncoderConstants | None
+
+
+def read_encoder_file(path: Path, encoder: nn.Module) -> EncoderFile:
     """The tensors of an encoder from a file of torch or safetensors, and what else the file holds.
 
     The file is a state dict, or a dict with one in an entry such as ``state_dict`` or ``model``. Its names are those
     of the encoder after one prefix (``module.``, ``model.encoder.``, ...); classifier and decoder are left out.
 
-    Returns:
-        a state dict to load strictly, floating-point numbers in the encoder's precision; and the parts of the file that
-        were left out, such as ``fc (2 tensors)``.
-
     Raises:
         UserError: the file cannot be read, the tensors of this encoder are not in it or not finite, it is of a larger
             encoder, or two networks in it fit.
     """
-    saved, made_with = _saved_tensors(path)
+    saved, made_with, constants = _saved_tensors(path)
     wanted = encoder.state_dict()
     required = [name for name in wanted if not name.endswith(COUNTER)]
     found = _by_prefix(saved, {_short(name).replace(".", "_"): name for name in wanted})
@@ -72,11 +84,11 @@ def read_encoder_file(path: Path, encoder: nn.Module) -> tuple[dict[str, torch.T
     infinite = [name for name, tensor in state.items() if not tensor.isfinite().all()]
     if infinite:
         raise UserError(f"{path}: {count(infinite, 'tensor')} not finite (first: {infinite[0]}).")
-    return state, _count_parts(others, prefix)
+    return EncoderFile(state, _count_parts(others, prefix), constants)
 
 
-def _saved_tensors(path: Path) -> tuple[dict[str, torch.Tensor], str]:
-    """The tensors of a file by name, those of an entry after the entry's; and the flags of a run of this project."""
+def _saved_tensors(path: Path) -> tuple[dict[str, torch.Tensor], str, EncoderConstants | None]:
+    """The tensors of a file by name, those of an entry after the entry's; flags and constants of a run of ours."""
     try:
         content = load_plain(path)
     except HoldsObjects as error:
@@ -91,11 +103,17 @@ def _saved_tensors(path: Path) -> tuple[dict[str, torch.Tensor], str]:
     metadata = content.get("metadata")  # of a checkpoint of this project
     known = metadata if isinstance(metadata, dict) else {}
     made_with = " ".join(f"--{key} {known[key]}" for key in ("arch", "encoder") if key in known)
+    constants = None
+    if made_with:
+        problem = misfit(known, {"encoder_constants?": CONSTANTS_FORM})
+        if problem:
+            raise UserError(f"{path} is a damaged checkpoint: {problem}.")
+        constants = EncoderConstants.read(known.get("encoder_constants"))
     saved = {}
     for name, entry in content.items():
         inner = {f".{key}": value for key, value in entry.items()} if isinstance(entry, dict) else {"": entry}
         saved |= {f"{name}{key}": value for key, value in inner.items() if _has_numbers(value)}
-    return saved, made_with
+    return saved, made_with, constants
 
 
 def _has_numbers(value: object) -> bool:

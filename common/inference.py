@@ -9,7 +9,6 @@ from torch import nn
 from tqdm import tqdm
 
 from common.datasets import STRIDE, network_input, tile_loader
-from common.device import place
 from common.tiles import Tile
 
 WINDOW = 1024  # pixels; larger tiles are predicted in windows of this side
@@ -60,9 +59,9 @@ def predict_tiles(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Yield ``tile`` (N,) indices, ``mask`` (N, H, W) int64 and ``logits`` (N, C, H, W) of batches of whole tiles.
 
-    ``model`` is put on the device and in eval mode. With ``desc`` a progress bar is shown.
+    ``model`` is put in eval mode. With ``desc`` a progress bar is shown.
     """
-    model = place(model, device).eval()
+    model.eval()
     with tqdm(total=len(tiles), desc=desc, unit="tile", disable=desc is None, leave=False) as bar:
         for batch in tile_loader(tiles, workers, device):
             images = batch["image"].to(device, non_blocking=True)

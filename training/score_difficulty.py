@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from common.artifacts import LARGEST_ALPHA, difficulty_text
 from common.checkpoints import Checkpoint, finished_checkpoint
 from common.cli import Parser, non_negative_float, run
-from common.device import resolve_device
+from common.device import place, resolve_device
 from common.errors import UserError
 from common.figures import new_figure, png_bytes
 from common.files import locked, write_files
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
 def score(tiles: TileSet, checkpoint: Checkpoint, args: argparse.Namespace) -> None:
     """Write the weights of all tiles, and a figure of them, at --out."""
     device = resolve_device(args.device)
-    model = checkpoint.build()
+    model = place(checkpoint.build(), device)
 
     bases = [tile for tile in tiles if tile.base == tile.id]
     loss_of = {}

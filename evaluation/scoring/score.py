@@ -7,7 +7,7 @@ import torch
 
 from common.artifacts import read_distribution
 from common.checkpoints import Checkpoint
-from common.device import resolve_device
+from common.device import place, resolve_device
 from common.errors import UserError
 from common.inputs import Input
 from common.metrics import boundary_score, calibration_score, mean_iou_of, score
@@ -60,7 +60,7 @@ def evaluate(checkpoint: Checkpoint, model: torch.nn.Module, setting: Setting) -
     """Count what the network of a checkpoint predicts on every tile of the split."""
     tiles = setting.tiles
     counts = tile_counts(
-        model,
+        place(model, setting.device),
         tiles.tiles,
         tiles.taxonomy.num_classes,
         device=setting.device,

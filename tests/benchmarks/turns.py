@@ -95,6 +95,14 @@ def take_turns(turns: Turns, validations: list[dict]) -> None:
             return save(*args, **kwargs)
 
     loop.tqdm, loop.validate, loop.RunFolder.save = Bar, timed_validate, timed_save
+    if hasattr(loop, "try_networks"):  # a trial before the first step costs an arm as its steps do
+        try_networks = loop.try_networks
+
+        def timed_trial(*args, **kwargs):
+            with turns.doing("training"):
+                return try_networks(*args, **kwargs)
+
+        loop.try_networks = timed_trial
 
 
 def train(report: Path, read: int, write: int, module: str) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from common.checkpoints import checkpoint_bytes
 from common.encoder_files import read_encoder_file
+from common.encoders import EncoderConstants
 from common.errors import UserError
 from common.models import Architecture, build_model
 from tests.conftest import ARCH, ENCODER
@@ -78,7 +79,7 @@ def test_files_of_torchvision_and_timm_load_into_the_encoders_of_the_same_names(
         network = library()
     state = filled(network.state_dict())
     own = {key: tensor for key, tensor in state.items() if not key.startswith(classifier)}
-    loaded, left_out = read_encoder_file(saved(tmp_path / "x.pt", state), encoder_of(name, "meta"))
+    loaded, left_out, _ = read_encoder_file(saved(tmp_path / "x.pt", state), encoder_of(name, "meta"))
     assert_same(loaded, own)
     assert left_out == [f"{classifier} ({len(state) - len(own)} tensors)"]
 
@@ -87,7 +88,7 @@ def test_the_classifiers_of_vgg_are_left_out(tmp_path):
     encoder = encoder_of("vgg11", "meta")
     own = filled(encoder.state_dict())
     state = own | {"classifier.0.weight": torch.ones(4, 2), "classifier.6.bias": torch.ones(4)}
-    loaded, left_out = read_encoder_file(saved(tmp_path / "x.pt", state), encoder)
+    loaded, left_out, _ = read_encoder_file(saved(tmp_path / "x.pt", state), encoder)
     assert_same(loaded, own)
     assert left_out == ["classifier (2 tensors)"]
 
@@ -95,7 +96,7 @@ def test_the_classifiers_of_vgg_are_left_out(tmp_path):
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "convnext_atto"])
 def test_a_network_of_timm_computes_the_same_as_an_encoder_with_its_file(tmp_path, name):
     network, encoder = timm.create_model(name).eval(), encoder_of(f"tu-{name}").eval()
-    loaded, left_out = read_encoder_file(saved(tmp_path / "x.pt", network.state_dict()), encoder)
+    loaded, left_out, _ = read_encoder_file(saved(tmp_path / "x.pt", network.state_dict()), encoder)
     nn.Module.load_state_dict(encoder, loaded)
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -109,7 +110,7 @@ def test_files_of_timm_load_into_encoders_that_take_features_by_hooks(tmp_path):
         network = timm.create_model("legacy_xception")
     encoder, state = encoder_of("tu-legacy_xception", "meta"), filled(network.state_dict())
     assert "model.body.conv1.weight" in encoder.state_dict()
-    loaded, left_out = read_encoder_file(saved(tmp_path / "x.pt", state), encoder)
+    loaded, left_out, _ = read_encoder_file(saved(tmp_path / "x.pt", state), encoder)
     assert_same(loaded, {f"model.body.{name}": state[name] for name in state if not name.startswith("fc.")})
     assert left_out == ["fc (2 tensors)"]
 
@@ -137,14 +138,14 @@ def test_a_prefix_and_an_entry_around_the_state_dict_make_no_difference(tmp_path
         state = {prefix + name.removeprefix(FIRST.removesuffix(own)): tensor for name, tensor in source.items()}
         assert prefix + own in state
         path = saved(tmp_path / "x.pt", {wrapper: state, "epoch": 3, "config": {"lr": 0.1}} if wrapper else state)
-        loaded, left_out = read_encoder_file(path, encoder)
+        loaded, left_out, _ = read_encoder_file(path, encoder)
         assert_same(loaded, source)
         assert left_out == []
 
 
 def test_files_of_safetensors_load(tmp_path, encoder, source):
     save_file({f"encoder.{name}": tensor for name, tensor in source.items()}, tmp_path / "x.safetensors")
-    loaded, left_out = read_encoder_file(tmp_path / "x.safetensors", encoder)
+    loaded, left_out, _ = read_encoder_file(tmp_path / "x.safetensors", encoder)
     assert_same(loaded, source)
     assert left_out == []
 
@@ -157,7 +158,7 @@ def test_a_checkpoint_of_lightning_loads_with_plain_entries_beside(tmp_path, enc
         tmp_path / "epoch=3.ckpt",
         {"epoch": 3, "state_dict": state, "optimizer_states": [moments], "hyper_parameters": {"lr": 0.1}},
     )
-    loaded, left_out = read_encoder_file(path, encoder)
+    loaded, left_out, _ = read_encoder_file(path, encoder)
     assert_same(loaded, source)
     assert left_out == ["decoder (2 tensors)", "criterion (1 tensor)"]
 
@@ -167,7 +168,7 @@ def test_of_a_checkpoint_of_this_project_the_encoder_is_taken(tmp_path, encoder)
     raw = {"not_averaged": {name: tensor + 1 for name, tensor in network.state_dict().items()}}
     metadata = {"encoder": ENCODER, "arch": ARCH}
     (tmp_path / "last.pt").write_bytes(checkpoint_bytes(network.state_dict(), metadata, raw))
-    loaded, left_out = read_encoder_file(tmp_path / "last.pt", network.encoder)
+    loaded, left_out, _ = read_encoder_file(tmp_path / "last.pt", network.encoder)
     assert_same(loaded, dict(network.encoder.state_dict()))
     assert [part.split(" ")[0] for part in left_out] == ["decoder", "segmentation_head"]
     message = refusal(tmp_path / "last.pt", encoder)  # of which the decoder of PSPNet uses only the first stages
@@ -177,7 +178,7 @@ def test_of_a_checkpoint_of_this_project_the_encoder_is_taken(tmp_path, encoder)
 
 def test_counters_of_batches_may_be_missing(tmp_path, encoder, source):
     old = {name: tensor for name, tensor in source.items() if not name.endswith("num_batches_tracked")}
-    loaded, _ = read_encoder_file(saved(tmp_path / "x.pt", old), encoder)
+    loaded, *_ = read_encoder_file(saved(tmp_path / "x.pt", old), encoder)
     zeros = {name: torch.zeros_like(source[name]) for name in source.keys() - old.keys()}
     assert zeros
     assert_same(loaded, {name: (old | zeros)[name] for name in source})
@@ -186,7 +187,7 @@ def test_counters_of_batches_may_be_missing(tmp_path, encoder, source):
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_come_as_float32(tmp_path, encoder, source, precision):
     other = {n: tensor.to(precision) if tensor.is_floating_point() else tensor for n, tensor in source.items()}
-    loaded, _ = read_encoder_file(saved(tmp_path / "x.pt", other), encoder)
+    loaded, *_ = read_encoder_file(saved(tmp_path / "x.pt", other), encoder)
     expected = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in other.items()}
     assert_same(loaded, expected)
 
@@ -240,7 +241,7 @@ def test_a_deeper_network_is_not_cut_to_a_smaller_encoder(tmp_path):
 
 def test_a_decoder_may_have_parts_of_the_same_names(tmp_path, encoder, source):
     state = {f"encoder.{name}": tensor for name, tensor in source.items()} | {"conv1.0.scale": torch.ones(2)}
-    loaded, left_out = read_encoder_file(saved(tmp_path / "x.pt", state), encoder)
+    loaded, left_out, _ = read_encoder_file(saved(tmp_path / "x.pt", state), encoder)
     assert_same(loaded, source)
     assert left_out == ["conv1 (1 tensor)"]
 
@@ -265,18 +266,42 @@ def test_files_that_cannot_be_read_or_hold_something_else_are_refused(tmp_path, 
     assert "holds no state dict, but list." in refusal(saved(tmp_path / "list", [1]), encoder)
 
 
-def test_a_build_says_once_what_of_the_file_was_left_out(tmp_path, capsys, monkeypatch):
+def test_a_build_says_once_what_a_file_counts_as_and_what_was_left_out(tmp_path, capsys, monkeypatch):
     network = build_model(Architecture(ARCH, ENCODER), 6)
     own = filled(network.encoder.state_dict())
-    path = saved(tmp_path / "x.pt", own)
-    build_model(Architecture(ARCH, ENCODER), 6, str(path))
-    assert capsys.readouterr().out == ""
-    saved(path, own | {"fc.weight": torch.ones(2, 2)})
+    path = saved(tmp_path / "x.pt", own | {"fc.weight": torch.ones(2, 2)})
     built = build_model(Architecture(ARCH, ENCODER), 6, str(path))
     assert_same(dict(built.encoder.state_dict()), own)
     assert capsys.readouterr().out == (
-        f"--encoder-weights {path}: left out fc (1 tensor), which the encoder does not have.\n"
+        f"--encoder-weights {path}: taken as trained with mean 0.5 0.5 0.5, deviation 0.5 0.5 0.5, epsilon of batch "
+        "normalisation the library's; left out fc (1 tensor), which the encoder does not have.\n"
     )
     monkeypatch.setenv("RANK", "1")
     build_model(Architecture(ARCH, ENCODER), 6, str(path))
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("recorded", [None, EncoderConstants((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 0.01)])
+def test_an_encoder_of_a_checkpoint_of_this_project_keeps_what_it_was_trained_with(tmp_path, recorded):
+    network = build_model(Architecture(ARCH, ENCODER), 6, constants=recorded)
+    metadata = {"encoder": ENCODER, "arch": ARCH}
+    if recorded:
+        metadata["encoder_constants"] = recorded.to_json()
+    (tmp_path / "last.pt").write_bytes(checkpoint_bytes(network.state_dict(), metadata))
+    built = build_model(Architecture(ARCH, ENCODER), 6, str(tmp_path / "last.pt"))
+    assert EncoderConstants.installed(built.encoder) == (recorded or EncoderConstants())
+    images = torch.rand(1, 3, 32, 32)
+    if recorded:
+        with torch.no_grad():
+            features = [encoder.eval()(images)[-1] for encoder in (network.encoder, built.encoder)]
+        assert torch.equal(*features)
+
+
+def test_damaged_constants_of_a_checkpoint_are_refused(tmp_path, encoder):
+    metadata = {
+        "encoder": ENCODER,
+        "arch": ARCH,
+        "encoder_constants": {"mean": [1], "std": [1, 1, 1], "norm_eps": None},
+    }
+    (tmp_path / "last.pt").write_bytes(checkpoint_bytes({"a": torch.ones(1)}, metadata))
+    assert "last.pt is a damaged checkpoint: its encoder_constants: its mean" in refusal(tmp_path / "last.pt", encoder)

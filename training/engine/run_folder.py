@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import segmentation_models_pytorch as smp
+import timm
 import torch
 import torchvision
 from torch import nn
@@ -53,6 +54,10 @@ class TrainingState:
         self.model.load_state_dict(weights, strict=True)
         self.average.network.load_state_dict(checkpoint.state, strict=True)
         self.optimizer.load_state_dict(training["optimizer"])
+        for parameter, moments in self.optimizer.state.items():
+            for name, moment in moments.items():  # the fused optimizer takes for granted that both are laid out alike
+                if moment.shape == parameter.shape:
+                    moments[name] = torch.empty_like(parameter).copy_(moment)
         self.schedule.load_state_dict(training["schedule"])
         self.drawn.load(training["drawn"])
         self.losses.load(training["losses"])
@@ -125,6 +130,7 @@ class RunFolder:
                 "torch": torch.__version__,
                 "torchvision": torchvision.__version__,
                 "segmentation_models_pytorch": smp.__version__,
+                "timm": timm.__version__,
                 "numpy": np.__version__,
             },
         }

@@ -8,10 +8,9 @@ import torch
 from torch import nn
 
 from common.device import Processes, autocast
-from common.errors import UserError, lacks_memory
+from common.errors import UserError, lacks_memory, one_line
 from common.inference import predict_tiles
 from common.losses import HardAndKDLoss
-from common.models import told
 from common.tiles import TileSet
 from training.engine.flags import TrainSettings
 from training.engine.recipe import Loss
@@ -42,15 +41,20 @@ def try_networks(
     resize = f"Give another --crop-size, at least two crops a process (--batch-size), or {another}."
     trial = copy.deepcopy(model).train()
     network = processes.share(trial, images.device)
-    with _refusals_told(f"{settings.architecture} cannot take a training step on {crops}", resize):
+    training = f"{settings.architecture} cannot take a training step on {crops}"
+    with _refusals_told(training, resize):
         with autocast(images.device):
             logits = network(images)
+        if logits.shape[2:] != images.shape[2:]:
+            raise ValueError(f"its output is {logits.shape[2]} x {logits.shape[3]} px")
     if isinstance(loss, HardAndKDLoss):
-        with _refusals_told(f"The teacher cannot look at {crops}", "Give another --crop-size or --teacher."):
+        with _refusals_told(f"The teacher cannot process {crops}", "Give another --crop-size or --teacher."):
             with torch.no_grad(), autocast(images.device):
                 loss.teacher(images)
     terms = loss.terms(logits, inputs)
-    torch.stack([term.weight * term.total for term in terms]).sum().backward()
+    total = torch.stack([term.weight * term.total for term in terms]).sum()
+    with _refusals_told(training, resize):
+        total.backward()
     by_area = sorted(val.tiles, key=lambda tile: tile.entry["height"] * tile.entry["width"])
     for tile in {tile.id: tile for tile in (by_area[0], by_area[-1])}.values():
         shape = f"{tile.entry['height']} x {tile.entry['width']} px"
@@ -65,6 +69,6 @@ def _refusals_told(problem: str, remedy: str) -> Generator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, UserError) or lacks_memory(error):
+        if isinstance(error, (UserError, OSError)) or lacks_memory(error):
             raise
-        raise UserError(f"{problem} ({told(error)}). Nothing was trained. {remedy}") from None
+        raise UserError(f"{problem} ({one_line(error)}). Nothing was written. {remedy}") from None
