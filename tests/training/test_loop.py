@@ -213,7 +213,7 @@ def test_every_recipe_of_a_seed_starts_from_the_same_weights(tiles, flags):
     assert digests[0] == digests[1] == digests[2] != digests[3]
 
 
-# Averaged weights
+# What is kept
 
 
 def test_what_is_validated_and_saved_is_the_average_of_the_weights_over_the_steps(tiles, flags, monkeypatch):
@@ -245,9 +245,6 @@ def test_without_averaging_the_last_weights_are_saved(tiles, flags):
     run_fit(recipe_of(train, start), val, flags("--average", 0))
     last = Checkpoint.load(made(flags().out_dir / "last.pt"))
     assert last.digest == digest_tensors(start.built[0].state_dict())
-
-
-# What is kept
 
 
 def test_the_loss_of_a_row_is_the_mean_over_the_steps_since_the_row_before(tiles, flags):
