@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import IO
 
 from tests.benchmarks.comparing import Arm, compare_arms, own_validations
@@ -36,6 +37,7 @@ STAGES = ("stage1_baseline", "stage4_minority_crop")
 PARTS = ("arms", "network", "demo")
 TURNS = Path(__file__).with_name("turns.py")
 GENERATED_SIDE = 204  # pixels of a generated tile, as of a real one: larger than the crops of the preset
+STARTED: list[subprocess.Popen] = []  # by this process
 
 
 @dataclass
@@ -56,10 +58,21 @@ class Build:
 
 def call(tree: Path, command: list[str], **environment: str) -> str:
     """Run a command in a tree; returns its standard output, and shows all of its output only where it fails."""
-    ended = subprocess.run(command, cwd=tree, env=os.environ | environment, text=True, capture_output=True)
-    if ended.returncode:
-        fail(command, ended.returncode, ended.stdout + ended.stderr)
-    return ended.stdout
+    process = subprocess.Popen(
+        command, cwd=tree, env=os.environ | environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    STARTED.append(process)
+    out, err = process.communicate()
+    if process.returncode:
+        fail(command, process.returncode, out + err)
+    return out
+
+
+def end(number: int, _: FrameType | None) -> None:
+    """End with all processes that were started, so that the temporary folder goes, too."""
+    for process in STARTED:
+        process.terminate()  # nothing happens to one that has ended
+    raise SystemExit(128 + number)
 
 
 def fail(command: list[str], status: int, output: str) -> None:
@@ -184,9 +197,11 @@ def measure_arms(builds: list[Build], args: argparse.Namespace) -> Iterator[tupl
     """Yield stage, seed and the arms of both builds, as soon as each pair has ended."""
     for stage, seed in itertools.product(args.stages, args.seeds):
         if stage == STAGES[1] and seed == args.seeds[0]:
-            with ThreadPoolExecutor(args.jobs) as pool:
-                pairs = list(itertools.product(builds, args.seeds))
+            pool, pairs = ThreadPoolExecutor(args.jobs), itertools.product(builds, args.seeds)
+            try:
                 list(pool.map(lambda pair: score_difficulty(*pair, args), pairs))
+            finally:
+                pool.shutdown(cancel_futures=True)
         yield stage, seed, train_in_turns(builds, stage, seed, args)
 
 
@@ -263,7 +278,7 @@ def make_builds(folder: Path, args: argparse.Namespace) -> list[Build]:
 
 def main(argv: list[str] | None = None) -> None:
     args, begin = parse_args(argv), time.monotonic()
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that the temporary folder goes
+    signal.signal(signal.SIGTERM, end)
     ask = "import json; from tests.benchmarks.run import machine; print(json.dumps(machine()))"
     machine = json.loads(call(REPOSITORY, [sys.executable, "-c", ask]))  # in another process, see Arm.memory
     figures, arms, about = {}, [], {"commit": args.commit}
