@@ -1,13 +1,16 @@
 """Networks from segmentation-models-pytorch, and state dicts loaded into them strictly."""
 
+import difflib
 import inspect
 import logging
 import os
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import segmentation_models_pytorch as smp
+import timm
 import torch
 from torch import nn
 
@@ -108,6 +111,10 @@ def _create(architecture: Architecture, num_classes: int, *, download: bool) -> 
     channels: dict[str, object] = {}
     if architecture.decoder_channels is not None:
         channels["decoder_channels"] = _decoder_channels(architecture)
+    if download and not int(os.environ.get("RANK", 0)):
+        print(
+            f"Fetching the ImageNet weights of {architecture.encoder}, unless they are here already.", file=sys.stderr
+        )
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; the failure itself is told below
     try:
         with warnings.catch_warnings(action="ignore"):
@@ -131,7 +138,15 @@ def _create(architecture: Architecture, num_classes: int, *, download: bool) -> 
     except Exception as error:  # of the library, of timm or of torch: each has its own for a name or a size
         if lacks_memory(error):
             raise
-        raise UserError(f"{architecture}: {one_line(error)}") from None
+        raise UserError(f"{architecture}: {one_line(error)}. {_other_names(architecture)}") from None
+
+
+def _other_names(architecture: Architecture) -> str:
+    """What to give in place of an encoder that the library does not take."""
+    prefix = "tu-" if architecture.encoder.startswith("tu-") else ""
+    names = timm.list_models() if prefix else smp.encoders.get_encoder_names()
+    close = difflib.get_close_matches(architecture.encoder.removeprefix(prefix), names)
+    return "Give another --arch or --encoder" + (f" ({', '.join(prefix + name for name in close)})." if close else ".")
 
 
 def _decoder_channels(architecture: Architecture) -> int | tuple[int, ...]:

@@ -136,6 +136,12 @@ def test_an_unknown_network_is_refused_by_name(arch, encoder, said):
         build_model(Architecture(arch, encoder), 6)
 
 
+@pytest.mark.parametrize(("mistyped", "meant"), [("resnet19", "resnet18"), ("tu-resnet19", "tu-resnet18")])
+def test_names_like_a_mistyped_one_are_offered(mistyped, meant):
+    with pytest.raises(UserError, match=rf"Give another --arch or --encoder \(.*{meant}"):
+        build_model(Architecture("unet", mistyped), 6)
+
+
 def test_weights_of_another_network_are_refused_with_the_first_tensor_that_differs(small):
     state = small.state_dict()
     first, *others = state

@@ -30,7 +30,7 @@ def test_the_decoder_channels_of_a_preset_are_those_of_its_own_architecture():
     parse = parser_of_a_stage().parse_args
     for flags, wanted in (
         ((), (128, 64, 32, 24, 16)),
-        (("--arch", "unet"), (128, 64, 32, 24, 16)),
+        (("--arch", "UNet"), (128, 64, 32, 24, 16)),
         (("--arch", "fpn"), None),
         (("--arch", "pan", "--decoder-channels", "48"), (48,)),
         (("--decoder-channels", *map(str, (64, 48, 32, 16, 8))), (64, 48, 32, 16, 8)),

@@ -136,6 +136,7 @@ class TrainParser(Parser):
     ) -> argparse.Namespace:
         parsed = super().parse_args(args, namespace)
         preset = PRESETS[parsed.preset]
+        parsed.arch = parsed.arch and parsed.arch.lower()  # as the library reads it
         if parsed.arch not in (None, preset["arch"]):  # another decoder, whose channels the preset does not know
             preset = preset | {"decoder_channels": None}
         for name, value in preset.items():
@@ -194,8 +195,10 @@ def train_parser(
     )
     parser.add_preset_flag("--arch", str, "architecture of segmentation-models-pytorch")
     parser.add_preset_flag("--encoder", str, "encoder of segmentation-models-pytorch")
-    parser.add_preset_flag("--decoder-channels", positive_int, "channels of the decoder, deepest first", many=True)
-    parser.add_preset_flag("--encoder-weights", str, "imagenet, none, or a file with the encoder's state dict")
+    parser.add_preset_flag(
+        "--decoder-channels", positive_int, "channels of the decoder, deepest first, 5 for unet", many=True
+    )
+    parser.add_preset_flag("--encoder-weights", str, "imagenet (from a package or downloaded), none, or a file")
     parser.add_preset_flag("--crop-size", positive_int, "side of a crop in pixels, a multiple of 32")
     parser.add_preset_flag("--batch-size", positive_int, "crops of an optimizer step, over all processes")
     parser.add_preset_flag("--iterations", positive_int, "optimizer steps")
