@@ -64,7 +64,7 @@ def test_predictions_stand_in_the_order_of_the_tiles(monkeypatch):
             yield torch.tensor(places), None, logits
 
     monkeypatch.setattr(plot_predictions, "predict_tiles", predict_tiles)
-    found = plot_predictions.predict(torch.nn.Identity(), [0, 1, 2], device="cpu", workers=0, desc="x")
+    found = plot_predictions.predict(torch.nn.Identity(), [0, 1, 2], device=torch.device("cpu"), workers=0, desc="x")
     assert [ids.tolist() for ids in found] == [[[1, 5]], [[2, 5]], [[3, 5]]] and found[0].dtype == np.uint8
 
 

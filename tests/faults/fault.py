@@ -116,7 +116,7 @@ def spoil_gradient(number: int) -> None:
         parameters = list(parameters)
         calls.append(None)
         if len(calls) == number:
-            parameters[0].grad.view(-1)[0] = float("inf")
+            parameters[0].grad[:1] = float("inf")
         return clip(parameters, norm)
 
     torch.nn.utils.clip_grad_norm_ = spoiled

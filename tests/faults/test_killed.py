@@ -82,7 +82,7 @@ def test_resuming_with_other_flags_data_or_weights_is_refused_and_names_the_diff
     before = (tmp_path / "out/last.pt").read_bytes()
     train_dir = trained / "data/biodiversity_split/train"
     for other, said in (
-        (("--lr", "0.1"), r"settings\.lr: 0\.0015 there, 0\.1 asked for"),
+        (("--lr", "0.1"), r"settings\.lr: 0\.002 there, 0\.1 asked for"),
         (("--iterations", "8"), r"settings\.iterations: 6 there, 8 asked for"),
         (("--crop-size", "64"), "not larger"),
         (("--encoder", "resnet18"), rf"settings\.encoder: {ENCODER} there, resnet18 asked for"),

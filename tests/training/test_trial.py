@@ -11,7 +11,6 @@ from common.losses import HardAndKDLoss, HardLoss
 from common.models import Architecture, build_model
 from common.tiles import TileSet
 from tests.helpers import made, parser_of_a_stage
-from training.engine import trial
 from training.engine.trial import try_networks
 
 CPU = torch.device("cpu")
@@ -66,19 +65,28 @@ class AnySize(OneSize):
         return self.head(images)
 
 
-def test_a_tile_of_val_that_a_network_cannot_predict_is_told_by_name(val):
-    with pytest.raises(UserError, match=r"cannot predict \S+, \d+ x \d+ px \(AssertionError: Input width"):
+def test_a_size_of_val_that_a_network_cannot_predict_is_told(val):
+    with pytest.raises(UserError, match=r"cannot predict \d+ x \d+ px, as tiles of .*val have \(Assertion"):
         tried(OneSize(32), val, crops(2, 32))
 
 
-def test_the_smallest_and_the_largest_tile_are_predicted(val, monkeypatch):
+def test_the_sizes_of_the_smallest_and_the_largest_tile_are_predicted(val):
     predicted = []
-    monkeypatch.setattr(trial, "predict_tiles", lambda model, tiles, **_: predicted.extend(tiles) or ())
-    sides = {tile_id: 40 + n for n, tile_id in enumerate(val.ids)}
-    sides[val.ids[1]], sides[val.ids[2]] = 20, 99
-    entries = {tile.id: tile.entry | {"height": sides[tile.id], "width": sides[tile.id]} for tile in val}
-    tried(OneSize(32), TileSet(val.source, {**val.manifest, "tiles": entries}, val.taxonomy), crops(2, 32))
-    assert [tile.id for tile in predicted] == [val.ids[1], val.ids[2]]
+
+    class Noting(AnySize):
+        def forward(self, images):
+            if not self.training:
+                predicted.append(tuple(images.shape[-2:]))
+            return super().forward(images)
+
+    sides = {tile_id: (64, 64) for tile_id in val.ids}
+    sides[val.ids[1]], sides[val.ids[2]] = (32, 64), (96, 64)
+    entries = {
+        tile.id: tile.entry | {"height": height, "width": width}
+        for tile, (height, width) in zip(val, sides.values(), strict=True)
+    }
+    tried(Noting(32), TileSet(val.source, {**val.manifest, "tiles": entries}, val.taxonomy), crops(2, 32))
+    assert sorted(predicted) == [(32, 64), (96, 64)]
 
 
 def test_a_teacher_is_tried_too(val):

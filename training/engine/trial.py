@@ -9,7 +9,7 @@ from torch import nn
 
 from common.device import Processes, autocast
 from common.errors import UserError, lacks_memory, one_line
-from common.inference import predict_tiles
+from common.inference import predict_logits
 from common.losses import HardAndKDLoss
 from common.tiles import TileSet
 from training.engine.flags import TrainSettings
@@ -24,7 +24,9 @@ def try_networks(
     settings: TrainSettings,
     processes: Processes,
 ) -> None:
-    """Take a training step with a copy of the network, and predict the smallest and the largest tile of ``val``.
+    """Take a training step with a copy of the network; predict images as large as the smallest and largest of ``val``.
+
+    The tiles themselves are not read: val serves to validate and for nothing else.
 
     Args:
         model: the network as it starts, on its device; it is left as it was.
@@ -56,11 +58,11 @@ def try_networks(
     with _refusals_told(training, resize):
         total.backward()
     by_area = sorted(val.tiles, key=lambda tile: tile.entry["height"] * tile.entry["width"])
-    for tile in {tile.id: tile for tile in (by_area[0], by_area[-1])}.values():
-        shape = f"{tile.entry['height']} x {tile.entry['width']} px"
-        with _refusals_told(f"{settings.architecture} cannot predict {tile.id}, {shape}", f"Give {another}."):
-            for _ in predict_tiles(trial, [tile], device=images.device, workers=0):
-                pass
+    for height, width in {(tile.entry["height"], tile.entry["width"]) for tile in (by_area[0], by_area[-1])}:
+        blank = torch.zeros(1, 3, height, width, dtype=torch.uint8, device=images.device)
+        of_val = f"{settings.architecture} cannot predict {height} x {width} px, as tiles of {val.path} have"
+        with _refusals_told(of_val, f"Give {another}."):
+            predict_logits(trial.eval(), blank)
 
 
 @contextmanager
