@@ -39,6 +39,11 @@ def loader_died(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "DataLoader worker" in message and "Original Traceback" not in message
 
 
+# What segmentation-models-pytorch, timm and torch raise for a name or a size that they do not take. Others, such as a
+# NameError, are defects.
+LIBRARY_REFUSALS = (RuntimeError, ValueError, TypeError, LookupError, AssertionError)
+
+
 def one_line(error: BaseException) -> str:
     """The type and the first line of an error that a library raised."""
     lines = str(error.args[0] if isinstance(error, KeyError) and error.args else error).strip().splitlines()

@@ -16,7 +16,7 @@ from torch import nn
 
 from common.encoder_files import read_encoder_file
 from common.encoders import PACKAGED, EncoderConstants, packaged_weights, rename_packaged
-from common.errors import UserError, lacks_memory, one_line
+from common.errors import LIBRARY_REFUSALS, UserError, lacks_memory, one_line
 from common.plain_files import load_plain
 from common.taxonomy import IGNORE_INDEX
 from common.text import some
@@ -135,7 +135,7 @@ def _create(architecture: Architecture, num_classes: int, *, download: bool) -> 
             f"({one_line(error)}). Without a connection: {install}--encoder-weights none starts from random weights, "
             "--encoder-weights FILE from a state dict of this encoder where there is one."
         ) from None
-    except Exception as error:  # of the library, of timm or of torch: each has its own for a name or a size
+    except LIBRARY_REFUSALS as error:
         if lacks_memory(error):
             raise
         raise UserError(f"{architecture}: {one_line(error)}. {_other_names(architecture)}") from None

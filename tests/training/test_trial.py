@@ -121,12 +121,12 @@ def test_an_output_of_another_size_and_a_backward_pass_that_fails_are_told(val):
     class Irreversible(OneSize):
         def forward(self, images):
             outputs = self.head(images)
-            outputs.register_hook(lambda gradient: 1 / 0)
+            outputs.register_hook(lambda gradient: gradient.view(3, -1))
             return outputs
 
     with pytest.raises(UserError, match="cannot take a training step.*its output is 16 x 16 px"):
         tried(Halved(32), val, crops(2, 32))
-    with pytest.raises(UserError, match="cannot take a training step.*ZeroDivisionError"):
+    with pytest.raises(UserError, match="cannot take a training step.*RuntimeError"):
         tried(Irreversible(32), val, crops(2, 32))
 
 

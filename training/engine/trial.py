@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from common.device import Processes, autocast
-from common.errors import UserError, lacks_memory, one_line
+from common.errors import LIBRARY_REFUSALS, UserError, lacks_memory, one_line
 from common.inference import predict_logits
 from common.losses import HardAndKDLoss
 from common.tiles import TileSet
@@ -70,7 +70,7 @@ def _refusals_told(problem: str, remedy: str) -> Generator[None]:
     """Turn what a network raises into one message; where memory does not suffice, the size is not to blame."""
     try:
         yield
-    except Exception as error:
-        if isinstance(error, (UserError, OSError)) or lacks_memory(error):
+    except LIBRARY_REFUSALS as error:
+        if lacks_memory(error):
             raise
         raise UserError(f"{problem} ({one_line(error)}). Nothing was written. {remedy}") from None
