@@ -3,6 +3,7 @@
 import json
 import shlex
 import signal
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,11 @@ import pytest
 
 import reproduce
 from common.errors import UserError
-from reproduce import Record, Run, Step, choose, continue_trainings, keep_trainings, needs, next_run, plan
+from reproduction.commands import complete, complete_commands
+from reproduction.documents import DOCUMENTS, REPOSITORY, Step, read_document, read_steps
+from reproduction.plan import RUN_PER_SEED, Run, needs, next_run, plan
+from reproduction.record import DOCUMENTED_SEED, Record, Row, choose, continue_trainings, keep_trainings
+from reproduction.telling import clock, how_ended, how_to_go_on, tell_failures
 
 DATA, TRAINING, EVALUATION = "REPRODUCE_DATA.md", "REPRODUCE_TRAINING.md", "REPRODUCE_EVALUATION.md"
 
@@ -38,11 +43,11 @@ def run(name: str, seed: str = "", *flags: str, can_resume: bool = False) -> Run
 
 
 def test_the_documents_are_data_training_and_evaluation_and_training_runs_once_a_seed():
-    assert (DATA, TRAINING, EVALUATION) == reproduce.DOCUMENTS and reproduce.RUN_PER_SEED == TRAINING
-    assert reproduce.DOCUMENTED_SEED == "42" and reproduce.SECONDS_TO_STOP == 60
+    assert (DATA, TRAINING, EVALUATION) == DOCUMENTS and RUN_PER_SEED == TRAINING
+    assert DOCUMENTED_SEED == "42" and reproduce.SECONDS_TO_STOP == 60
     assert reproduce.PASSED_ON == ("--preset", "--device", "--workers", "--overwrite")
-    steps = reproduce.read_steps(reproduce.REPOSITORY)
-    assert [step.document for step in steps] == sorted((s.document for s in steps), key=reproduce.DOCUMENTS.index)
+    steps = read_steps(REPOSITORY)
+    assert [step.document for step in steps] == sorted((s.document for s in steps), key=DOCUMENTS.index)
     assert [step.position for step in steps] == list(range(1, len(steps) + 1))
 
 
@@ -88,7 +93,7 @@ def order(jobs: int, seeds: list[str], ends_first=0) -> list[tuple[str, str]]:
     """The order in which runs begin where of those that run always the one at this place ends first."""
     waiting, running, begun = plan(STEPS, seeds), [], []
     while waiting or running:
-        while one := next_run(waiting, running, jobs):
+        while one := next_run(waiting, [job.run for job in running], jobs):
             assert not any(needs(one.step, one.seed, other) for other in [*waiting, *(j.run for j in running)])
             waiting.remove(one)
             running.append(SimpleNamespace(run=one))
@@ -115,7 +120,7 @@ def test_of_steps_that_as_many_wait_for_that_of_the_seed_with_most_left_comes_fi
     waiting = [run("control_a", "1"), run("control_a", "2"), run("last", "2")]
     assert next_run(waiting, [], 2).seed == "2"
     assert next_run(waiting, [], 1).seed == "1"
-    assert next_run(waiting, [SimpleNamespace(run=run("teacher", "3"))] * 2, 2) is None
+    assert next_run(waiting, [run("teacher", "3")] * 2, 2) is None
 
 
 # What was recorded
@@ -124,7 +129,7 @@ def test_of_steps_that_as_many_wait_for_that_of_the_seed_with_most_left_comes_fi
 def record_of(tmp_path, *rows) -> Record:
     """A record of runs: name, seed, status and command words after the module."""
     path = tmp_path / "summary.tsv"
-    lines = ["\t".join(reproduce.Row._fields)]
+    lines = ["\t".join(Row._fields)]
     for name, seed, status, *flags in rows:
         command = shlex.join([*BY_NAME[name].argv, *flags])
         lines.append("\t".join([name, seed, "1.5", status, "100", command]))
@@ -348,18 +353,18 @@ def test_the_exit_status_is_2_of_wrong_use_130_of_an_interrupt_and_1_of_anything
     failed = [
         SimpleNamespace(run=run("first", "42"), status=status, log_path="log", lines=["said"]) for status in statuses
     ]
-    assert reproduce.tell_failures(failed, 9, SimpleNamespace(given=["--root", "demo"])) == wanted
+    assert tell_failures(failed, 9, SimpleNamespace(given=["--root", "demo"])) == wanted
     assert "--root demo --resume" in capsys.readouterr().err
 
 
 def test_a_signal_is_told_by_name_and_a_kill_as_a_lack_of_memory():
-    assert reproduce.how_ended(SimpleNamespace(status=3)) == "exit status 3"
-    assert reproduce.how_ended(SimpleNamespace(status=-signal.SIGTERM)) == "signal SIGTERM"
-    assert "memory runs out" in reproduce.how_ended(SimpleNamespace(status=-signal.SIGKILL))
+    assert how_ended(SimpleNamespace(status=3)) == "exit status 3"
+    assert how_ended(SimpleNamespace(status=-signal.SIGTERM)) == "signal SIGTERM"
+    assert "memory runs out" in how_ended(SimpleNamespace(status=-signal.SIGKILL))
 
 
 def test_times_are_told_as_on_a_clock():
-    assert [reproduce.clock(seconds) for seconds in (0, 59.9, 61, 3599, 3661, 36000)] == [
+    assert [clock(seconds) for seconds in (0, 59.9, 61, 3599, 3661, 36000)] == [
         "0:00",
         "0:59",
         "1:01",
@@ -370,8 +375,8 @@ def test_times_are_told_as_on_a_clock():
 
 
 def test_to_go_on_the_same_flags_are_given_and_resume_once():
-    assert reproduce.how_to_go_on(["--seeds", "1", "2"]).endswith("reproduce.py --seeds 1 2 --resume")
-    assert reproduce.how_to_go_on(["--resume", "--jobs", "2"]).endswith("reproduce.py --resume --jobs 2")
+    assert how_to_go_on(["--seeds", "1", "2"]).endswith("reproduce.py --seeds 1 2 --resume")
+    assert how_to_go_on(["--resume", "--jobs", "2"]).endswith("reproduce.py --resume --jobs 2")
 
 
 def test_flags_go_to_the_scripts_that_take_them_and_a_seed_to_each_run_its_own(monkeypatch):
@@ -384,9 +389,9 @@ def test_flags_go_to_the_scripts_that_take_them_and_a_seed_to_each_run_its_own(m
         answers = [(argv + ["x"], taken, None) for argv, _, _ in questions]
         return SimpleNamespace(returncode=0, stderr="", stdout=json.dumps(answers))
 
-    monkeypatch.setattr(reproduce.subprocess, "run", answer)
+    monkeypatch.setattr(subprocess, "run", answer)
     runs = plan(STEPS[1:4], ["7", "3"])
-    reproduce.complete_commands(runs, "demo", [["--preset", "demo"]], ["7", "3"])
+    complete_commands(runs, "demo", [["--preset", "demo"]], ["7", "3"])
     seeds = {(run.step.name, run.seed): flags[-1] for run, (_, _, flags) in zip(runs, asked, strict=True)}
     assert seeds == {
         ("count", ""): ["--seed", "7"],
@@ -398,24 +403,24 @@ def test_flags_go_to_the_scripts_that_take_them_and_a_seed_to_each_run_its_own(m
     assert all(root == ["--root", "demo"] and flags[0] == ["--preset", "demo"] for _, root, flags in asked)
     assert all(one.can_resume and one.argv[-1] == "x" for one in runs)
     asked.clear()
-    reproduce.complete_commands(plan(STEPS[:1], ["42"]), "demo", [], [])
+    complete_commands(plan(STEPS[:1], ["42"]), "demo", [], [])
     assert asked == [[STEPS[0].argv, ["--root", "demo"], []]]  # without --seeds the scripts' own default holds
 
 
 def test_a_real_script_is_given_the_flags_that_it_takes():
     argv = ["python", "-m", "evaluation.aggregate_metrics"]
     given = [["--preset", "demo"], ["--in-dir", "here"], ["--overwrite"]]
-    command, taken, problem = reproduce.complete(argv, ["--root", "demo"], given)
+    command, taken, problem = complete(argv, ["--root", "demo"], given)
     assert command == [*argv, "--root", "demo", "--in-dir", "here"] and problem is None
     assert {"--root", "--in-dir", "--out-dir"} <= set(taken) and "--preset" not in taken
-    _, _, problem = reproduce.complete([*argv, "--no-such-flag"], ["--root", "demo"], [])
+    _, _, problem = complete([*argv, "--no-such-flag"], ["--root", "demo"], [])
     assert "--no-such-flag" in problem
-    _, _, problem = reproduce.complete(["python", "-m", "evaluation.nothing"], [], [])
+    _, _, problem = complete(["python", "-m", "evaluation.nothing"], [], [])
     assert "cannot be imported" in problem
 
 
 def test_what_the_readme_of_training_says_a_step_builds_on_holds_with_what_that_builds_on():
-    steps = {step.number: step for step in reproduce.read_document(Path(reproduce.REPOSITORY), TRAINING)}
+    steps = {step.number: step for step in read_document(Path(REPOSITORY), TRAINING)}
     for step in steps.values():
         for number in step.builds_on:
             assert number < step.number and steps[number].builds_on <= step.builds_on

@@ -1,0 +1,65 @@
+"""The command of each run: the documented one with the flags that were given and that it takes."""
+
+import contextlib
+import importlib
+import io
+import json
+import re
+import shlex
+import subprocess
+import sys
+
+from common.errors import UserError
+from reproduction.documents import REPOSITORY
+from reproduction.plan import Run
+
+
+def complete_commands(runs: list[Run], root: str, given: list[list[str]], seeds: list[str]) -> None:
+    """Add --root, and of the given flags those that a command takes; UserError where a command does not parse.
+
+    ``seeds`` is empty where none was given. The scripts are imported in another process, so that torch is never
+    loaded here.
+    """
+    questions = []
+    for run in runs:
+        flags = [*given, ["--seed", run.seed or seeds[0]]] if seeds else given
+        questions.append([run.step.argv, ["--root", root], flags])
+    probe = subprocess.run(
+        [sys.executable, "-c", "from reproduction.commands import answer; answer()"],
+        cwd=REPOSITORY,
+        text=True,
+        capture_output=True,
+        input=json.dumps(questions),
+    )
+    if probe.returncode:
+        raise RuntimeError(f"the scripts could not be asked for their flags:\n{probe.stderr}")
+    for run, (argv, taken, problem) in zip(runs, json.loads(probe.stdout), strict=True):
+        if run.seed and len(seeds) > 1 and "--seed" not in taken:
+            problem = problem or f"it takes no --seed, so that it cannot run once for each of {len(seeds)} seeds"
+        if problem:
+            raise UserError(f"{run.step}: {problem}\nThe command was: {shlex.join(argv)}")
+        run.argv, run.can_resume = argv, "--resume" in taken
+
+
+def answer() -> None:
+    """Complete, in the process that imports the scripts, each command that is asked for on standard input."""
+    print(json.dumps([complete(*question) for question in json.load(sys.stdin)]))
+
+
+def complete(argv: list[str], root: list[str], given: list[list[str]]) -> tuple[list[str], list[str], str | None]:
+    printed, taken = io.StringIO(), []
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        try:
+            parse_args = importlib.import_module(argv[2]).parse_args
+            with contextlib.suppress(SystemExit):
+                parse_args(["--help"])
+            usage = printed.getvalue().split("\n\n")[0]  # the description below it may name flags of other scripts
+            taken = re.findall(r"--\w[\w-]*", usage)
+            argv = sum([flag for flag in given if flag[0] in taken], argv + root)
+            printed.truncate(0)
+            parse_args(argv[3:])
+        except SystemExit:
+            return argv, taken, printed.getvalue().rpartition("error: ")[2].strip() or "its flags are refused"
+        except (ImportError, SyntaxError) as error:
+            return argv, taken, f"{argv[2]} cannot be imported: {error}. Is pip install -r requirements.txt done here?"
+    return argv, taken, None
