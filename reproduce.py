@@ -4,18 +4,22 @@ The ``bash`` block under a heading ``## N. Title`` is one step. ``console`` bloc
 run; steps whose heading ends in ``(control)`` run with --controls. --root goes to every command; --preset, --device,
 --workers and --overwrite, where given, to the commands that take them, and win over the document.
 
-The steps of REPRODUCE_TRAINING.md run once for each of --seeds, all others once, with the first of the seeds. With
---jobs 2 two trainings run side by side, each after the steps that its text says it builds on. <root>/logs/ keeps what
-each step printed; summary.tsv there records how each ended, and from that --resume goes on: it skips what was finished
-with the same command, continues a training that was interrupted, and runs the rest.
+With --folds 5 each step runs once in each of five folds, whose roots are <root>/folds/1 to 5, unless its text says that
+it runs once for all of them; --repeats 2 deals the tiles into five further folds, --fold 3 runs what belongs to that
+fold alone. Without --folds the steps of REPRODUCE_TRAINING.md run once for each of --seeds, all others once, with the
+first of the seeds. With --jobs 2 two steps run side by side, each after the steps that its text says it builds on.
+<root>/logs/ keeps what each step printed; summary.tsv there records how each ended, and from that --resume goes on: it
+skips what was finished with the same command, continues a training that was interrupted, and runs the rest.
 
     python reproduce.py --list
     python reproduce.py --root demo --preset demo
+    python reproduce.py --folds 5 --controls --jobs 2 --resume
     python reproduce.py --seeds 42 43 44 --controls --jobs 2 --resume
     python reproduce.py --from train_stage3_difficulty
 """
 
 import argparse
+import contextlib
 import os
 import shlex
 import signal
@@ -30,8 +34,8 @@ try:
     from reproduction.commands import complete_commands
     from reproduction.documents import REPOSITORY, find_step, read_steps
     from reproduction.jobs import Job, caught_interrupts, cpu_count
-    from reproduction.plan import Run, next_run, plan
-    from reproduction.record import DOCUMENTED_SEED, Record, choose, continue_trainings, keep_trainings
+    from reproduction.plan import DOCUMENTED_SEED, Run, next_run, of_folds_alone, plan, plan_folds
+    from reproduction.record import Record, choose, continue_trainings, keep_trainings
     from reproduction.telling import clock, say, show, tell_end, tell_failures, tell_results
 except ModuleNotFoundError as missing:
     raise SystemExit(
@@ -88,7 +92,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--seeds", nargs="+", type=non_negative_int, metavar="N", help="train with each of these seeds")
     seeds.add_argument("--seed", dest="seeds", nargs=1, type=non_negative_int, metavar="N", help="the same, for one")
-    parser.add_argument("--jobs", type=positive_int, default=1, metavar="N", help="trainings that run side by side")
+    parser.add_argument("--folds", type=positive_int, metavar="K", help="run everything in each of K folds")
+    parser.add_argument("--repeats", type=positive_int, metavar="N", help="deal the tiles into --folds N times")
+    parser.add_argument("--fold", type=positive_int, nargs="+", metavar="k", help="of all folds run these alone")
+    parser.add_argument("--jobs", type=positive_int, default=1, metavar="N", help="steps that run side by side")
     parser.add_argument("--device", help="auto, cpu or cuda, for the steps that run a model")
     parser.add_argument("--workers", help="worker processes of a step")
     parser.add_argument("--overwrite", action="store_true", help="replace the outputs of an earlier run")
@@ -102,7 +109,30 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args.given = sys.argv[1:] if argv is None else list(argv)
     if args.seeds and len(set(args.seeds)) < len(args.seeds):
         parser.error(f"argument --seeds: {' '.join(map(str, args.seeds))} holds a seed twice")
+    check_folds(parser, args)
     return args
+
+
+def check_folds(parser: Parser, args: argparse.Namespace) -> None:
+    """Settle ``args.fold``, the folds to run, empty without --folds; refuse flags that mean none."""
+    if args.folds is None:
+        for flag in ("--repeats", "--fold"):
+            if getattr(args, flag[2:]) is not None:
+                parser.error(f"{flag} is for a study by folds: give --folds K as well")
+    elif args.folds == 1:
+        parser.error("argument --folds: found 1, expected 2 or more (5 for intervals)")
+    elif args.seeds and len(args.seeds) > 1:
+        parser.error("--folds and several --seeds exclude one another: fold k is trained with a seed of its own")
+    number = (args.folds or 0) * (args.repeats or 1)
+    given = args.fold or []
+    if len(set(given)) < len(given):
+        parser.error(f"argument --fold: {' '.join(map(str, given))} holds a fold twice")
+    if max(given, default=0) > number:
+        parser.error(
+            f"argument --fold: found {max(given)}, expected 1 to {number}, or more --repeats than {args.repeats or 1}"
+        )
+    args.some_folds = bool(given)
+    args.fold = sorted(given) or list(range(1, number + 1))
 
 
 def main(argv: list[str] | None = None) -> int | None:
@@ -115,7 +145,8 @@ def main(argv: list[str] | None = None) -> int | None:
     asked_for = [step for step in steps[first - 1 : last] if args.controls or not step.is_control]
     if args.list:
         for step in asked_for:
-            print(f"[{step.position}/{len(steps)}] {step.name}: {step.title}\n        {shlex.join(step.argv)}")
+            where = f" ({step.where})" if args.folds else ""
+            print(f"[{step.position}/{len(steps)}] {step.name}: {step.title}{where}\n        {shlex.join(step.argv)}")
         return 0
 
     folder = os.path.abspath(args.root)
@@ -123,12 +154,17 @@ def main(argv: list[str] | None = None) -> int | None:
     values = {flag: getattr(args, flag[2:]) for flag in PASSED_ON}
     given = [[flag] if value is True else [flag, value] for flag, value in values.items() if value]
     seeds = [str(seed) for seed in args.seeds or []]
-    runs = plan(asked_for, seeds or [DOCUMENTED_SEED])
+    if args.folds:
+        seeds = seeds or [DOCUMENTED_SEED]
+        runs = plan_folds(asked_for, args.fold, int(seeds[0]))
+        runs = of_folds_alone(runs) if args.some_folds else runs
+    else:
+        runs = plan(asked_for, seeds or [DOCUMENTED_SEED])
     if not args.dry_run:
         print(f"Checking the commands of {len(runs)} steps", flush=True)  # imports all scripts: some seconds
-    complete_commands(runs, root, given, seeds)
-    record = Record(args.root / "logs" / "summary.tsv", steps)
-    chosen = choose(runs, record, args.resume)
+    complete_commands(runs, root, given, seeds, args.folds)
+    record = Record(args.root / "logs" / "summary.tsv", steps, shared=bool(args.folds))
+    chosen = choose(runs, record, args.resume, keep_once=args.some_folds)
     if not args.overwrite:
         keep_trainings(chosen, record, args.resume)
     if args.resume:
@@ -143,7 +179,9 @@ def main(argv: list[str] | None = None) -> int | None:
     if not chosen:
         return 0
     record.path.parent.mkdir(exist_ok=True)
-    with locked(record.path.parent):
+    with contextlib.ExitStack() as held:  # a run of other folds may go on beside this one
+        for folder in sorted({record.path.parent / (f"fold{run.fold}" if run.fold else "") for run in chosen}):
+            held.enter_context(locked(folder))
         return run_all(chosen, skipped, args, record)
 
 

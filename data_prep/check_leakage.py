@@ -33,8 +33,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         ("--relabelled-dir", relabelled, "the same in Biodiversity classes, where made", "relabel_oem"),
         ("--teacher-dir", teacher, "folder with the teacher's train and val, where made", "prepare_oem_teacher"),
     ):
-        parser.add_input(flag, default, help, made_by=f"data_prep.{module}")
-    parser.add_path("--raw-dir", "data/biodiversity_raw", "raw tiles that were split, where they are there")
+        parser.add_input(flag, default, help, made_by=f"data_prep.{module}", shared="openearthmap" in default)
+    parser.add_path(
+        "--raw-dir", "data/biodiversity_raw", "raw tiles that were split, where they are there", shared=True
+    )
     parser.add_path("--out", "artifacts/leakage.json", "findings and counts")
     parser.add_workers()
     return parser.parse_args(argv)

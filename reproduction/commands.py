@@ -8,22 +8,40 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 from common.errors import UserError
+from common.folds import fold_root
 from reproduction.documents import REPOSITORY
 from reproduction.plan import Run
 
+Flags = list[list[str]]  # of each flag its words
 
-def complete_commands(runs: list[Run], root: str, given: list[list[str]], seeds: list[str]) -> None:
-    """Add --root, and of the given flags those that a command takes; UserError where a command does not parse.
 
-    ``seeds`` is empty where none was given. The scripts are imported in another process, so that torch is never
-    loaded here.
+def complete_commands(runs: list[Run], root: str, given: Flags, seeds: list[str], folds: int | None = None) -> None:
+    """Add --root, and of the given flags those that a command takes.
+
+    The step of a fold has the root of the fold and its seed. One that takes --fold makes the fold: it has the root and
+    the seed of the study. The scripts are imported in another process, so that torch is never loaded here.
+
+    Args:
+        runs: whose commands are completed.
+        root, given: of the study.
+        seeds: empty where none was given; with ``folds`` the study's alone.
+        folds: the K of a study by folds.
+
+    Raises:
+        UserError: a command does not parse.
     """
-    questions = []
+    questions: list[tuple] = []
     for run in runs:
         flags = [*given, ["--seed", run.seed or seeds[0]]] if seeds else given
-        questions.append([run.step.argv, ["--root", root], flags])
+        if run.fold:
+            of_fold = ["--root", str(fold_root(Path(root), int(run.fold)))]
+            making = [*given, ["--folds", str(folds)], ["--fold", run.fold], ["--seed", seeds[0]]]
+            questions.append((run.step.argv, of_fold, flags, (["--root", root], making)))
+        else:
+            questions.append((run.step.argv, ["--root", root], flags, None))
     probe = subprocess.run(
         [sys.executable, "-c", "from reproduction.commands import answer; answer()"],
         cwd=REPOSITORY,
@@ -46,7 +64,13 @@ def answer() -> None:
     print(json.dumps([complete(*question) for question in json.load(sys.stdin)]))
 
 
-def complete(argv: list[str], root: list[str], given: list[list[str]]) -> tuple[list[str], list[str], str | None]:
+def complete(
+    argv: list[str], root: list[str], given: Flags, of_study: tuple[list[str], Flags] | None = None
+) -> tuple[list[str], list[str], str | None]:
+    """A command with its root and the flags that it takes, all flags that it takes, and why it does not parse.
+
+    ``of_study``: root and flags of a command that takes --fold, in place of the others.
+    """
     printed, taken = io.StringIO(), []
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         try:
@@ -55,6 +79,8 @@ def complete(argv: list[str], root: list[str], given: list[list[str]]) -> tuple[
                 parse_args(["--help"])
             usage = printed.getvalue().split("\n\n")[0]  # the description below it may name flags of other scripts
             taken = re.findall(r"--\w[\w-]*", usage)
+            if of_study and "--fold" in taken:
+                root, given = of_study
             argv = sum([flag for flag in given if flag[0] in taken], argv + root)
             printed.truncate(0)
             parse_args(argv[3:])

@@ -13,6 +13,10 @@ from common.errors import UserError
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("REPRODUCE_DATA.md", "REPRODUCE_TRAINING.md", "REPRODUCE_EVALUATION.md")
 BUILDS_ON = re.compile(r"Builds on (?:no other step|steps? ([\d, and]+))\.")
+# Where a step is run in a study by folds: once, in the first fold alone, or, where its text says neither, in each.
+WHERE = {"Once for all folds.": "once for all folds", "In fold 1 alone.": "in fold 1 alone"}
+ONCE, FIRST = WHERE.values()
+EACH = "in each fold"
 SHELL_SYNTAX = re.compile(r"[$`*?;|&<>~]")  # what bash would expand or chain
 
 
@@ -25,6 +29,7 @@ class Step:
     name: str = ""
     position: int = 0  # among all steps, controls included: a step has one number whatever is run
     builds_on: set[int] | None = None  # numbers in its document, with those that they build on; None for all before it
+    where: str = EACH
 
     @property
     def module(self) -> str:
@@ -40,7 +45,7 @@ class Step:
 
 def read_blocks(text: str) -> Iterator[tuple[str, int, str]]:
     """Yield (kind, line number, content) of each # or ## heading (``heading``), fenced block (its language), and line
-    that says what a step builds on (``builds on``)."""
+    that says what a step builds on (``builds on``) or where it runs in a study by folds (``where``)."""
     fence, language, start, block = "", "", 0, []
     for number, line in enumerate(text.splitlines(), 1):
         mark = re.match(r"\s*(`{3,}|~{3,})\s*(\w*)", line)
@@ -55,6 +60,8 @@ def read_blocks(text: str) -> Iterator[tuple[str, int, str]]:
             yield "heading", number, line.lstrip("#").strip()
         elif line.startswith("Builds on "):
             yield "builds on", number, line
+        elif line in WHERE:
+            yield "where", number, line
     if fence:
         raise UserError(f"line {start}: the {language} block that begins here is never closed")
 
@@ -103,6 +110,8 @@ def read_document(folder: Path, document: str) -> list[Step]:
                         raise UserError(f"line {line}: found step {step.number} where step {len(steps)} was expected")
             elif kind == "builds on" and step:
                 step.builds_on = read_builds_on(content, line, steps)
+            elif kind == "where" and step:
+                step.where = WHERE[content]
             elif kind == "bash":
                 if step is None or step.argv:
                     problem = "second bash block in one step" if step else "bash block outside the numbered steps"

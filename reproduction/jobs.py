@@ -27,7 +27,7 @@ class Job:
 
     def __init__(self, run: Run, logs: Path, threads: int | None):
         self.run, self.begin, self.memory = run, time.monotonic(), 0
-        folder = logs / f"seed{run.seed}" if run.seed else logs
+        folder = logs / str(run.place)
         folder.mkdir(exist_ok=True)
         self.log_path = folder / f"{run.step.position:02d}_{run.step.name}.log"
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"

@@ -42,7 +42,7 @@ class Pipeline:
         (folder / "common").mkdir()
         for name in (
             "reproduce.py",
-            *(f"common/{module}.py" for module in ("__init__", "cli", "errors", "files", "inputs")),
+            *(f"common/{module}.py" for module in ("__init__", "cli", "errors", "files", "folds", "inputs")),
         ):
             shutil.copy(source / name, folder / name)
         shutil.copytree(source / "reproduction", folder / "reproduction", ignore=shutil.ignore_patterns("__pycache__"))
