@@ -321,7 +321,9 @@ def main(argv: list[str] | None = None) -> None:
         rows.append([split, len(writer), drawn[s], *percentages(writer.pixels), void])
     header = ["split", "tiles", "blocks", *taxonomy.foreground, f"{taxonomy.void} (of all)"]
     print(table(header, rows))
-    print(f"{args.out_dir}: {count} tiles, strategy {strategy}, fractions {' '.join(f'{f:g}' for f in fractions)}")
+    shares = f"fractions {' '.join(f'{f:g}' for f in fractions)}"
+    made = f"fold {args.fold}, share of test {fractions[2]:g}" if dealing else shares
+    print(f"{args.out_dir}: {count} tiles, strategy {strategy}, {made}")
     if excluded or repeated:
         repeats = f"{len(repeated)} that repeat another image ({some(list(repeated)) or '-'})"
         print(f"left out: {len(excluded)} excluded, {repeats}")

@@ -7,7 +7,7 @@ import pytest
 from common.errors import UserError
 from common.inputs import Input
 from reproduction.documents import REPOSITORY, Step, read_document, read_steps
-from reproduction.plan import RUN_PER_SEED, needs, next_run, plan
+from reproduction.plan import RUN_PER_SEED, Place, needs, next_run, plan
 from tests.small_pipeline import step
 
 
@@ -115,9 +115,9 @@ def test_a_step_waits_for_what_it_says_it_builds_on_and_for_what_that_builds_on(
     steps = training_steps(pipeline, *lines)
     assert [one.builds_on for one in steps] == [set(), None, set(), {3}, {1, 3, 4}]
     runs = plan(steps, ["1"])
-    needed = [[other.step.number for other in runs if needs(run.step, "1", other)] for run in runs]
+    needed = [[other.step.number for other in runs if needs(run.step, run.place, other)] for run in runs]
     assert needed == [[], [1], [], [3], [1, 3, 4]]
-    assert not needs(steps[4], "2", runs[3])
+    assert not needs(steps[4], Place("", "2"), runs[3])
     first = next_run(runs, [], 2)
     assert first.step.number == 1 and next_run(runs[1:], [first], 2).step.number == 3
 

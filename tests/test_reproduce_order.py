@@ -13,8 +13,16 @@ import reproduce
 from common.errors import UserError
 from reproduction.commands import complete, complete_commands
 from reproduction.documents import DOCUMENTS, REPOSITORY, Step, read_document, read_steps
-from reproduction.plan import RUN_PER_SEED, Run, needs, next_run, plan
-from reproduction.record import DOCUMENTED_SEED, Record, Row, choose, continue_trainings, keep_trainings
+from reproduction.plan import (
+    DOCUMENTED_SEED,
+    RUN_PER_SEED,
+    Place,
+    Run,
+    needs,
+    next_run,
+    plan,
+)
+from reproduction.record import Record, Row, choose, continue_trainings, keep_trainings
 from reproduction.telling import clock, how_ended, how_to_go_on, tell_failures
 
 DATA, TRAINING, EVALUATION = "REPRODUCE_DATA.md", "REPRODUCE_TRAINING.md", "REPRODUCE_EVALUATION.md"
@@ -80,13 +88,18 @@ def test_each_seed_is_trained_after_the_other_and_all_else_runs_once():
     ],
 )
 def test_a_training_builds_on_the_data_and_on_its_own_seed_and_evaluation_on_everything(name, seed, other, wanted):
-    assert needs(BY_NAME[name], seed, other) == wanted
+    assert needs(BY_NAME[name], Place("", seed), other) == wanted
 
 
 def test_a_training_that_names_nothing_builds_on_all_before_it_but_controls():
     steps = steps_of(("first", None), ("control_a", None), ("last", None))
     runs = {one.step.name: one for one in plan(steps, ["1"])}
-    assert [name for name in runs if needs(runs["last"].step, "1", runs[name])] == ["split", "count", "first"]
+    found = [name for name in runs if needs(runs["last"].step, Place("", "1"), runs[name])]
+    assert found == [
+        "split",
+        "count",
+        "first",
+    ]
 
 
 def order(jobs: int, seeds: list[str], ends_first=0) -> list[tuple[str, str]]:
@@ -94,7 +107,7 @@ def order(jobs: int, seeds: list[str], ends_first=0) -> list[tuple[str, str]]:
     waiting, running, begun = plan(STEPS, seeds), [], []
     while waiting or running:
         while one := next_run(waiting, [job.run for job in running], jobs):
-            assert not any(needs(one.step, one.seed, other) for other in [*waiting, *(j.run for j in running)])
+            assert not any(needs(one.step, one.place, other) for other in [*waiting, *(j.run for j in running)])
             waiting.remove(one)
             running.append(SimpleNamespace(run=one))
             begun.append((one.step.name, one.seed))
@@ -132,7 +145,7 @@ def record_of(tmp_path, *rows) -> Record:
     lines = ["\t".join(Row._fields)]
     for name, seed, status, *flags in rows:
         command = shlex.join([*BY_NAME[name].argv, *flags])
-        lines.append("\t".join([name, seed, "1.5", status, "100", command]))
+        lines.append("\t".join([name, "", seed, "1.5", status, "100", command]))
     path.write_text("\n".join(lines) + "\n")
     return Record(path, STEPS)
 
@@ -214,15 +227,15 @@ def test_what_begins_makes_what_was_built_on_it_outdated(tmp_path):
     }
     record.write(run("first", "42", "--flag"), "2.5", 0, 321)
     lines = record.path.read_text().splitlines()
-    assert lines[0].split("\t") == ["step", "seed", "seconds", "exit_status", "peak_memory_mb", "command"]
-    assert [line.split("\t")[:2] for line in lines[1:]] == [
+    assert lines[0].split("\t") == ["step", "fold", "seed", "seconds", "exit_status", "peak_memory_mb", "command"]
+    assert [line.split("\t")[:3:2] for line in lines[1:]] == [
         ["teacher", "42"],
         ["first", "42"],
         ["second", "42"],
         ["second", "43"],
         ["score", ""],
     ]
-    assert lines[2].split("\t") == ["first", "42", "2.5", "0", "321", "python -m wing.first --flag"]
+    assert lines[2].split("\t") == ["first", "", "42", "2.5", "0", "321", "python -m wing.first --flag"]
 
 
 def test_a_finished_training_is_not_made_again_unasked(tmp_path):
@@ -263,8 +276,8 @@ def test_an_interrupted_training_is_continued_and_an_outdated_one_replaced(tmp_p
 def test_a_record_keeps_rows_of_known_steps_alone(tmp_path):
     record = record_of(tmp_path, ("first", "42", "0"))
     with record.path.open("a") as file:
-        file.write("gone\t42\t1\t0\t1\tpython\nhalf a line\n")
-    assert list(Record(record.path, STEPS).rows) == [("first", "42")]
+        file.write("gone\t\t42\t1\t0\t1\tpython\nhalf a line\n")
+    assert list(Record(record.path, STEPS).rows) == [("first", Place("", "42"))]
     assert Record(tmp_path / "not there.tsv", STEPS).rows == {}
 
 
@@ -386,13 +399,13 @@ def test_flags_go_to_the_scripts_that_take_them_and_a_seed_to_each_run_its_own(m
         questions = json.loads(how["input"])
         asked.extend(questions)
         taken = ["--seed", "--resume", "--root"]
-        answers = [(argv + ["x"], taken, None) for argv, _, _ in questions]
+        answers = [(argv + ["x"], taken, None) for argv, *_ in questions]
         return SimpleNamespace(returncode=0, stderr="", stdout=json.dumps(answers))
 
     monkeypatch.setattr(subprocess, "run", answer)
     runs = plan(STEPS[1:4], ["7", "3"])
     complete_commands(runs, "demo", [["--preset", "demo"]], ["7", "3"])
-    seeds = {(run.step.name, run.seed): flags[-1] for run, (_, _, flags) in zip(runs, asked, strict=True)}
+    seeds = {(run.step.name, run.seed): flags[-1] for run, (_, _, flags, _) in zip(runs, asked, strict=True)}
     assert seeds == {
         ("count", ""): ["--seed", "7"],
         ("teacher", "7"): ["--seed", "7"],
@@ -400,11 +413,11 @@ def test_flags_go_to_the_scripts_that_take_them_and_a_seed_to_each_run_its_own(m
         ("teacher", "3"): ["--seed", "3"],
         ("first", "3"): ["--seed", "3"],
     }
-    assert all(root == ["--root", "demo"] and flags[0] == ["--preset", "demo"] for _, root, flags in asked)
+    assert all(root == ["--root", "demo"] and flags[0] == ["--preset", "demo"] for _, root, flags, _ in asked)
     assert all(one.can_resume and one.argv[-1] == "x" for one in runs)
     asked.clear()
     complete_commands(plan(STEPS[:1], ["42"]), "demo", [], [])
-    assert asked == [[STEPS[0].argv, ["--root", "demo"], []]]  # without --seeds the scripts' own default holds
+    assert asked == [[STEPS[0].argv, ["--root", "demo"], [], None]]  # without --seeds the scripts' own default holds
 
 
 def test_a_real_script_is_given_the_flags_that_it_takes():

@@ -143,7 +143,7 @@ def test_one_seed_fails_and_the_other_ends_its_step(pipeline):
     assert "waited for: stage1 seed 2" in failed.out
     assert "stage1 seed 1, ended with exit status 2" in failed.err and "error: no memory left" in failed.err
     assert failed.err.count("To go on from here") == 1
-    assert [(row[0], row[1], row[3]) for row in pipeline.summary()[1:]] == [
+    assert [(row[0], row[2], row[4]) for row in pipeline.summary()[1:]] == [
         ("split", "", "0"), ("stage1", "1", "2"), ("stage1", "2", "0"),
     ]  # fmt: skip
     pipeline.two_stages()
@@ -166,4 +166,4 @@ def test_an_interrupt_stops_all_that_run(pipeline):
     assert "--seeds 1 2 --jobs 2 --resume\n" in err and "Traceback" not in err
     assert all(f"stage1 seed {seed}, ended with exit status 130" in err for seed in (1, 2))
     assert not any(alive(int(pid.read_text())) for pid in pids)
-    assert [row[3] for row in pipeline.summary()[1:]] == ["0", "130", "130"]
+    assert [row[4] for row in pipeline.summary()[1:]] == ["0", "130", "130"]

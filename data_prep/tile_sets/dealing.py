@@ -52,7 +52,7 @@ class _Units:
         self.earlier = earlier
         were_in = [dealing == fold for dealing in earlier for fold in range(folds)]
         self.counted = np.column_stack([sizes, pixels, self.present, *were_in]).astype(float)
-        self.occurs: np.ndarray = self.present.any(axis=0)
+        self.occurs = np.asarray(self.present.any(axis=0))
         self.enough = self.present.sum(axis=0) >= folds
         self.overall = (pixels.sum(axis=0) / max(pixels.sum(), 1))[self.occurs]
 

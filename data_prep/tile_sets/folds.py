@@ -10,7 +10,7 @@ import numpy as np
 from common.cli import Parser, positive_int
 from common.errors import UserError
 from common.files import digest_json, locked, read_json, write_json
-from common.folds import FOLDS, RECORD, fold_number, fold_root, repeat_of, study_root
+from common.folds import FOLDS, FOLDS_MODULE, RECORD, fold_number, fold_root, repeat_of, study_root
 from common.inputs import Command, Input
 from common.taxonomy import Taxonomy
 from common.text import table, warn
@@ -43,7 +43,7 @@ def check_folds(parser: Parser, args: argparse.Namespace) -> None:
     if args.folds == 1:
         parser.error("--folds 1: expected at least 2, one for val and the others for train")
     if fold_number(args.root) is not None:
-        command = Command.of(parser.prog.split()[-1], args.root)
+        command = Command.of(FOLDS_MODULE, args.root)
         parser.error(f"--root {args.root} is a fold of {study_root(args.root)}. Make it there: {command}")
 
 
