@@ -15,7 +15,7 @@ from rasterio import Affine
 from common.checkpoints import checkpoint_bytes
 from common.inputs import Command, Input
 from common.rasters import open_raster
-from common.taxonomy import BIODIVERSITY, OPENEARTHMAP, Taxonomy
+from common.taxonomy import BIODIVERSITY, OPENEARTHMAP, Taxonomy, load_taxonomy
 from data_prep import (
     analyze_class_distribution,
     check_leakage,
@@ -26,6 +26,11 @@ from data_prep import (
     replicate_minority,
     split_biodiversity,
 )
+from data_prep.audit.groups import find_groups
+from data_prep.raw.files import find_raw
+from data_prep.raw.images import chosen_bands, pixels_per_tile
+from data_prep.raw.inspect import inspect
+from data_prep.tile_sets.groups import groups_text
 from training.engine.flags import TrainParser, train_parser
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # for a process that is started
@@ -166,8 +171,32 @@ def prepare_root(root: Path, *, taxonomy: Taxonomy = BIODIVERSITY, seed=0) -> Pa
     return root
 
 
+def write_groups(root: Path, *, bands: tuple[int, int, int] = (1, 2, 3)) -> None:
+    """ROOT/artifacts/audit/groups.tsv, as the audit writes it, without the rest of the audit."""
+    tiles, _ = find_raw(root / "data/biodiversity_raw")
+    taxonomy = load_taxonomy(root)
+    with contextlib.redirect_stderr(io.StringIO()):
+        inspections = [
+            inspect(tile, bands=bands, taxonomy=taxonomy, keep=pixels_per_tile(len(tiles))) for tile in tiles
+        ]
+        usable = [i for i in inspections if i.usable]
+        groups = find_groups(usable, bands, 0)
+    folder = root / "artifacts/audit"
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {i.tile.id: i.content for i in usable}
+    (folder / "groups.tsv").write_text(groups_text([tile.id for tile in tiles], groups, contents), encoding="utf-8")
+
+
+def split_raw(root: Path, *flags) -> str:
+    """Find the groups of the raw tiles and split them; returns what the split printed."""
+    words = [str(flag) for flag in flags]
+    write_groups(root, bands=chosen_bands(split_biodiversity.parse_args(words)))
+    return quiet(split_biodiversity.main, "--root", root, *words)
+
+
 def run_data_steps(root: Path) -> None:
-    """Every data step after the audit, in order."""
+    """Every data step, in order; of the audit, the groups alone."""
+    write_groups(root)
     for step in (
         split_biodiversity,
         analyze_class_distribution,
