@@ -172,7 +172,7 @@ def prepare_root(root: Path, *, taxonomy: Taxonomy = BIODIVERSITY, seed=0) -> Pa
 
 
 def write_groups(root: Path, *, bands: tuple[int, int, int] = (1, 2, 3)) -> None:
-    """ROOT/artifacts/audit/groups.tsv, as the audit writes it, without the rest of the audit."""
+    """ROOT/artifacts/audit/groups.tsv, as the audit writes it, without the rest of the audit but its empty marker."""
     tiles, _ = find_raw(root / "data/biodiversity_raw")
     taxonomy = load_taxonomy(root)
     with contextlib.redirect_stderr(io.StringIO()):
@@ -183,15 +183,16 @@ def write_groups(root: Path, *, bands: tuple[int, int, int] = (1, 2, 3)) -> None
         groups = find_groups(usable, bands, 0)
     folder = root / "artifacts/audit"
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "audit.json").touch()
     contents = {i.tile.id: i.content for i in usable}
     (folder / "groups.tsv").write_text(groups_text([tile.id for tile in tiles], groups, contents), encoding="utf-8")
 
 
-def split_raw(root: Path, *flags) -> str:
-    """Find the groups of the raw tiles and split them; returns what the split printed."""
-    words = [str(flag) for flag in flags]
-    write_groups(root, bands=chosen_bands(split_biodiversity.parse_args(words)))
-    return quiet(split_biodiversity.main, "--root", root, *words)
+def audited_split(argv: list[str]) -> None:
+    """``split_biodiversity.main`` after the groups of the raw tiles were found, as in the order of the steps."""
+    args = split_biodiversity.parse_args(argv)
+    write_groups(args.root, bands=chosen_bands(args))
+    split_biodiversity.main(argv)
 
 
 def run_data_steps(root: Path) -> None:

@@ -150,7 +150,7 @@ class GroupTables:
             return ""
         return (
             f" {sum(sizes)} tiles are in {len(sizes)} groups that are never divided, the largest of {max(sizes)} "
-            f"({' and '.join(self.sources)}): leave some out with --exclude, or correct the column group where it is wrong."
+            f"({' and '.join(self.sources)}): leave some out with --exclude, or correct the groups that are wrong."
         )
 
 

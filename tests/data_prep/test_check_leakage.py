@@ -8,11 +8,11 @@ from rasterio.warp import transform_bounds
 
 from common.errors import UserError
 from common.rasters import georeference, open_raster, read_image
-from data_prep import check_leakage, prepare_oem_teacher, split_biodiversity
+from data_prep import check_leakage, prepare_oem_teacher
 from data_prep.tile_sets.writer import describe_tile
 from tests.faults.harness import copy_root
 from tests.faults.leaks import NOWHERE, bring, edit, edit_entry, folder_of, put, tiles_of
-from tests.helpers import CRS, make_raw, quiet, run_data_steps, write_tif
+from tests.helpers import CRS, audited_split, make_raw, quiet, run_data_steps, write_tif
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_overlapping_ground_is_found_although_no_pixel_is_equal(root):
 
 
 def test_neighbours_of_a_random_split_are_counted_and_pass(root):
-    quiet(split_biodiversity.main, "--root", root, "--overwrite", "--strategy", "random")
+    quiet(audited_split, "--root", root, "--overwrite", "--strategy", "random")
     for name in ("biodiversity_split/train_rep", "biodiversity_oem_combined"):
         shutil.rmtree(root / "data" / name)
     printed = quiet(check_leakage.main, "--root", root)
@@ -112,7 +112,7 @@ def test_an_entry_that_its_files_do_not_bear_out_is_found(root):
 
 
 def test_sets_made_from_another_train_are_found(root):
-    quiet(split_biodiversity.main, "--root", root, "--overwrite", "--seed", 3)
+    quiet(audited_split, "--root", root, "--overwrite", "--seed", 3)
     found = leaks(root)
     assert sorted(found["stale"]) == [("combined",), ("train_rep",)]
     assert ("train_rep",) in found["base"]

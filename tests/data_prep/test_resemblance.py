@@ -9,14 +9,7 @@ from common.rasters import read_image
 from data_prep.resemblance import pairs, pictures, windows
 from data_prep.resemblance.pairs import Proposal
 from tests.helpers import write_tif
-from tests.small_sets import noise_of
-
-
-def turns(image):
-    """The eight flips and quarter turns of (3, H, W), by hand."""
-    for flipped in (image, image[:, :, ::-1]):
-        for quarter in range(4):
-            yield np.ascontiguousarray(np.rot90(flipped, quarter, axes=(1, 2)))
+from tests.small_sets import noise_of, smooth_scene, turns
 
 
 def test_anchors_do_not_change_with_flips_and_turns_and_say_where_they_are():
@@ -95,13 +88,6 @@ def test_hashes_that_are_sorted_in_parts_give_the_same_pairs(monkeypatch):
     monkeypatch.setattr(pairs, "AT_ONCE", 150)
     for one, other in zip(whole, pairs.meeting(images, held, fewest=2, common=9, chained=True), strict=True):
         np.testing.assert_array_equal(one, other)
-
-
-def smooth_scene(seed, side=96):
-    """(3, side, side) uint8 with detail at several scales."""
-    rng = np.random.default_rng(seed)
-    scene = sum(np.kron(rng.normal(0, 20, (3, side // n, side // n)), np.ones((n, n))) for n in (2, 4, 12))
-    return np.clip(128 + scene, 0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("way", range(8))
