@@ -242,7 +242,8 @@ def main(argv: list[str] | None = None) -> None:
         )
     overlaps = overlapping(footprints, footprints)
     pairs = overlaps + groups.pairs(inspections, excluded | repeated.keys())
-    together = group_sizes(joined([i.tile.id for i in inspections], pairs))
+    singles = joined([i.tile.id for i in inspections], pairs)
+    together = group_sizes(singles)
     unknown = not_comparable(footprints, footprints) // 2
     if unknown:
         warn(f"{unknown} pairs of tiles are not comparable: their systems do not say whether they share ground.")
@@ -250,7 +251,7 @@ def main(argv: list[str] | None = None) -> None:
     if systems:
         warn(systems)
     areas = joined(names, pairs)
-    units = areas if strategy == "blocks" else joined([i.tile.id for i in inspections], pairs)
+    units = areas if strategy == "blocks" else singles
     unit = "blocks" if strategy == "blocks" else "tiles"
     fractions = tuple(args.fractions or (MANY_BLOCKS if len(set(areas)) >= BLOCKS_FOR_TENTHS else FEW_BLOCKS))
     cause = overlap_cause(inspections, overlaps) + groups.cause(together)

@@ -1,7 +1,7 @@
 """How the search for tiles that show one ground grows, from 2 300 to 23 000 small tiles without a place.
 
-One tile in ten is a copy of another: turned, brightened, or shifted. In one process, by the time that the processor gave
-it, so that others on the machine disturb little.
+One tile in ten is a copy of another: turned, brightened, or shifted. In one process, by the time that the processor
+gave it, so that others on the machine disturb little.
 """
 
 import contextlib

@@ -8,11 +8,20 @@ from rasterio.warp import transform_bounds
 
 from common.errors import UserError
 from common.rasters import georeference, open_raster, read_image
-from data_prep import check_leakage, prepare_oem_teacher
+from data_prep import check_leakage, prepare_oem_teacher, split_biodiversity
 from data_prep.tile_sets.writer import describe_tile
 from tests.faults.harness import copy_root
 from tests.faults.leaks import NOWHERE, bring, edit, edit_entry, folder_of, put, tiles_of
-from tests.helpers import CRS, audited_split, make_raw, quiet, run_data_steps, write_tif
+from tests.helpers import (
+    CRS,
+    audited_split,
+    make_biodiversity,
+    make_raw,
+    quiet,
+    run_data_steps,
+    write_groups,
+    write_tif,
+)
 
 
 @pytest.fixture
@@ -138,17 +147,28 @@ def test_tiles_that_no_raw_tile_is_are_found_unless_others_were_split(root, caps
 
 
 def test_raw_tiles_that_overlap_unknown_to_the_split_are_named_with_the_remedy(tmp_path):
-    make_raw(tmp_path)
+    make_biodiversity(tmp_path)
     rng = np.random.default_rng(3)
     ground = rng.integers(0, 256, (3, 64, 64 + 4 * 63), dtype=np.uint8)
     raw = tmp_path / "data/biodiversity_raw/images"
+    write_groups(tmp_path)
     for n, path in enumerate(sorted(raw.iterdir())):
         path.unlink()
         write_tif(path, ground[:, :, 4 * n : 4 * n + 64])
+    with pytest.raises(UserError, match="is out of date"):
+        quiet(split_biodiversity.main, "--root", tmp_path)
+    write_groups(tmp_path)
+    table = tmp_path / "artifacts/audit/groups.tsv"
+    rows = [line.split("\t") for line in table.read_text().splitlines()]
+    assert len({group for _, group, _ in rows[1:]}) == 1
+    table.write_text(
+        "".join(f"{tile}\t{tile}\t{image}\n" if tile != "tile" else "tile\tgroup\timage\n" for tile, _, image in rows)
+    )
+    quiet(split_biodiversity.main, "--root", tmp_path)
     with pytest.raises(UserError) as stop:
-        run_data_steps(tmp_path)
+        quiet(check_leakage.main, "--root", tmp_path)
     assert "val and train share overlapping window in" in str(stop.value)
-    assert "Where raw tiles overlap or repeat one another, leave some out" in str(stop.value)
+    assert "split_biodiversity --groups FILE" in str(stop.value)
 
 
 def test_a_missing_split_is_named(root):
