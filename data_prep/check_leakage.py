@@ -20,8 +20,8 @@ from data_prep.leakage.shared import compare
 
 NEAR_COPIES = {"overlapping window", "altered copy"}
 RAW_REPEATS = (
-    " Where raw tiles overlap or repeat one another, run check_biodiversity, which finds them, before the split, or name "
-    "those that it misses: split_biodiversity --groups FILE."
+    " Where raw tiles overlap or repeat one another, have check_biodiversity find them before the split, or name those "
+    "that it misses: split_biodiversity --groups FILE."
 )
 
 

@@ -188,6 +188,14 @@ def write_groups(root: Path, *, bands: tuple[int, int, int] = (1, 2, 3)) -> None
     (folder / "groups.tsv").write_text(groups_text([tile.id for tile in tiles], groups, contents), encoding="utf-8")
 
 
+def ungroup(root: Path) -> None:
+    """Have the table of the groups say that no tile shows the ground of another."""
+    path = root / "artifacts/audit/groups.tsv"
+    header, *rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [header, *([tile, tile, image] for tile, _, image in rows)]
+    path.write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8")
+
+
 def audited_split(argv: list[str]) -> None:
     """``split_biodiversity.main`` after the groups of the raw tiles were found, as in the order of the steps."""
     args = split_biodiversity.parse_args(argv)

@@ -10,7 +10,7 @@ from data_prep import check_biodiversity, check_leakage, split_biodiversity
 from data_prep.audit import groups as audit_groups
 from data_prep.audit.groups import describe_groups, next_pairs
 from data_prep.tile_sets.groups import TileGroup
-from tests.helpers import audited_split, quiet, write_groups
+from tests.helpers import audited_split, quiet, ungroup, write_groups
 from tests.small_sets import LEFT, TOP, noise_of, smooth_scene, split_sets, turns, write_raw
 
 SIDE = 80
@@ -54,12 +54,6 @@ def edit_table(root, change):
     path.write_text(change(path.read_text()))
 
 
-def without_groups(text):
-    header, *lines = text.splitlines()
-    rows = [line.split("\t") for line in lines]
-    return "".join(f"{line}\n" for line in [header, *("\t".join((tile, tile, image)) for tile, _, image in rows)])
-
-
 def sides(root):
     return {tile.id: tiles.split for tiles in split_sets(root) for tile in tiles}
 
@@ -84,7 +78,7 @@ def test_copies_that_are_turned_shifted_or_brightened_stay_together_and_nothing_
         assert tiles.manifest["groups"] == {"from": [path], "groups": 6, "tiles": 24}
     assert "no leakage found" in quiet(check_leakage.main, "--root", tmp_path)
 
-    edit_table(tmp_path, without_groups)
+    ungroup(tmp_path)
     quiet(split_biodiversity.main, "--root", tmp_path, "--overwrite")
     with pytest.raises(UserError, match="share overlapping window in"):
         quiet(check_leakage.main, "--root", tmp_path)
