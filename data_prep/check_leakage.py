@@ -19,7 +19,10 @@ from data_prep.leakage.sets import look_at_files, open_parts
 from data_prep.leakage.shared import compare
 
 NEAR_COPIES = {"overlapping window", "altered copy"}
-RAW_REPEATS = " Where raw tiles overlap or repeat one another, leave some out: split_biodiversity --exclude FILE."
+RAW_REPEATS = (
+    " Where raw tiles overlap or repeat one another, have check_biodiversity find them before the split, or name those "
+    "that it misses: split_biodiversity --groups FILE."
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

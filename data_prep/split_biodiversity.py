@@ -1,9 +1,10 @@
 r"""Split the raw Biodiversity tiles into train, val and test.
 
-Whole spatial blocks are drawn where the tiles are georeferenced, so that neighbours stay on one side; each split
-gets every class in about its overall share. Images become 8-bit RGB here, once; the scaling comes from train alone.
-Pixels that are nodata, transparent, NaN, infinite or beyond 1e30 become Background; a value that fills gaps and is not
-declared as nodata, such as -9999, is refused. A band that is constant but for rounding stays constant.
+Whole spatial blocks are drawn where the tiles are georeferenced, so that neighbours stay on one side. Tiles that show
+one ground, as the audit found or --groups says, are never divided. Each split gets every class in about its overall
+share. Images become 8-bit RGB here, once; the scaling comes from train alone. Pixels that are nodata, transparent, NaN,
+infinite or beyond 1e30 become Background; a value that fills gaps and is not declared as nodata, such as -9999, is
+refused. A band that is constant but for rounding stays constant.
 
 With --folds 5 --fold 1 the tiles of test are the same; all others are dealt into five folds, each class into as many
 as can be, and the first is val. The fold has a root of its own, ROOT/folds/1.
@@ -43,6 +44,7 @@ from data_prep.raw.images import (
 from data_prep.raw.inspect import Inspection, inspect, mixed_systems, mixed_units, repeated_images
 from data_prep.tile_sets.class_shares import percentages
 from data_prep.tile_sets.folds import add_folds, check_folds, deal_folds, record_folds, split_home, tell_folds
+from data_prep.tile_sets.groups import GroupTables, group_sizes
 from data_prep.tile_sets.stratify import joined, stratify
 from data_prep.tile_sets.writer import TileSetWriter, add_mode, describe_tile
 
@@ -88,6 +90,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add_bands(parser)
     parser.add_input("--exclude", None, "tile ids to leave out, one a line", made_by=AUDIT)
+    parser.add_input(
+        "--audit-groups",
+        "artifacts/audit/groups.tsv",
+        "tiles that show one ground, as the audit found",
+        made_by=AUDIT,
+        shared=True,
+    )
+    parser.add_argument(
+        "--groups",
+        type=Path,
+        metavar="FILE",
+        help="more tiles to keep together: a tab-separated table with the columns tile and group",
+    )
     add_mode(parser)
     parser.add_seed()
     parser.add_workers()
@@ -229,6 +244,7 @@ def main(argv: list[str] | None = None) -> None:
     bands = chosen_bands(args)
     out_dirs = [args.out_dir / split for split in SPLITS]
     check_out_dirs(out_dirs, args.overwrite, inputs=[args.in_dir])
+    groups = GroupTables.read(args.audit_groups, args.groups, args.bands)
     inspections, excluded, repeated = inspect_all(args, bands, taxonomy)
     count = len(inspections)
     footprints = [i.footprint for i in inspections]
@@ -243,7 +259,10 @@ def main(argv: list[str] | None = None) -> None:
             f"{len(unlocated)} of {count} tiles are not georeferenced, so that each of them is a block of its own: "
             f"{some(unlocated)}"
         )
-    pairs = overlapping(footprints, footprints)
+    overlaps = overlapping(footprints, footprints)
+    pairs = overlaps + groups.pairs(inspections, excluded | repeated.keys())
+    singles = joined([i.tile.id for i in inspections], pairs)
+    together = group_sizes(singles)
     unknown = not_comparable(footprints, footprints) // 2
     if unknown:
         warn(f"{unknown} pairs of tiles are not comparable: their systems do not say whether they share ground.")
@@ -251,10 +270,10 @@ def main(argv: list[str] | None = None) -> None:
     if systems:
         warn(systems)
     areas = joined(names, pairs)
-    units = areas if strategy == "blocks" else joined([i.tile.id for i in inspections], pairs)
+    units = areas if strategy == "blocks" else singles
     unit = "blocks" if strategy == "blocks" else "tiles"
     fractions = tuple(args.fractions or (MANY_BLOCKS if len(set(areas)) >= BLOCKS_FOR_TENTHS else FEW_BLOCKS))
-    cause = overlap_cause(inspections, pairs)
+    cause = overlap_cause(inspections, overlaps) + groups.cause(together)
     if len(set(units)) < len(SPLITS):
         larger = "Use a smaller --block-size or --strategy random, or add tiles." if strategy == "blocks" else ""
         left_out = f" ({len(excluded)} excluded, {len(repeated)} repeat another image)" if excluded or repeated else ""
@@ -304,6 +323,7 @@ def main(argv: list[str] | None = None) -> None:
                 inputs=[args.in_dir],
                 stretch=stretch,
                 bands=list(bands),
+                groups={"from": groups.sources, "groups": len(together), "tiles": sum(together)},
                 split_strategy=strategy,
                 block_size=args.block_size,
                 seed=args.seed,
@@ -324,6 +344,8 @@ def main(argv: list[str] | None = None) -> None:
     shares = f"fractions {' '.join(f'{f:g}' for f in fractions)}"
     made = f"fold {args.fold}, share of test {fractions[2]:g}" if dealing else shares
     print(f"{args.out_dir}: {count} tiles, strategy {strategy}, {made}")
+    if together:
+        print(f"never divided: {sum(together)} tiles in {len(together)} groups that show one ground or belong together")
     if excluded or repeated:
         repeats = f"{len(repeated)} that repeat another image ({some(list(repeated)) or '-'})"
         print(f"left out: {len(excluded)} excluded, {repeats}")

@@ -99,7 +99,7 @@ def test_a_fold_has_the_classes_of_its_study(tmp_path):
 
 SHARED = {
     "data_prep.check_biodiversity": {"in_dir", "out"},
-    "data_prep.split_biodiversity": {"in_dir"},
+    "data_prep.split_biodiversity": {"in_dir", "audit_groups"},
     "data_prep.filter_oem_rural": {"in_dir", "out_dir"},
     "data_prep.prepare_oem_teacher": {"in_dir", "raw_dir", "out_dir"},
     "data_prep.relabel_oem": {"in_dir", "raw_dir", "out_dir"},

@@ -10,7 +10,7 @@ from common.tiles import TileSet
 from data_prep import check_leakage, split_biodiversity
 from data_prep.tile_sets import stratify as stratification
 from tests.data_prep.test_splitting import as_floats
-from tests.helpers import made, quiet
+from tests.helpers import audited_split, made, quiet
 from tests.small_sets import LEFT, SPLITS, TOP, with_pixels, write_grid, write_raw
 
 FOLDS = "folds/folds.json"
@@ -23,7 +23,7 @@ def few_draws(monkeypatch):
 
 
 def split(root, *flags):
-    return quiet(split_biodiversity.main, "--root", root, *flags)
+    return quiet(audited_split, "--root", root, *flags)
 
 
 def fold_sets(root, fold):
@@ -32,7 +32,7 @@ def fold_sets(root, fold):
 
 
 def said_of(capsys, root, *flags):
-    split_biodiversity.main([str(word) for word in ("--root", root, *flags)])
+    audited_split([str(word) for word in ("--root", root, *flags)])
     return capsys.readouterr()
 
 
@@ -149,7 +149,7 @@ def test_check_leakage_looks_at_the_fold_whose_root_it_has(tmp_path):
     said = quiet(check_leakage.main, "--root", tmp_path / "folds/1")
     assert "no leakage found: 36 tiles in 3 sets" in said
     assert json.loads((tmp_path / "folds/1/artifacts/leakage.json").read_text())["passed"]
-    assert not (tmp_path / "artifacts").exists()
+    assert not (tmp_path / "artifacts/leakage.json").exists()
     with pytest.raises(UserError, match="split_biodiversity --root .* --folds 3 --fold 2"):
         quiet(check_leakage.main, "--root", tmp_path / "folds/2")
 
