@@ -2,7 +2,7 @@ r"""Audit the raw Biodiversity tiles: every problem of every tile, class shares,
 
 Writes audit.json, audit.png, exclude.txt and groups.tsv; exit status 2 where a tile cannot be used as it is. Masks that
 are likely wrong are warnings, with a contact sheet suspicious_labels.png to look at. Tiles that show one ground, such
-as turned copies or windows that overlap, form groups, which the split never divides.
+as turned copies or windows that overlap, form groups, which the split never divides; groups.png shows the largest.
 
     python -m data_prep.check_biodiversity
 """
