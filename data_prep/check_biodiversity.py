@@ -2,7 +2,7 @@ r"""Audit the raw Biodiversity tiles: every problem of every tile, class shares,
 
 Writes audit.json, audit.png, exclude.txt and groups.tsv; exit status 2 where a tile cannot be used as it is. Masks that
 are likely wrong are warnings, with a contact sheet suspicious_labels.png to look at. Tiles that show one ground, such
-as turned copies or windows that overlap, form groups, which the split never divides.
+as turned copies or windows that overlap, form groups, which the split never divides; groups.png shows the largest.
 
     python -m data_prep.check_biodiversity
 """
@@ -23,7 +23,7 @@ from common.inputs import Command
 from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
 from common.text import first_lines, some, table
 from data_prep.audit.groups import describe_groups, find_groups
-from data_prep.audit.sheets import plot_audit, plot_suspects
+from data_prep.audit.sheets import plot_audit, plot_groups, plot_suspects
 from data_prep.audit.suspects import find_suspects
 from data_prep.raw.files import Problem, find_raw
 from data_prep.raw.images import PERCENTILES, Ranges, add_bands, chosen_bands, percentile_ranges, pixels_per_tile
@@ -40,6 +40,7 @@ AUDIT = FolderKind(
         "audit.png",
         "exclude.txt",
         "groups.tsv",
+        "groups.png",
         *(sheet.name for sheet in path.glob(f"{SHEET}*.png")),
     },
     "--out",
@@ -206,6 +207,8 @@ def main(argv: list[str] | None = None) -> None:
     }
     if usable:
         files["audit.png"] = png_bytes(plot_audit(usable, shares, taxonomy, bands), dpi=120)
+    if any(len(group.tiles) > 1 for group in groups):
+        files["groups.png"] = png_bytes(plot_groups(groups, {i.tile.id: i for i in usable}, bands), dpi=110)
     pages = plot_suspects(suspects, {i.tile.id: i for i in usable}, taxonomy, bands)
     for number, page in enumerate(pages, start=1):
         files[f"{SHEET}.png" if number == 1 else f"{SHEET}_{number}.png"] = png_bytes(page, dpi=110)

@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
+from common.taxonomy import BIODIVERSITY
 from data_prep import check_biodiversity, check_leakage, split_biodiversity
 from data_prep.audit import groups as audit_groups
 from data_prep.audit.groups import describe_groups, next_pairs
+from data_prep.audit.sheets import plot_groups
+from data_prep.raw.files import find_raw
+from data_prep.raw.inspect import inspect
 from data_prep.tile_sets.groups import TileGroup
 from tests.helpers import audited_split, quiet, ungroup, write_groups
 from tests.small_sets import LEFT, TOP, noise_of, smooth_scene, split_sets, turns, write_raw
@@ -68,6 +72,7 @@ def test_copies_that_are_turned_shifted_or_brightened_stay_together_and_nothing_
     listed = json.loads((tmp_path / "artifacts/audit/audit.json").read_text())["groups"]
     assert [tuple(group["tiles"]) for group in listed] == [tuple(of_tile) for of_tile in true[:6]]
     assert all(group["tied_by"] == ["altered copy", "overlapping window"] for group in listed)
+    assert (tmp_path / "artifacts/audit/groups.png").is_file()
 
     printed = quiet(split_biodiversity.main, "--root", tmp_path)
     assert "never divided: 24 tiles in 6 groups" in printed
@@ -145,6 +150,18 @@ def test_what_was_found_is_said_in_a_sentence():
         "5 of 7 tiles show the ground of others, in 2 groups (tied by ground in 2, altered copy in 1; the largest has "
         "3: c, d, e)"
     )
+
+
+def test_the_sheet_shows_the_largest_groups_first(tmp_path):
+    write_raw(tmp_path, "t", STRIPES)
+    (tile,), _ = find_raw(tmp_path / "data/biodiversity_raw")
+    one = inspect(tile, bands=(1, 2, 3), taxonomy=BIODIVERSITY)
+    groups = [TileGroup(tuple(f"g{size}_{n}" for n in range(size)), ("ground",)) for size in [2, 10, 1, *[3] * 8]]
+    figure = plot_groups(groups, {tile_id: one for group in groups for tile_id in group.tiles}, (1, 2, 3))
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles[:9] == [*(f"g10_{n}" for n in range(8)), "g3_0"] and len(titles) == 8 + 7 * 3
+    assert "the 8 largest of 10 groups" in figure.get_suptitle()
+    assert figure.axes[0].texts[0].get_text() == "ground, 2 more"
 
 
 # The split
