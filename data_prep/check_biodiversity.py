@@ -39,8 +39,8 @@ AUDIT = FolderKind(
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_path("--in-dir", "data/biodiversity_raw", "folder with images/*.tif and masks/*.png")
-    parser.add_path("--out", "artifacts/audit", "folder that gets audit.json, audit.png and exclude.txt")
+    parser.add_path("--in-dir", "data/biodiversity_raw", "folder with images/*.tif and masks/*.png", shared=True)
+    parser.add_path("--out", "artifacts/audit", "folder that gets audit.json, audit.png and exclude.txt", shared=True)
     add_bands(parser)
     parser.add_argument(
         "--skip-suspicious", action="store_true", help="do not look for masks that are likely wrong, the longest part"

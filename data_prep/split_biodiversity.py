@@ -5,7 +5,11 @@ gets every class in about its overall share. Images become 8-bit RGB here, once;
 Pixels that are nodata, transparent, NaN, infinite or beyond 1e30 become Background; a value that fills gaps and is not
 declared as nodata, such as -9999, is refused. A band that is constant but for rounding stays constant.
 
+With --folds 5 --fold 1 the tiles of test are the same; all others are dealt into five folds, each class into as many
+as can be, and the first is val. The fold has a root of its own, ROOT/folds/1.
+
     python -m data_prep.split_biodiversity --seed 42
+    python -m data_prep.split_biodiversity --folds 5 --fold 1
 """
 
 import argparse
@@ -38,6 +42,7 @@ from data_prep.raw.images import (
 )
 from data_prep.raw.inspect import Inspection, inspect, mixed_systems, mixed_units, repeated_images
 from data_prep.tile_sets.class_shares import percentages
+from data_prep.tile_sets.folds import add_folds, check_folds, deal_folds, record_folds, split_home, tell_folds
 from data_prep.tile_sets.stratify import joined, stratify
 from data_prep.tile_sets.writer import TileSetWriter, add_mode, describe_tile
 
@@ -46,12 +51,19 @@ MANY_BLOCKS, FEW_BLOCKS = (0.8, 0.1, 0.1), (0.6, 0.2, 0.2)
 BLOCKS_FOR_TENTHS = 100
 BLOCKS_FOR_INTERVALS = 10
 AUDIT = "data_prep.check_biodiversity"
+OUT_DIR = "data/biodiversity_split"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_path("--in-dir", "data/biodiversity_raw", "folder with images/*.tif and masks/*.png")
-    parser.add_path("--out-dir", "data/biodiversity_split", "folder that gets train, val and test")
+    parser.add_path("--in-dir", "data/biodiversity_raw", "folder with images/*.tif and masks/*.png", shared=True)
+    parser.add_argument(
+        "--out-dir",
+        type=Path,
+        metavar="PATH",
+        help=f"folder that gets train, val and test (default: ROOT/{OUT_DIR}, with --fold ROOT/folds/FOLD/{OUT_DIR})",
+    )
+    add_folds(parser)
     parser.add_argument(
         "--strategy",
         choices=["blocks", "random"],
@@ -65,7 +77,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=fraction,
         nargs=3,
         metavar=("TRAIN", "VAL", "TEST"),
-        help=f"shares of the tiles (default: 0.8 0.1 0.1, or 0.6 0.2 0.2 under {BLOCKS_FOR_TENTHS} blocks)",
+        help=f"shares of the tiles (default: 0.8 0.1 0.1, or 0.6 0.2 0.2 under {BLOCKS_FOR_TENTHS} blocks); with "
+        "--folds only that of test counts",
     )
     parser.add_argument(
         "--stretch",
@@ -82,6 +95,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.fractions is not None and (abs(sum(args.fractions) - 1) > 1e-6 or min(args.fractions) == 0):
         parser.error(f"--fractions {' '.join(map(str, args.fractions))} must be above 0 and sum to 1")
+    check_folds(parser, args)
+    args.out_dir = args.out_dir or split_home(args) / OUT_DIR
     return args
 
 
@@ -248,6 +263,13 @@ def main(argv: list[str] | None = None) -> None:
             "three splits." + (cause or f" {larger or 'Add tiles.'}")
         )
     chosen = stratify(units, pixels, fractions, args.seed)
+    dealing = None
+    if args.folds:
+        if args.fractions:
+            print(f"--fractions: with --folds only the share of test counts, {fractions[2]:g}")
+        dealing = deal_folds(args, [i.tile.id for i in inspections], units, pixels, chosen == 2, unit)
+        tell_folds(dealing, taxonomy, pixels, areas, units, unit)
+        chosen = dealing.sides
     for s, split in enumerate(SPLITS):
         if not pixels[chosen == s].any():
             raise UserError(
@@ -263,6 +285,8 @@ def main(argv: list[str] | None = None) -> None:
     write = functools.partial(
         write_tile, bands=bands, stretch=stretch, mode=args.mode, num_classes=taxonomy.num_classes
     )
+    if dealing:
+        record_folds(args.root, dealing, Command.read(args.command), args.overwrite)
     with new_folders(out_dirs, args.overwrite, inputs=[args.in_dir]) as folders:
         writers = [
             TileSetWriter(path, folder, taxonomy, args.mode) for path, folder in zip(out_dirs, folders, strict=True)
@@ -287,6 +311,7 @@ def main(argv: list[str] | None = None) -> None:
                 excluded=sorted(excluded),
                 repeated_images=repeated,
                 **shared,
+                **(dealing.entries(taxonomy) if dealing else {}),
             )
 
     drawn = [len(set(areas[chosen == s])) for s in range(len(SPLITS))]
@@ -296,21 +321,31 @@ def main(argv: list[str] | None = None) -> None:
         rows.append([split, len(writer), drawn[s], *percentages(writer.pixels), void])
     header = ["split", "tiles", "blocks", *taxonomy.foreground, f"{taxonomy.void} (of all)"]
     print(table(header, rows))
-    print(f"{args.out_dir}: {count} tiles, strategy {strategy}, fractions {' '.join(f'{f:g}' for f in fractions)}")
+    shares = f"fractions {' '.join(f'{f:g}' for f in fractions)}"
+    made = f"fold {args.fold}, share of test {fractions[2]:g}" if dealing else shares
+    print(f"{args.out_dir}: {count} tiles, strategy {strategy}, {made}")
     if excluded or repeated:
         repeats = f"{len(repeated)} that repeat another image ({some(list(repeated)) or '-'})"
         print(f"left out: {len(excluded)} excluded, {repeats}")
     if stretch:
         print_stretch(stretch, sum(i.needs_stretch for i in inspections))
     warn_of_absent(taxonomy, chosen, pixels, units, unit)
-    if drawn[1] < BLOCKS_FOR_INTERVALS:
+    scored, of, share = drawn[1], "val has", "a larger share"
+    if dealing:  # in which each fold is val once
+        scored, of, share = drawn[0] + drawn[1], "all folds together have", "a smaller share of test"
+    if scored < BLOCKS_FOR_INTERVALS:
         if len(unlocated) == count:
-            has, smaller = f"{drawn[1]} tiles", ""
+            has, smaller = f"{scored} tiles", ""
         else:
-            has, smaller = f"tiles of {drawn[1]} spatial blocks", ", or a smaller --block-size"
+            has, smaller = f"tiles of {scored} spatial blocks", ", or a smaller --block-size"
         warn(
-            f"val has {has}; under {BLOCKS_FOR_INTERVALS} no interval can be given for a difference between stages. "
-            f"Use a larger share in --fractions{smaller}.{cause}"
+            f"{of} {has}; under {BLOCKS_FOR_INTERVALS} no interval can be given for a difference between stages. "
+            f"Use {share} in --fractions{smaller}.{cause}"
+        )
+    if dealing and strategy == "random" and unlocated:
+        warn(
+            f"{len(unlocated)} of {count} tiles have no place: neighbours among them may sit in val and in train, and "
+            "then scores are higher than on new ground."
         )
     crossing = [len(block_sets[s] & block_sets[0]) for s in (1, 2)]
     if any(crossing):

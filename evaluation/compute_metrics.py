@@ -15,11 +15,15 @@ needs --reason.
 """
 
 import argparse
+from pathlib import Path
 
 from common.cli import Parser, non_negative_int, run
+from common.folds import study_root
 from common.stages import ARM_OF, FINAL_STAGE
 from evaluation.scoring.all_runs import score_all_runs
 from evaluation.scoring.final_stage import score_final_stage
+
+RESULTS = "evaluation/evaluation_results"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -40,7 +44,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_input(
         "--distribution", "artifacts/class_distribution.json", "minority classes, where it is there", made_by=train
     )
-    parser.add_path("--out-dir", "evaluation/evaluation_results/{split}", "folder for the results")
+    parser.add_argument(
+        "--out-dir",
+        type=Path,
+        metavar="PATH",
+        help=f"folder for the results (default: ROOT/{RESULTS}/SPLIT; those of test belong to all folds of a study)",
+    )
     parser.add_argument(
         "--seed",
         type=non_negative_int,
@@ -58,6 +67,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--reason is for --split test")
     if args.reason is not None and not args.reason.strip():
         parser.error("--reason is empty")
+    home = study_root(args.root) if args.split == "test" else args.root
+    args.out_dir = args.out_dir or home / RESULTS / args.split
     return args
 
 

@@ -31,6 +31,7 @@ METRICS_FORM = {
         **dict.fromkeys(("tiles", "blocks"), is_count),
         "strategy": optional(is_text),
         "blocks_shared_with_train": optional(is_count),
+        "fold?": optional(dict.fromkeys(("fold", "folds", "repeat", "seed"), is_count)),
     },
     "taxonomy": is_object,
     "command?": is_text,
@@ -70,6 +71,7 @@ def describe_split(tiles: TileSet) -> dict:
         "strategy": tiles.manifest.get("split_strategy"),
         "block_size": tiles.manifest.get("block_size"),
         "blocks_shared_with_train": tiles.manifest.get("blocks_shared_with_train"),
+        "fold": tiles.manifest.get("fold"),
     }
 
 

@@ -172,12 +172,12 @@ def test_resolutions_are_warned_of_that_differ_by_more_than_one_and_a_half_times
     tmp_path, capsys, oem, train, gsd, warned
 ):
     tiles = a_set(tmp_path / "oem", oem, side=8)
-    compare_gsd(tiles, a_set(tmp_path / "train", train, side=8), gsd)
+    compare_gsd(tiles, train[0], gsd)
     said = capsys.readouterr()
     assert ("differ by more than 1.5 times" in said.err) == warned
     if warned:
         assert f"Resample with --gsd {train[0]:g}" in said.err
     known = f"{sorted(oem)[len(oem) // 2]:g} m" if oem[0] else "not known"
     assert f"OpenEarthMap {known}" in said.out
-    assert f"train {f'{train[0]:g} m' if train[0] else 'not known'}" in said.out
+    assert f"Biodiversity {f'{train[0]:g} m' if train[0] else 'not known'}" in said.out
     assert (f"resampled to {gsd} m" in said.out) == bool(gsd)
