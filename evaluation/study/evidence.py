@@ -4,6 +4,7 @@ Reads only what evaluation.compute_metrics wrote. Every score is computed again 
 tiles, pooled over the split for each seed and then averaged over the seeds.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,7 +17,16 @@ from common.taxonomy import Taxonomy
 from evaluation.scoring.results import TileCounts, shared_blocks_note
 from evaluation.study.comparability import LeftOut, Result, mixed_changes, read_results
 from evaluation.study.comparisons import DESCRIPTIVE, PLANNED, Comparison
-from evaluation.study.intervals import LEVEL, Estimate, estimate, holm
+from evaluation.study.intervals import (
+    LEVEL,
+    Estimate,
+    Statistic,
+    compare_family,
+    difference,
+    estimate,
+    holm,
+    on_one_split,
+)
 
 KEYS = ("mIoU", "mF1", "OA")
 BEYOND = ("boundary mIoU", "ECE")
@@ -29,7 +39,8 @@ FEW_BLOCKS = 5  # a class in fewer blocks than this has an interval that says li
 class ArmScores:
     """An arm over its seeds: for each metric (S,) ``by_seed`` and (S, B) ``without_block``, in the order of seeds.
 
-    ``unsettled`` names the metrics of classes that occur in too few blocks for an interval.
+    ``unsettled`` names the metrics of classes that occur in too few blocks for an interval, ``holders`` is, of each
+    metric, how many blocks hold its classes (their lower median).
     """
 
     arm: Arm
@@ -38,6 +49,7 @@ class ArmScores:
     by_seed: dict[str, np.ndarray]
     without_block: dict[str, np.ndarray]
     unsettled: frozenset[str]
+    holders: dict[str, int] = field(default_factory=dict)
 
     @property
     def seeds(self) -> list[int]:
@@ -48,7 +60,13 @@ class ArmScores:
         return next(iter(self.last.values())).metrics["cumulative_steps"]
 
     def estimate(self, metric: str) -> Estimate:
-        return self._settle(metric, estimate(self.by_seed[metric], self.without_block[metric]))
+        return self.settle(metric, estimate(self.statistic(metric, self.seeds), self.holders.get(metric)))
+
+    def statistic(self, metric: str, seeds: list[int]) -> Statistic:
+        """A metric of the trainings with these seeds."""
+        rows = [self.seeds.index(seed) for seed in seeds]
+        without_block = self.without_block[metric][rows]
+        return Statistic(self.by_seed[metric][rows], without_block, on_one_split(*without_block.shape))
 
     def mean_over_seeds(self, key: str) -> float | None:
         """Mean of a score of last.pt that has no interval; None where a seed lacks it."""
@@ -62,29 +80,40 @@ class ArmScores:
 
     def paired(self, other: "ArmScores", metric: str, seeds: list[int]) -> np.ndarray:
         """(len(seeds),) difference to another arm with the same seed."""
-        mine, theirs = self._positions(other, seeds)
-        return self.by_seed[metric][mine] - other.by_seed[metric][theirs]
+        return self.against(other, metric, seeds).by_repeat
 
-    def difference(self, other: "ArmScores", metric: str, seeds: list[int]) -> Estimate:
+    def against(self, other: "ArmScores", metric: str, seeds: list[int]) -> Statistic:
         """This arm minus another, paired by seed and by block."""
-        mine, theirs = self._positions(other, seeds)
-        without_block = self.without_block[metric][mine] - other.without_block[metric][theirs]
-        return self._settle(metric, estimate(self.paired(other, metric, seeds), without_block))
+        return self.statistic(metric, seeds) - other.statistic(metric, seeds)
 
-    def _settle(self, metric: str, uncut: Estimate) -> Estimate:
-        return uncut._replace(half_width=None, p=None) if metric in self.unsettled else uncut
-
-    def _positions(self, other: "ArmScores", seeds: list[int]) -> tuple[list[int], list[int]]:
-        return [self.seeds.index(seed) for seed in seeds], [other.seeds.index(seed) for seed in seeds]
+    def settle(self, metric: str, uncut: Estimate) -> Estimate:
+        """The estimate of a metric, without what cannot be had where its class is in too few blocks."""
+        return uncut.without_interval() if metric in self.unsettled else uncut
 
 
-def score_arm(arm: Arm, results: list[Result], present: list[int], minority: list[int], few: list[str]) -> ArmScores:
-    """The scores of an arm among all results; ``present`` and ``minority`` are class ids, ``few`` class names."""
+def score_arm(
+    arm: Arm, results: list[Result], present: list[int], minority: list[int], holders: dict[int, int]
+) -> ArmScores:
+    """The scores of an arm among all results; ``present`` and ``minority`` are class ids, ``holders`` blocks of each."""
     last = {result.seed: result for result in results if (result.arm, result.which) == (arm.name, "last")}
     best = {r.seed: r for r in results if (r.arm, r.which) == (arm.name, "best") and r.seed in last}
     counts = np.stack([by_block(result.tiles) for result in last.values()])
+    names = results[0].taxonomy.classes
     scores = crossed_scores(counts, results[0].taxonomy, present, minority)
-    return ArmScores(arm, last, best, *scores, frozenset(f"IoU {name}" for name in few))
+    of_metric = {f"IoU {names[i]}": holders[i] for i in present}
+    of_metric |= {name: _lower_median(holders[i] for i in ids) for name, ids in _means(present, minority).items()}
+    unsettled = frozenset(f"IoU {names[i]}" for i in present if holders[i] < FEW_BLOCKS)
+    return ArmScores(arm, last, best, *scores, unsettled, of_metric)
+
+
+def _means(present: list[int], minority: list[int]) -> dict[str, list[int]]:
+    """The classes that each mean runs over."""
+    return {"mIoU": present, "mF1": present} | ({MINORITY: minority} if minority else {})
+
+
+def _lower_median(counts: Iterable[int]) -> int:
+    ordered = sorted(counts)
+    return ordered[(len(ordered) - 1) // 2]
 
 
 def crossed_scores(
@@ -224,8 +253,25 @@ def _compare(comparison: Comparison, arms: dict[str, ArmScores], left_out: list[
         if problem:
             shared.remove(seed)
             refused.append(problem)
-    estimates = {metric: mine.difference(theirs, metric, shared) for metric in mine.by_seed} if shared else {}
+    estimates = {
+        metric: mine.settle(metric, difference(mine.against(theirs, metric, shared)))
+        for metric in (mine.by_seed if shared else ())
+    }
     return Finding(comparison, shared, estimates, refused)
+
+
+def _tested(findings: list[Finding], arms: dict[str, ArmScores], metric: str, hypotheses: int) -> list[Finding]:
+    """The findings of a family with a metric of theirs tested."""
+    statistics = [
+        arms[finding.comparison.arm.name].against(arms[finding.comparison.other.name], metric, finding.seeds)
+        if metric in finding.estimates
+        else None
+        for finding in findings
+    ]
+    return [
+        finding if estimate is None else replace(finding, estimates=finding.estimates | {metric: estimate})
+        for finding, estimate in zip(findings, compare_family(statistics, hypotheses), strict=True)
+    ]
 
 
 def gather(results: list[Result], left_out: list[LeftOut]) -> Evidence:
@@ -238,10 +284,12 @@ def gather(results: list[Result], left_out: list[LeftOut]) -> Evidence:
     minority = list(named[0]) if len(named) == 1 else []
     minority_ids = [i for i in present if taxonomy.classes[i] in minority]
     with_last = {result.arm for result in results if result.which == "last"}
-    few = [taxonomy.classes[i] for i in present if (truth[:, i] > 0).sum() < FEW_BLOCKS]
-    arms = {arm.name: score_arm(arm, results, present, minority_ids, few) for arm in ARMS if arm.name in with_last}
+    holders = {i: int((truth[:, i] > 0).sum()) for i in present}
+    few = [taxonomy.classes[i] for i in present if holders[i] < FEW_BLOCKS]
+    arms = {arm.name: score_arm(arm, results, present, minority_ids, holders) for arm in ARMS if arm.name in with_last}
 
     planned = [_compare(comparison, arms, left_out) for comparison in PLANNED]
+    planned = _tested(planned, arms, "mIoU", hypotheses=len(planned))
     corrected = holm([finding.mIoU.p if finding.mIoU else None for finding in planned])
     planned = [replace(finding, p_holm=p) for finding, p in zip(planned, corrected, strict=True)]
     descriptive = [_compare(comparison, arms, left_out) for comparison in DESCRIPTIVE]

@@ -4,7 +4,7 @@ from common.stages import Arm
 from common.text import count, hundredths, signed
 from evaluation.study.comparisons import PLANNED
 from evaluation.study.evidence import MINORITY, Evidence, Finding
-from evaluation.study.intervals import FEWEST_BLOCKS, FEWEST_SEEDS, Estimate
+from evaluation.study.intervals import FEWEST_BLOCKS, FEWEST_SEEDS, FEWEST_TESTED, Estimate
 
 
 def short_name(arm: Arm) -> str:
@@ -55,6 +55,8 @@ def finding_in_words(finding: Finding) -> str:
     interval = f"95 % interval {signed(difference.low)} to {signed(difference.high)}"
     if not finding.comparison.planned:
         return f"{above} ({interval}; described, not tested)"
+    if finding.p_holm is None:
+        return f"{above} ({interval}; a screening of {count(finding.seeds, 'seed')}, tested from {FEWEST_TESTED} on)"
     p = f"p {_equals(p_text(finding.p_holm))} after correction"
     if not finding.told_apart:
         return f"{mine} cannot be told from {theirs} ({signed(difference.value)} points of mIoU, {interval}, {p})"
