@@ -3,6 +3,7 @@
 Of each arm there is ``agreement.json`` beside its results, with the counts against each arm that it is compared with.
 """
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.files import read_json, write_json
+from common.files import write_json
 from common.inputs import Command, Input
 from common.schema import is_count, is_text, list_of, misfit, values_of
 from common.taxonomy import IGNORE_INDEX
@@ -21,10 +22,11 @@ from evaluation.scoring.results import AGREEMENT
 
 Pair = tuple[str, str]  # names of the arm that is compared and of its opponent
 
+BY_TRUTH = ("mine_right", "theirs_right", "different")
 OF_PAIR = {
     "checkpoint_digest": is_text,
     "alike": list_of(list_of(is_count)),
-    **dict.fromkeys(("mine_right", "theirs_right", "different"), list_of(is_count)),
+    **dict.fromkeys(BY_TRUTH, list_of(is_count)),
 }
 AGREEMENT_FORM = {"split_digest": is_text, "checkpoint_digest": is_text, "with": values_of(OF_PAIR)}
 
@@ -53,16 +55,18 @@ def describe_pair(counts: np.ndarray) -> dict[str, list]:
     return {name: array.tolist() for name, array in arrays.items()}
 
 
-def read_agreement(source: Input, num_classes: int) -> dict:
-    """An agreement.json; UserError if it is missing, broken or of another number of classes."""
-    content = read_json(source)
-    problem = misfit(content, AGREEMENT_FORM)
-    if not problem:
-        shapes = {np.shape(of_pair["alike"]) for of_pair in content["with"].values()}
-        shapes |= {np.shape(of_pair[key]) * 2 for of_pair in content["with"].values() for key in list(OF_PAIR)[2:]}
-        problem = None if shapes <= {(num_classes,) * 2} else f"it is not of {num_classes} classes"
-    if problem:
-        raise source.unusable(f"{source} is not of this project: {problem}")
+def read_agreement(path: Path, num_classes: int) -> dict | None:
+    """The content of an agreement.json; None if it is missing, broken or of another number of classes."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if misfit(content, AGREEMENT_FORM):
+        return None
+    for of_pair in content["with"].values():
+        lengths = {len(row) for row in (*of_pair["alike"], *(of_pair[key] for key in BY_TRUTH), of_pair["alike"])}
+        if lengths != {num_classes}:
+            return None
     return content
 
 
@@ -83,7 +87,7 @@ def count_agreement(out_dir: Path, root: Path, tiles: TileSet, seeds: Iterable[i
                 kept[arm] = predicted
         for arm in (arm for arm in opponents if arm in kept):
             others = {other: kept[other] for other in opponents[arm] if other in kept}
-            _update(Input(out_dir / arm / f"seed{seed}" / AGREEMENT, made_by), kept[arm], others, tiles)
+            _update(out_dir / arm / f"seed{seed}" / AGREEMENT, kept[arm], others, tiles)
 
 
 def _usable(folder: Input, tiles: TileSet) -> PredictedClasses | None:
@@ -98,28 +102,24 @@ def _usable(folder: Input, tiles: TileSet) -> PredictedClasses | None:
     return predicted if predicted.split_digest == tiles.digest else None
 
 
-def _update(source: Input, mine: PredictedClasses, others: dict[str, PredictedClasses], tiles: TileSet) -> None:
+def _update(path: Path, mine: PredictedClasses, others: dict[str, PredictedClasses], tiles: TileSet) -> None:
     """Count what a file of agreement lacks, or has of other checkpoints or tiles."""
     classes, recorded = tiles.taxonomy.num_classes, {}
     of_mine = {"split_digest": tiles.digest, "checkpoint_digest": mine.checkpoint_digest}
-    if source.path.is_file():
-        try:
-            earlier = read_agreement(source, classes)
-        except UserError:
-            earlier = {}  # written anew
-        if {key: earlier.get(key) for key in of_mine} == of_mine:
-            recorded = {
-                other: earlier["with"][other]
-                for other, theirs in others.items()
-                if earlier["with"].get(other, {}).get("checkpoint_digest") == theirs.checkpoint_digest
-            }
+    earlier = read_agreement(path, classes)
+    if earlier is not None and earlier.items() >= of_mine.items():
+        recorded = {
+            other: earlier["with"][other]
+            for other, theirs in others.items()
+            if earlier["with"].get(other, {}).get("checkpoint_digest") == theirs.checkpoint_digest
+        }
     lacking = {other: theirs for other, theirs in others.items() if other not in recorded}
     if not lacking:
         return
     for other, theirs in lacking.items():
         counts = np.zeros((classes,) * 3, np.int64)
-        title = f"Agreement of {source.path.parent.parent.name} with {other}"
+        title = f"Agreement of {path.parent.parent.name} with {other}"
         for index, tile in enumerate(tqdm(tiles, desc=title, unit="tile", leave=False)):
             counts += pair_counts(tile.read_mask(), mine.of_tile(index), theirs.of_tile(index), classes)
         recorded[other] = {"checkpoint_digest": theirs.checkpoint_digest, **describe_pair(counts)}
-    write_json(source.path, {**of_mine, "with": recorded})
+    write_json(path, {**of_mine, "with": recorded})

@@ -17,6 +17,7 @@ from evaluation.scoring.results import TileCounts, shared_blocks_note
 from evaluation.study.comparability import LeftOut, Result, mixed_changes, read_results
 from evaluation.study.comparisons import DESCRIPTIVE, PLANNED, Comparison
 from evaluation.study.intervals import LEVEL, Estimate, estimate, holm
+from evaluation.study.void_checks import void_comparisons
 
 KEYS = ("mIoU", "mF1", "OA")
 BEYOND = ("boundary mIoU", "ECE")
@@ -256,6 +257,7 @@ def gather(results: list[Result], left_out: list[LeftOut]) -> Evidence:
             f"{' and '.join(few)}: in fewer than {FEW_BLOCKS} blocks of val, so without an interval; the intervals of "
             "means that hold it are wide"
         )
+    cautions += void_comparisons(results, PLANNED + DESCRIPTIVE)
     cautions += _mixed_devices(arms)
     shared = shared_blocks_note("val", results[0].metrics["split_facts"])
     if shared:

@@ -15,6 +15,7 @@ from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet
 from evaluation import compute_metrics
 from evaluation.scoring import all_runs, final_stage, write
+from evaluation.scoring.predicted_classes import new_predicted_classes
 from evaluation.scoring.results import TileCounts
 from tests.helpers import made, quiet
 
@@ -47,8 +48,13 @@ class Scorer:
         metadata |= {"arch": "unet", "encoder": "resnet18"}
         return SimpleNamespace(path=path, digest=self.digests[path], metadata=metadata), None
 
-    def evaluate(self, checkpoint, model, setting):
+    def evaluate(self, checkpoint, model, setting, predicted=None):
         digest = checkpoint.digest
+        facts = {"tile_ids": setting.tiles.ids, "split_digest": setting.tiles.digest, "checkpoint_digest": digest}
+        if predicted:
+            with new_predicted_classes(predicted, **facts) as keep:
+                for place, tile in enumerate(setting.tiles):
+                    keep(place, np.where(tile.read_mask() > 3, 1, 2).astype(np.uint8))
         self.evaluated.append((checkpoint.path.parent.parent.name, checkpoint.path.name, digest, setting.tiles.split))
         share = RIGHT[checkpoint.path.stem]
         counts = np.zeros((len(setting.tiles), 6, 6), np.int64)
@@ -161,7 +167,8 @@ def test_best_that_is_last_is_predicted_once(scorer):
     assert metrics(scorer, ONE, 42, "best")["which"] == "best"
     assert metrics(scorer, ONE, 42, "best")["mIoU"] == metrics(scorer, ONE, 42)["mIoU"]
     folder = scorer.root / RESULTS / "val" / ONE / "seed42"
-    assert {path.name for path in folder.iterdir()} == {path.name for path in (folder / "best").iterdir()} | {"best"}
+    of_last = {"best", "predicted_classes.npz"}
+    assert {path.name for path in folder.iterdir()} == {path.name for path in (folder / "best").iterdir()} | of_last
 
 
 def said_of(scorer, *flags):
