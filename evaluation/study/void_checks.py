@@ -178,7 +178,9 @@ def classes_at_zero(results: Sequence[Result]) -> list[str]:
         if arms:
             highest = max(curves, key=lambda curve: max(curve[0].values), default=None)
             text = f". Where it stood highest, {highest[1].arm} {run_name(highest[1])}: {highest[0]}" if highest else ""
-            sentences.append(f"{name} ends at 0 IoU (below {ZERO:.1%}) in every run of {', '.join(arms)}{text}")
+            sentences.append(
+                f"{name} ends at 0 IoU (below {hundredths(ZERO)} %) in every run of {', '.join(arms)}{text}"
+            )
     return sentences
 
 
@@ -223,7 +225,7 @@ class Agreement(NamedTuple):
 
 
 def _by_chance(mine: Result, theirs: Result, both_wrong: np.ndarray) -> tuple[float, float]:
-    """Pixels that would be wrong in both, and of (C,) ``both_wrong`` by truth those alike, if the two erred by chance."""
+    """Pixels expected of both wrong, and of (C,) ``both_wrong`` by truth those alike, if errors were independent."""
     errors = []
     for result in (mine, theirs):
         confusion = result.tiles.confusions.sum(axis=0).astype(float)
@@ -270,16 +272,16 @@ def agreement_table(results: Sequence[Result], comparisons: Iterable[Comparison]
     header = ["agreement", "with", "runs", "both wrong", "by chance", "of these alike", "by chance", "most of these"]
     rows = []
     for of_pair in _recorded_agreements(results, comparisons):
-        wrong, by_chance = (
-            hundredths(n / of_pair.labelled) for n in (of_pair.both_wrong, of_pair.both_wrong_by_chance)
-        )
-        row = [*of_pair.pair, len(of_pair.runs), wrong, by_chance]
-        if of_pair.both_wrong:
-            row += [hundredths(n / of_pair.both_wrong) for n in (of_pair.alike, of_pair.alike_by_chance)]
+        wrong, labelled = of_pair.both_wrong, of_pair.labelled
+        row = [*of_pair.pair, len(of_pair.runs), *_shares(labelled, wrong, of_pair.both_wrong_by_chance)]
         truth, said, pixels = of_pair.most
         most = f"{truth} as {said} {hundredths(pixels / of_pair.alike)}" if of_pair.alike else "-"
-        rows.append([*row, *["-"] * (len(header) - 1 - len(row)), most])
+        rows.append([*row, *_shares(wrong, of_pair.alike, of_pair.alike_by_chance), most])
     return header, rows
+
+
+def _shares(whole: int, *parts: float) -> list[str]:
+    return [hundredths(part / whole if whole else None) for part in parts]
 
 
 def ceiling_in_words(results: Sequence[Result], comparisons: Iterable[Comparison]) -> str | None:
@@ -288,10 +290,10 @@ def ceiling_in_words(results: Sequence[Result], comparisons: Iterable[Comparison
     if not shares:
         return None
     return (
-        f"On {hundredths(min(shares))} % of the labelled pixels or more, two networks that were trained differently agree "
-        "with each other against the label. These pixels are candidates for wrong labels, though two networks can also "
-        f"share a mistake. If all these labels were wrong, nothing that is right could score above {1 - min(shares):.1%} "
-        "OA: a ceiling that label noise sets."
+        f"On at least {hundredths(min(shares))} % of the labelled pixels, two networks that were trained differently "
+        "agree with each other against the label. These pixels are candidates for wrong labels, though two networks "
+        "can also share a mistake. If all these labels were wrong, a map that is right everywhere would score "
+        f"{hundredths(1 - min(shares))} % OA here: a ceiling that label noise sets."
     )
 
 
@@ -319,17 +321,18 @@ def checks_in_words(results: Sequence[Result], comparisons: Sequence[Comparison]
     """What was checked, what came of it, and how to read ``agreement_table``."""
     found = void_comparisons(results, comparisons)
     lines = [
-        "Looked for in every run: arms that predict exactly what their opponent predicts; initial weights that should be "
-        f"the same and are not; classes that end at 0 IoU (below {ZERO:.1%}) in every run of an arm; classes that fall "
-        f"from {LEARNED:.0%} IoU or more in the middle of training to less than a third of it at the end. Found: "
-        + (f"{count(found, 'case')}, see the warnings." if found else "none.")
+        "Looked for in every run: arms that predict exactly what their opponent predicts; initial weights that should "
+        f"be the same and are not; classes that end at 0 IoU (below {hundredths(ZERO)} %) in every run of an arm; "
+        f"classes that fall from an IoU of {hundredths(LEARNED)} % or more in the middle of training to less than a "
+        "third of it at the end. Found: " + (f"{count(found, 'case')}, see the warnings." if found else "none.")
     ]
     ceiling = ceiling_in_words(results, comparisons)
     if ceiling:
         lines += [
-            "Both wrong: share of the labelled pixels. Of these alike: share on which both say the same class. By chance: "
-            "what it would be if the two erred independently of each other, each as often on each class, and taking it for "
-            "the same others, as it does.",
+            "Both wrong: share of the labelled pixels. Of these alike: share on which both say the same class. By "
+            "chance: what it would be if the two erred independently of each other, each as often on each true class, "
+            "and taking it for the same other classes, as it does. Hard pixels are hard for both, so that the first is "
+            "above chance anyway.",
             ceiling,
         ]
     return lines
