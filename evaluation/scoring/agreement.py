@@ -33,9 +33,10 @@ AGREEMENT_FORM = {"split_digest": is_text, "checkpoint_digest": is_text, "with":
 
 def pair_counts(truth: np.ndarray, mine: np.ndarray, theirs: np.ndarray, num_classes: int) -> np.ndarray:
     """(H, W) uint8 class ids of truth and of two predictions → (C, C, C) int64 labelled pixels by these three."""
-    labelled = truth != IGNORE_INDEX
-    cells = (truth[labelled].astype(np.int64) * num_classes + mine[labelled]) * num_classes + theirs[labelled]
-    return np.bincount(cells, minlength=num_classes**3).reshape((num_classes,) * 3)
+    cells = (truth.astype(np.uint32) * num_classes + mine) * num_classes + theirs
+    counts = np.bincount(cells.ravel(), minlength=num_classes**3).reshape((num_classes,) * 3)
+    counts[IGNORE_INDEX] = 0
+    return counts
 
 
 def describe_pair(counts: np.ndarray) -> dict[str, list]:
@@ -105,21 +106,25 @@ def _usable(folder: Input, tiles: TileSet) -> PredictedClasses | None:
 def _update(path: Path, mine: PredictedClasses, others: dict[str, PredictedClasses], tiles: TileSet) -> None:
     """Count what a file of agreement lacks, or has of other checkpoints or tiles."""
     classes, recorded = tiles.taxonomy.num_classes, {}
-    of_mine = {"split_digest": tiles.digest, "checkpoint_digest": mine.checkpoint_digest}
+    checkpoint = {"split_digest": tiles.digest, "checkpoint_digest": mine.checkpoint_digest}
     earlier = read_agreement(path, classes)
-    if earlier is not None and earlier.items() >= of_mine.items():
+    if earlier is not None and earlier.items() >= checkpoint.items():
         recorded = {
             other: earlier["with"][other]
             for other, theirs in others.items()
             if earlier["with"].get(other, {}).get("checkpoint_digest") == theirs.checkpoint_digest
         }
     lacking = {other: theirs for other, theirs in others.items() if other not in recorded}
-    if not lacking:
-        return
     for other, theirs in lacking.items():
         counts = np.zeros((classes,) * 3, np.int64)
         title = f"Agreement of {path.parent.parent.name} with {other}"
-        for index, tile in enumerate(tqdm(tiles, desc=title, unit="tile", leave=False)):
-            counts += pair_counts(tile.read_mask(), mine.of_tile(index), theirs.of_tile(index), classes)
+        try:
+            both = zip(mine.of_tiles(), theirs.of_tiles(), strict=True)
+            for tile, (of_mine, of_theirs) in zip(tqdm(tiles, title, leave=False), both, strict=True):
+                counts += pair_counts(tile.read_mask(), of_mine, of_theirs, classes)
+        except UserError as problem:
+            warn(f"{problem}\n{title} is not counted.")
+            continue
         recorded[other] = {"checkpoint_digest": theirs.checkpoint_digest, **describe_pair(counts)}
-    write_json(path, {**of_mine, "with": recorded})
+    if lacking:
+        write_json(path, {**checkpoint, "with": recorded})

@@ -1,7 +1,7 @@
 """The classes that a checkpoint predicts on the tiles of a split: written and read back one tile at a time."""
 
 import zipfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +48,6 @@ class PredictedClasses:
         """Read what the predictions are of; UserError if the file is missing or is something else."""
         return cls(source, *(array.tolist() for array in read_arrays(source, FACTS)))
 
-    def of_tile(self, index: int) -> np.ndarray:
-        """(H, W) uint8 class ids of the tile at this index; UserError if they cannot be read."""
-        (preds,) = read_arrays(self.source, (str(index),))
-        return preds
+    def of_tiles(self) -> Iterator[np.ndarray]:
+        """Yield the (H, W) uint8 class ids of each tile in the order of the split; UserError if they cannot be read."""
+        return read_arrays(self.source, map(str, range(len(self.tile_ids))))

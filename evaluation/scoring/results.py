@@ -3,7 +3,7 @@
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -86,15 +86,16 @@ def shared_blocks_note(split: str, description: dict) -> str | None:
     )
 
 
-def read_arrays(source: Input, names: Iterable[str]) -> list[np.ndarray]:
-    """Arrays of an npz by name; UserError if it is missing, lacks one or cannot be read."""
+def read_arrays(source: Input, names: Iterable[str]) -> Iterator[np.ndarray]:
+    """Yield arrays of an npz by name, one after the other; UserError if it is missing, lacks one or cannot be read."""
     names = list(names)
     try:
         with np.load(source, allow_pickle=False) as arrays:
             lacking = [name for name in names if name not in arrays]
             if lacking:
                 raise source.unusable(f"{source} holds no {', '.join(lacking)}")
-            return [arrays[name] for name in names]
+            for name in names:
+                yield arrays[name]
     except FileNotFoundError:
         raise source.missing() from None
     except (ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:

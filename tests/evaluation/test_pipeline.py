@@ -199,7 +199,7 @@ def test_the_predicted_classes_of_each_tile_are_kept(scored, val_pixels):
     kept = PredictedClasses.open(made(scored / VAL / SECOND / "seed42/predicted_classes.npz"))
     assert kept.tile_ids == val.ids and kept.split_digest == val.digest
     assert kept.checkpoint_digest == metrics_of(scored, SECOND)["checkpoint_digest"]
-    of_tiles = [kept.of_tile(index) for index in range(len(val))]
+    of_tiles = list(kept.of_tiles())
     assert {(tile.shape, tile.dtype) for tile in of_tiles} == {((64, 64), np.dtype(np.uint8))}
     labelled = [tile.read_mask() != IGNORE_INDEX for tile in val]
     said = np.concatenate([preds[inside] for preds, inside in zip(of_tiles, labelled, strict=True)])
