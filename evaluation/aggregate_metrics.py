@@ -20,8 +20,10 @@ from common.figures import png_bytes
 from common.files import write_files
 from common.stages import FINAL_STAGE
 from common.text import table, warn
-from evaluation.study import tables, wording
+from evaluation.study import tables, void_checks, wording
 from evaluation.study.ablation_figures import FIGURES
+from evaluation.study.comparability import Result
+from evaluation.study.comparisons import Comparison
 from evaluation.study.evidence import Evidence, controls_run, gather_from
 
 TABLES = ("metrics_summary.txt", "metrics_summary.csv", "metrics_summary.md")
@@ -65,9 +67,17 @@ def parts_of(evidence: Evidence, in_dir: Path, own_command: str) -> list[Part]:
         Part("Planned comparisons", not_made, tables.comparisons(evidence, planned=True), verdicts),
         Part("Described, not tested", [], tables.comparisons(evidence, planned=False)),
         Part("Controls", [], tables.control_scores(evidence), answers),
+        checks(evidence.results, [finding.comparison for finding in evidence.findings]),
         Part("Warnings", [], None, evidence.cautions),
         Part("How to read it", [*wording.how_to_read(evidence), *apart, own_command]),
     ]
+
+
+def checks(results: list[Result], comparisons: list[Comparison]) -> Part:
+    """What was looked for that would make a comparison void, and how far networks agree against the labels."""
+    lines = void_checks.checks_in_words(results, comparisons)
+    table = void_checks.agreement_table(results, comparisons)
+    return Part("Checks", lines, table, void_checks.not_recorded(results, comparisons))
 
 
 def summary(parts: list[Part]) -> str:

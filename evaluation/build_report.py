@@ -15,6 +15,7 @@ from common.artifacts import read_distribution, read_leakage
 from common.cli import Parser, run
 from common.files import write_text
 from common.text import count, warn
+from evaluation.report.checks import checks
 from evaluation.report.data import data, data_cautions, read_manifests
 from evaluation.report.on_test import on_test
 from evaluation.report.overview import TITLE, ablation, figures, page_header, verdict
@@ -64,6 +65,7 @@ def build(evidence: Evidence, args: argparse.Namespace) -> tuple[str, list[str]]
         "stages": ("Each stage", stages(evidence, distribution, args)),
         "data": ("Split and classes", data(evidence, distribution, manifests, leakage, args)),
         "controls": ("Controls", controls(evidence, args)),
+        "checks": ("Checks", checks(evidence)),
         "test": ("The test split", on_test(evidence, args)),
         "provenance": ("Provenance", provenance(evidence, args)),
     }

@@ -27,6 +27,7 @@ from evaluation.study.intervals import (
     holm,
     on_one_split,
 )
+from evaluation.study.void_checks import void_comparisons
 
 KEYS = ("mIoU", "mF1", "OA")
 BEYOND = ("boundary mIoU", "ECE")
@@ -304,6 +305,7 @@ def gather(results: list[Result], left_out: list[LeftOut]) -> Evidence:
             f"{' and '.join(few)}: in fewer than {FEW_BLOCKS} blocks of val, so without an interval; the intervals of "
             "means that hold it are wide"
         )
+    cautions += void_comparisons(results, PLANNED + DESCRIPTIVE)
     cautions += _mixed_devices(arms)
     shared = shared_blocks_note("val", results[0].metrics["split_facts"])
     if shared:
