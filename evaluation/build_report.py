@@ -2,18 +2,20 @@ r"""Write the report of a study: one HTML file with its tables, figures, predict
 
 Reads what the other steps of the evaluation wrote, and the manifests and counts of the data steps; no model, no tile.
 Everything is inside the file, so that it can be sent on and opens without a network. What was not made yet is named
-with the command that makes it.
+with the command that makes it. If the study has folds below ROOT/folds, split, classes and predictions are of fold 1.
 
     python -m evaluation.build_report
 """
 
 import argparse
+import sys
 from pathlib import Path
 from string import Template
 
 from common.artifacts import read_distribution, read_leakage
 from common.cli import Parser, run
 from common.files import write_text
+from common.folds import fold_root
 from common.text import count, warn
 from evaluation.report.checks import checks
 from evaluation.report.data import data, data_cautions, read_manifests
@@ -24,6 +26,7 @@ from evaluation.report.predictions import predictions, read_predictions
 from evaluation.report.provenance import provenance
 from evaluation.report.stages import controls, stages
 from evaluation.study.evidence import Evidence, gather_from
+from evaluation.study.where import results_of
 
 TEMPLATE = Path(__file__).parent / "report" / "template.html"
 
@@ -46,7 +49,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         made_by="data_prep.analyze_class_distribution",
     )
     parser.add_path("--out", f"{results}/val/report.html", "file to write")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.home = args.root
+    if len(results_of(args.in_dir, args.root)) > 1:
+        args.home = fold_root(args.root, 1)
+        given = sys.argv[1:] if argv is None else argv
+        of_fold = parser.parse_args([*given, "--root", str(args.home)])
+        for name in ("predictions_dir", "split_dir", "leakage", "distribution"):
+            setattr(args, name, getattr(of_fold, name))
+    return args
 
 
 def build(evidence: Evidence, args: argparse.Namespace) -> tuple[str, list[str]]:
@@ -77,7 +88,7 @@ def build(evidence: Evidence, args: argparse.Namespace) -> tuple[str, list[str]]
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    evidence = gather_from(args.in_dir)
+    evidence = gather_from(results_of(args.in_dir, args.root))
     text, cautions = build(evidence, args)
     write_text(args.out, text)
     for caution in cautions:

@@ -3,8 +3,9 @@
 What differs from most other results in anything but what its arm is about is left out, by name and with the reason.
 """
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +32,7 @@ from evaluation.scoring.results import (
 )
 
 OF_ONE_SEED = ("sampler.sha256", "init.digest", "loss.kd.teacher_digest")  # what a recipe takes from its own seed
+OF_ONE_FOLD = ("tiles.digest", "cropper.classes", "cropper.shares")  # what it takes from the train of its own fold
 
 RUN_FORM = {
     "settings": is_object,
@@ -57,7 +59,17 @@ class Result:
 
     @property
     def name(self) -> str:
-        return f"{self.arm} seed {self.seed}"
+        return f"{self.arm} {self.run_name}"
+
+    @property
+    def run_name(self) -> str:
+        """``seed 42``, or ``fold 3 seed 44``."""
+        return f"fold {self.fold['fold']} seed {self.seed}" if self.fold else f"seed {self.seed}"
+
+    @property
+    def fold(self) -> dict | None:
+        """Of a result in a study by folds, ``fold``, ``folds``, ``repeat`` and ``seed`` of the dealing; None else."""
+        return self.metrics["split_facts"].get("fold")
 
     @cached_property
     def taxonomy(self) -> Taxonomy:
@@ -109,8 +121,32 @@ class LeftOut(NamedTuple):
     reason: str
 
 
-def read_results(in_dir: Input) -> tuple[list[Result], list[LeftOut]]:
-    """Every result under ``in_dir`` that can be compared with most others, and what is left out."""
+def read_results(in_dirs: Iterable[Input]) -> tuple[list[Result], list[LeftOut]]:
+    """Every result that can be compared with most others, and what is left out.
+
+    ``in_dirs``: the results of one split, or those of each fold.
+    """
+    results, left_out = [], []
+    for in_dir in in_dirs:
+        of_folder, out = _read_folder(in_dir)
+        results += of_folder
+        left_out += out
+    for find in (_other_dealing, _other_tiles_of_folds):
+        foreign = find(results)
+        left_out += foreign.values()
+        results = [result for result in results if result.folder not in foreign]
+
+    last: Runs = {(result.arm, result.seed): result for result in results if result.which == "last"}
+    unfair: dict[tuple[str, int], LeftOut] = {}
+    for find in (_other_settings, _other_budgets, _other_recipes, _other_ancestors):
+        fair = [result for run, result in last.items() if run not in unfair]
+        unfair |= {(out.arm, out.seed): out for out in find(fair, last)}
+    left_out += unfair.values()
+    return [result for result in results if (result.arm, result.seed) not in unfair], left_out
+
+
+def _read_folder(in_dir: Input) -> tuple[list[Result], list[LeftOut]]:
+    """The results under a folder that are of the same val tiles as most of them, and what is left out."""
     results, left_out = [], []
     for arm in ARM_OF:
         for seed, seed_dir in seed_folders(in_dir.path / arm):
@@ -125,15 +161,46 @@ def read_results(in_dir: Input) -> tuple[list[Result], list[LeftOut]]:
                     left_out.append(LeftOut(arm, seed, str(problem)))
     foreign = unlike_most(results, lambda result: result.ground, _other_ground)
     left_out += [out._replace(reason=str(in_dir.unusable(out.reason))) for out in foreign.values()]
-    results = [result for result in results if result.folder not in foreign]
+    return [result for result in results if result.folder not in foreign], left_out
 
-    last: Runs = {(result.arm, result.seed): result for result in results if result.which == "last"}
-    unfair: dict[tuple[str, int], LeftOut] = {}
-    for find in (_other_settings, _other_budgets, _other_recipes, _other_ancestors):
-        fair = [result for run, result in last.items() if run not in unfair]
-        unfair |= {(out.arm, out.seed): out for out in find(fair, last)}
-    left_out += unfair.values()
-    return [result for result in results if (result.arm, result.seed) not in unfair], left_out
+
+def _other_dealing(results: list[Result]) -> dict[Path, LeftOut]:
+    """By folder, the results of another dealing into folds, or of other classes, than most."""
+
+    def dealing(result: Result) -> tuple:
+        fold = result.fold
+        return (fold["folds"], fold["seed"]) if fold else None, result.ground[1]
+
+    def told(result: Result) -> str:
+        fold = result.fold
+        dealt = f"fold {fold['fold']} of {fold['folds']} (seed {fold['seed']})" if fold else "a split without folds"
+        return f"{dealt} with classes {some(result.tiles.class_names)}"
+
+    def explain(result: Result, most: Result) -> str:
+        return f"{result.folder} is of {told(result)}, where most are of {told(most)}"
+
+    return unlike_most(results, dealing, explain)
+
+
+def _other_tiles_of_folds(results: list[Result]) -> dict[Path, LeftOut]:
+    """By folder, results of a fold that has tiles, or the seed of its runs, in common with an earlier fold."""
+    first: dict[int, Result] = {}
+    for result in results:
+        if result.fold:
+            first.setdefault(result.fold["fold"], result)
+    left_out = {}
+    for fold, other in itertools.combinations(sorted(first), 2):
+        one, two = first[fold], first[other]
+        same_repeat = one.fold and two.fold and one.fold["repeat"] == two.fold["repeat"]
+        shared = sorted(set(one.tiles.tile_ids) & set(two.tiles.tile_ids)) if same_repeat else []
+        seeds = sorted({r.seed for r in results if r.fold and r.fold["fold"] == fold} & {two.seed})
+        if shared or seeds:
+            what = f"the val tiles {some(shared)}" if shared else f"seed {seeds[0]}"
+            for result in results:
+                if result.fold and result.fold["fold"] == other:
+                    reason = f"{result.folder}: fold {other} has {what} in common with fold {fold}"
+                    left_out[result.folder] = LeftOut(result.arm, result.seed, reason)
+    return left_out
 
 
 def unlike_most(
@@ -196,14 +263,15 @@ def _other_budgets(fair: list[Result], _: Runs) -> list[LeftOut]:
 
 
 def _other_recipes(fair: list[Result], _: Runs) -> list[LeftOut]:
-    """Runs whose recipe is not that of the arm's other seeds."""
+    """Runs whose recipe is not that of most runs of the arm."""
 
     def recipe(result: Result) -> dict[str, str]:
-        return {path: value for path, value in _flat(result.run["recipe"]).items() if path not in OF_ONE_SEED}
+        own = OF_ONE_SEED + (OF_ONE_FOLD if result.fold else ())
+        return {path: value for path, value in _flat(result.run["recipe"]).items() if path not in own}
 
     def explain(result: Result, most: Result) -> str:
         changed = ", ".join(_differences(recipe(result), recipe(most)))
-        return f"{result.name} was trained with another {changed} than most seeds of its arm"
+        return f"{result.name} was trained with another {changed} than most runs of its arm"
 
     left_out = []
     for arm in ARM_OF:

@@ -31,18 +31,12 @@ def pairs_of(comparisons: Iterable[Comparison]) -> list[Pair]:
     return list(dict.fromkeys((comparison.arm.name, comparison.other.name) for comparison in comparisons))
 
 
-def run_name(result: Result) -> str:
-    """``seed 42``, or ``fold 3 seed 44``."""
-    fold = result.metrics["split_facts"].get("fold")
-    return f"fold {fold['fold']} seed {result.seed}" if fold else f"seed {result.seed}"
-
-
 def by_run(results: Iterable[Result]) -> dict[str, dict[str, Result]]:
     """The results of last.pt by run and arm."""
     runs: dict[str, dict[str, Result]] = {}
     for result in results:
         if result.which == "last":
-            runs.setdefault(run_name(result), {})[result.arm] = result
+            runs.setdefault(result.run_name, {})[result.arm] = result
     return runs
 
 
@@ -75,7 +69,7 @@ def identical_predictions(results: Sequence[Result], pairs: Iterable[Pair]) -> l
     """A sentence for each two arms that predict the same in some run."""
     sentences = []
     for pair in pairs:
-        runs = [run_name(mine) for mine, theirs in _paired(results, pair) if _predict_alike(mine, theirs)]
+        runs = [mine.run_name for mine, theirs in _paired(results, pair) if _predict_alike(mine, theirs)]
         if runs:
             sentences.append(
                 f"{pair[0]} predicts exactly what {pair[1]} predicts in {', '.join(runs)}: their comparison is void "
@@ -177,7 +171,7 @@ def classes_at_zero(results: Sequence[Result]) -> list[str]:
                 curves += [(of_run[name], result) for of_run, result in read if of_run]
         if arms:
             highest = max(curves, key=lambda curve: max(curve[0].values), default=None)
-            text = f". Where it stood highest, {highest[1].arm} {run_name(highest[1])}: {highest[0]}" if highest else ""
+            text = f". Where it stood highest, {highest[1].arm} {highest[1].run_name}: {highest[0]}" if highest else ""
             sentences.append(
                 f"{name} ends at 0 IoU (below {hundredths(ZERO)} %) in every run of {', '.join(arms)}{text}"
             )
@@ -192,7 +186,7 @@ def collapsed_classes(results: Sequence[Result]) -> list[str]:
         for result in of_arm:
             for name, curve in (read_curves(result) or {}).items():
                 if curve.collapses:
-                    curves.setdefault(name, []).append(f"{run_name(result)}: {curve}")
+                    curves.setdefault(name, []).append(f"{result.run_name}: {curve}")
         sentences += [
             f"{name} collapses in {arm}, to less than a third of its IoU in the middle of training. {'; '.join(texts)}"
             for name, texts in curves.items()
@@ -258,7 +252,7 @@ def agreement_of(results: Sequence[Result], pair: Pair) -> Agreement | None:
     truth, said = np.unravel_index(alike.argmax(), alike.shape)
     names = counted[0][0].tiles.class_names
     most = names[truth], names[said], int(alike.max())
-    runs = [run_name(mine) for mine, *_ in counted]
+    runs = [mine.run_name for mine, *_ in counted]
     return Agreement(pair, runs, labelled, both_wrong, float(chance[0]), int(alike.sum()), float(chance[1]), most)
 
 
@@ -300,10 +294,10 @@ def ceiling_in_words(results: Sequence[Result], comparisons: Iterable[Comparison
 def not_recorded(results: Sequence[Result], comparisons: Iterable[Comparison]) -> list[str]:
     """Sentences on what could not be checked, as a version before these checks trained or scored it."""
     last = [result for result in results if result.which == "last"]
-    starts = [f"{result.arm} {run_name(result)}" for result in last if _start(result) is None]
-    curves = [f"{result.arm} {run_name(result)}" for result in last if read_curves(result) is None]
+    starts = [f"{result.arm} {result.run_name}" for result in last if _start(result) is None]
+    curves = [f"{result.arm} {result.run_name}" for result in last if read_curves(result) is None]
     agreements = [
-        f"{pair[0]} with {pair[1]}, {run_name(mine)}"
+        f"{pair[0]} with {pair[1]}, {mine.run_name}"
         for pair in pairs_of(comparisons)
         for mine, theirs in _paired(results, pair)
         if _agreement(mine, theirs) is None
