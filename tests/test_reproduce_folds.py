@@ -1,4 +1,4 @@
-"""reproduce.py with folds: what runs in each, once or in the first alone, with which root and seed, and what is kept."""
+"""reproduce.py with folds: what runs in each, once or in the first alone, with which root and seed; what is kept."""
 
 import importlib
 import json
