@@ -125,11 +125,11 @@ class Curve(NamedTuple):
         return before >= LEARNED and self.values[-1] < FALLEN * before
 
     def __str__(self) -> str:
-        """``12.1 30.4 4.0 0.3 % at steps 70 140 210 280``; of a long curve some validations, evenly spaced."""
+        """``12.1 30.4 4.0 0.3 % at steps 70 140 210 280``; of a long curve its middle, its highest and some others."""
         shown = range(len(self.steps))
         if len(self.steps) > MOST_VALUES:
             evenly = np.linspace(0, len(self.steps) - 1, MOST_VALUES).round().astype(int).tolist()
-            shown = sorted({*evenly, self.middle})
+            shown = sorted({*evenly, self.middle, self.values.index(max(self.values))})
         values = " ".join(hundredths(self.values[i]) for i in shown)
         return f"{values} % at steps {' '.join(str(self.steps[i]) for i in shown)}"
 
@@ -286,8 +286,8 @@ def ceiling_in_words(results: Sequence[Result], comparisons: Iterable[Comparison
     return (
         f"On at least {hundredths(min(shares))} % of the labelled pixels, two networks that were trained differently "
         "agree with each other against the label. These pixels are candidates for wrong labels, though two networks "
-        "can also share a mistake. If all these labels were wrong, a map that is right everywhere would score "
-        f"{hundredths(1 - min(shares))} % OA here: a ceiling that label noise sets."
+        "can also share a mistake. By these pixels, the ceiling that label noise sets, the OA of a map that is right "
+        f"everywhere, lies between {hundredths(1 - min(shares))} % (all of these labels are wrong) and 100 % (none is)."
     )
 
 
