@@ -41,10 +41,10 @@ class Estimate(NamedTuple):
 
     ``half_width`` is of its interval and ``cross_check`` of that of Nadeau and Bengio, for folds alone. A difference also has
     ``better``, the probability that in one more fold (a training of each arm, on as many new blocks as a fold holds) the first
-    arm scores higher, and ``equivalent``: two one-sided tests at 5 % show it to lie within ± EQUIVALENT.
-    One that was tested has ``p``, not corrected (that it is 0), ``smallest``, the difference that this study would show with
-    80 % power, and ``needed``, the trainings an arm that would show with that power the difference seen, if each brings as much
-    new ground as these; None where none do.
+    arm scores higher. One that was tested has ``p``, not corrected (that it is 0); ``equivalent``, whether two one-sided tests
+    at 5 % show it to lie within ± EQUIVALENT; ``smallest``, the difference that this study would show with 80 % power; and
+    ``needed``, the trainings of an arm that would show with that power the difference seen if each brings as much new ground as
+    these, None if more than MOST_TRAININGS.
     """
 
     value: float
@@ -155,8 +155,8 @@ def spread(statistic: Statistic) -> Spread:
     number = (sizes > 0).sum(axis=-1)  # (..., R) trainings
     within = scored.sum(axis=-1)
     mean = (without * within).sum(axis=-1) / of_repeat
-    root = np.sqrt((of_repeat - 1) / of_repeat)[..., None]
-    each = (mean[..., None] - without) * within * root  # influence of a block in a repeat
+    less_one = ((of_repeat - 1) / of_repeat)[..., None]
+    each = (mean[..., None] - without) * within * less_one  # what a block adds to the score of a repeat
     of_training = np.einsum("...rb,...rbt->...rt", each, scored)
     of_training += (sizes > 0) * ((by_repeat - value[..., None]) / number)[..., None]
     factor = trainings / (trainings - 1) / repeats**2
@@ -166,9 +166,9 @@ def spread(statistic: Statistic) -> Spread:
     return Spread(value, over_blocks, of_blocks, np.maximum(between - expected, 0), trainings - 1, between)
 
 
-def half_width(parts: Spread, level: float = LEVEL) -> np.ndarray:
+def half_width(parts: Spread) -> np.ndarray:
     """(...) half-width of the interval."""
-    return parts.quantile((1 - level) / 2) * np.sqrt(parts.variance)
+    return parts.quantile((1 - LEVEL) / 2) * np.sqrt(parts.variance)
 
 
 class Tested(NamedTuple):
@@ -203,9 +203,9 @@ def cross_check_width(statistic: Statistic, parts: Spread) -> np.ndarray | None:
     return -stdtrit(parts.of_trainings, (1 - LEVEL) / 2) * np.sqrt(parts.between * (1 + shared))
 
 
-def is_equivalent(parts: Spread) -> np.ndarray:
+def is_equivalent(values: np.ndarray, variance: np.ndarray, freedom: float) -> np.ndarray:
     """(...) whether two one-sided tests at 5 % show a difference to lie within ± EQUIVALENT (Schuirmann 1987)."""
-    return np.abs(parts.value) + half_width(parts, 0.9) < EQUIVALENT
+    return np.abs(values) - stdtrit(freedom, 1 - LEVEL) * np.sqrt(variance) < EQUIVALENT
 
 
 def _better(statistic: Statistic, parts: Spread) -> float:
@@ -251,9 +251,7 @@ def difference(statistic: Statistic) -> Estimate:
     described = estimate(statistic)
     if described.half_width is None:
         return described
-    parts = spread(statistic)
-    equivalent = bool(is_equivalent(parts)) if statistic.trainings >= FEWEST_TESTED else None
-    return described._replace(better=_better(statistic, parts), equivalent=equivalent)
+    return described._replace(better=_better(statistic, spread(statistic)))
 
 
 def compare_family(statistics: Sequence[Statistic | None], hypotheses: int) -> list[Estimate | None]:
@@ -279,6 +277,7 @@ def compare_family(statistics: Sequence[Statistic | None], hypotheses: int) -> l
     for i, p, variance in zip(members, p_values, tested.variance, strict=True):
         described[i] = described[i]._replace(
             p=float(p),
+            equivalent=bool(is_equivalent(described[i].value, variance, tested.freedom)),
             smallest=float(smallest_shown(variance, tested.freedom, level)),
             needed=_needed(described[i], variance, tested.freedom, level),
         )
