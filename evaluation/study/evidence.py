@@ -94,7 +94,7 @@ class ArmScores:
 def score_arm(
     arm: Arm, results: list[Result], present: list[int], minority: list[int], holders: dict[int, int]
 ) -> ArmScores:
-    """The scores of an arm among all results; ``present`` and ``minority`` are class ids, ``holders`` blocks of each."""
+    """The scores of an arm among all results; ``present`` and ``minority`` are class ids, ``holders`` their blocks."""
     last = {result.seed: result for result in results if (result.arm, result.which) == (arm.name, "last")}
     best = {r.seed: r for r in results if (r.arm, r.which) == (arm.name, "best") and r.seed in last}
     counts = np.stack([by_block(result.tiles) for result in last.values()])

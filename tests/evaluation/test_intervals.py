@@ -1,4 +1,4 @@
-"""The rule for intervals and p-values: numbers worked out by hand, studies with a known truth, and Holm's correction."""
+"""The rule for intervals and p-values, on numbers worked out by hand, and Holm's correction."""
 
 import itertools
 
