@@ -1,21 +1,22 @@
 """Intervals and tests for scores from a few trainings and a few spatial blocks.
 
-A study scores T trainings. They form R repeats, in each of which every block is scored once: by the one training of that
-repeat (several seeds on one split), or by the training in whose fold the block was left out. A score is that of the
-confusion matrix pooled over a repeat, mean over the repeats. Its interval is for the score that endless trainings, each on
-training ground of its own, would reach on endless other ground of the same kind.
+A study scores T trainings. They form R repeats, in each of which every block is scored once: by the one training of
+that repeat (several seeds on one split), or by the training in whose fold the block was left out. A score is that of
+the confusion matrix pooled over a repeat, mean over the repeats. Its interval is for the score that endless
+trainings, each on training ground of its own, would reach on endless other ground of the same kind.
 
 The error has two parts. ``over_blocks`` is the jackknife over blocks (Efron and Tibshirani 1993, chapter 11).
-``over_trainings`` is by how much the contributions of the trainings to a score vary more than those of sets of blocks drawn at
-random: where a training scores all blocks, the variance of a mean over seeds; where it scores a fold, what is left of the variance
-between folds once the blocks in them are accounted for. (Their sum is the variance of two crossed clusters, Cameron,
-Gelbach and Miller 2011, without its negative values.) The quantile of t is mixed from those of both, each with its part of the
-variance (Cochran and Cox 1950), T - 1 degrees of freedom for trainings, and for blocks as many as the kurtosis of their
-influences allows (Satterthwaite 1946): few where a score hangs on a few blocks.
+``over_trainings`` is by how much the contributions of the trainings to a score vary more than those of sets of blocks
+drawn at random: where a training scores all blocks, the variance of a mean over seeds; where it scores a fold, what
+is left of the variance between folds once the blocks in them are accounted for. (Their sum is the variance of two
+crossed clusters, Cameron, Gelbach and Miller 2011, without its negative values.) The quantile of t is mixed from
+those of both, each with its part of the variance (Cochran and Cox 1950), T - 1 degrees of freedom for trainings, and
+for blocks as many as the kurtosis of their influences allows (Satterthwaite 1946): few where a score hangs on a few
+blocks.
 
-A test takes the larger of the variance of its pair and of the mean over the pairs of its family, with the degrees of freedom
-of all pairs, T - 1 for each. Training ground that all folds share adds an error that no rule can see from one study (Bengio and
-Grandvalet 2004). ``cross_check`` is the interval of Nadeau and Bengio 2003, which allows for it.
+A test takes the larger of the variance of its pair and of the mean over the pairs of its family, with the degrees of
+freedom of all pairs, T - 1 for each. Training ground that all folds share adds an error that no rule can see from one
+study (Bengio and Grandvalet 2004). ``cross_check`` is the interval of Nadeau and Bengio 2003, which allows for it.
 ``evaluation.simulate_coverage`` measures what all this covers.
 """
 
@@ -39,12 +40,12 @@ MOST_TRAININGS = 10_000
 class Estimate(NamedTuple):
     """A score or a paired difference; None stands for what the trainings or blocks are too few for.
 
-    ``half_width`` is of its interval and ``cross_check`` of that of Nadeau and Bengio, for folds alone. A difference also has
-    ``better``, the probability that in one more fold (a training of each arm, on as many new blocks as a fold holds) the first
-    arm scores higher, and ``equivalent``: two one-sided tests at 5 % show it to lie within ± EQUIVALENT.
-    One that was tested has ``p``, not corrected (that it is 0), ``smallest``, the difference that this study would show with
-    80 % power, and ``needed``, the trainings an arm that would show with that power the difference seen, if each brings as much
-    new ground as these; None where none do.
+    ``half_width`` is of its interval and ``cross_check`` of that of Nadeau and Bengio, for folds alone. A difference
+    also has ``better``, the probability that in one more fold (a training of each arm, on as many new blocks as a
+    fold holds) the first arm scores higher. One that was tested has ``p``, not corrected (that it is 0);
+    ``equivalent``, whether two one-sided tests at 5 % show it to lie within ± EQUIVALENT; ``smallest``, the
+    difference that this study would show with 80 % power; and ``needed``, the trainings of an arm that would show
+    with that power the difference seen if each brings as much new ground as these, None if more than MOST_TRAININGS.
     """
 
     value: float
@@ -82,7 +83,7 @@ class Statistic:
 
     Attributes:
         by_repeat: (..., R) the score of each repeat, pooled over its blocks.
-        without_block: (..., R, B) the same with one block left out; that of the repeat itself where it did not score the block.
+        without_block: (..., R, B) the same with one block left out; that of the repeat if it did not score the block.
         scored_by: (..., R, B) int, which of the trainings 0 to T - 1 scored a block, -1 for none.
         folds: number of folds that the blocks were dealt into, 1 for one split.
     """
@@ -155,8 +156,8 @@ def spread(statistic: Statistic) -> Spread:
     number = (sizes > 0).sum(axis=-1)  # (..., R) trainings
     within = scored.sum(axis=-1)
     mean = (without * within).sum(axis=-1) / of_repeat
-    root = np.sqrt((of_repeat - 1) / of_repeat)[..., None]
-    each = (mean[..., None] - without) * within * root  # influence of a block in a repeat
+    less_one = ((of_repeat - 1) / of_repeat)[..., None]
+    each = (mean[..., None] - without) * within * less_one  # what a block adds to the score of a repeat
     of_training = np.einsum("...rb,...rbt->...rt", each, scored)
     of_training += (sizes > 0) * ((by_repeat - value[..., None]) / number)[..., None]
     factor = trainings / (trainings - 1) / repeats**2
@@ -166,9 +167,9 @@ def spread(statistic: Statistic) -> Spread:
     return Spread(value, over_blocks, of_blocks, np.maximum(between - expected, 0), trainings - 1, between)
 
 
-def half_width(parts: Spread, level: float = LEVEL) -> np.ndarray:
+def half_width(parts: Spread) -> np.ndarray:
     """(...) half-width of the interval."""
-    return parts.quantile((1 - level) / 2) * np.sqrt(parts.variance)
+    return parts.quantile((1 - LEVEL) / 2) * np.sqrt(parts.variance)
 
 
 class Tested(NamedTuple):
@@ -190,22 +191,22 @@ def family_variance(variances: np.ndarray, of_trainings: int) -> Tested:
     return Tested(np.maximum(variances, pooled), variances.shape[-1] * of_trainings)
 
 
-def smallest_shown(variance: np.ndarray, freedom: float, level: float) -> np.ndarray:
+def smallest_shown(variance: np.ndarray | float, freedom: float, level: float) -> np.ndarray:
     """(...) the difference that a two-sided test at ``level`` with this variance shows with POWER."""
     return -(stdtrit(freedom, level / 2) + stdtrit(freedom, 1 - POWER)) * np.sqrt(variance)
 
 
 def cross_check_width(statistic: Statistic, parts: Spread) -> np.ndarray | None:
-    """(...) half-width by Nadeau and Bengio 2003: variance between folds times 1 / T + test / train; None without folds."""
+    """(...) half-width by Nadeau and Bengio 2003, with 1 / T + test / train for 1 / T; None without folds."""
     if statistic.folds == 1:
         return None
     shared = statistic.trainings / (statistic.folds - 1)
     return -stdtrit(parts.of_trainings, (1 - LEVEL) / 2) * np.sqrt(parts.between * (1 + shared))
 
 
-def is_equivalent(parts: Spread) -> np.ndarray:
+def is_equivalent(values: np.ndarray | float, variance: np.ndarray | float, freedom: float) -> np.ndarray:
     """(...) whether two one-sided tests at 5 % show a difference to lie within ± EQUIVALENT (Schuirmann 1987)."""
-    return np.abs(parts.value) + half_width(parts, 0.9) < EQUIVALENT
+    return np.abs(values) - stdtrit(freedom, 1 - LEVEL) * np.sqrt(variance) < EQUIVALENT
 
 
 def _better(statistic: Statistic, parts: Spread) -> float:
@@ -223,8 +224,8 @@ def estimate(statistic: Statistic, holders: int | None = None) -> Estimate:
 
     Args:
         statistic: of one study.
-        holders: blocks that hold the classes scored (of a mean, the lower median over its classes); the degrees of freedom
-            of blocks stay below it.
+        holders: blocks that hold the classes scored (of a mean, the lower median over its classes), which the degrees
+            of freedom of blocks stay below.
 
     Returns:
         An Estimate; without an interval under FEWEST_SEEDS trainings or FEWEST_BLOCKS blocks.
@@ -251,9 +252,7 @@ def difference(statistic: Statistic) -> Estimate:
     described = estimate(statistic)
     if described.half_width is None:
         return described
-    parts = spread(statistic)
-    equivalent = bool(is_equivalent(parts)) if statistic.trainings >= FEWEST_TESTED else None
-    return described._replace(better=_better(statistic, parts), equivalent=equivalent)
+    return described._replace(better=_better(statistic, spread(statistic)))
 
 
 def compare_family(statistics: Sequence[Statistic | None], hypotheses: int) -> list[Estimate | None]:
@@ -265,22 +264,25 @@ def compare_family(statistics: Sequence[Statistic | None], hypotheses: int) -> l
     """
     described = [None if statistic is None else difference(statistic) for statistic in statistics]
     members = [
-        i
-        for i, found in enumerate(described)
-        if found is not None and found.half_width is not None and found.trainings >= FEWEST_TESTED
+        (i, estimate, spread(statistic))
+        for i, (statistic, estimate) in enumerate(zip(statistics, described, strict=True))
+        if statistic is not None
+        and estimate is not None
+        and estimate.half_width is not None
+        and estimate.trainings >= FEWEST_TESTED
     ]
     if not members:
         return described
-    parts = [spread(statistics[i]) for i in members]
-    freedom = min(each.of_trainings for each in parts)
-    tested = family_variance(np.array([each.variance for each in parts]), freedom)
-    p_values = tested.p_values(np.array([each.value for each in parts]))
+    of_trainings = min(parts.of_trainings for _, _, parts in members)
+    tested = family_variance(np.array([parts.variance for _, _, parts in members]), of_trainings)
+    p_values = tested.p_values(np.array([parts.value for _, _, parts in members]))
     level = (1 - LEVEL) / hypotheses
-    for i, p, variance in zip(members, p_values, tested.variance, strict=True):
-        described[i] = described[i]._replace(
+    for (i, seen, _), p, variance in zip(members, p_values, tested.variance, strict=True):
+        described[i] = seen._replace(
             p=float(p),
+            equivalent=bool(is_equivalent(seen.value, variance, tested.freedom)),
             smallest=float(smallest_shown(variance, tested.freedom, level)),
-            needed=_needed(described[i], variance, tested.freedom, level),
+            needed=_needed(seen, variance, tested.freedom, level),
         )
     return described
 
