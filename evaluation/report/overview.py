@@ -107,8 +107,8 @@ def figures(evidence: Evidence, args: argparse.Namespace) -> list[Html | None]:
             "ablation.png",
             f"Mean IoU of each stage on val: {', '.join(means)}.",
             "Scores of each stage in the order of the stages. Left: each dot is a training, the line the score, the "
-            "bar the 95 % interval where there is one. Right: the darker a cell, the higher the IoU of the class; * marks "
-            "minority classes.",
+            "bar the 95 % interval where there is one. Right: the darker a cell, the higher the IoU of the class; * "
+            "marks minority classes.",
         ),
         (
             "comparisons.png",

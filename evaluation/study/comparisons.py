@@ -8,7 +8,7 @@ MINORITY = "minority mIoU"
 
 
 class Comparison(NamedTuple):
-    """``arm`` against ``other``; ``component``: the path in the recipe below which alone they may differ, None for any."""
+    """``arm`` against ``other``. Their recipes may differ below ``component`` alone, or anywhere if it is None."""
 
     arm: Arm
     other: Arm
