@@ -54,7 +54,7 @@ class Part(NamedTuple):
 
 
 def parts_of(evidence: Evidence, in_dir: Path, own_command: str) -> list[Part]:
-    """What the summary says, for the terminal and for a document."""
+    """What the summary says, for the terminal and for a document; ``in_dir`` holds the results, or the first fold's."""
     answers = [f"{arm.question} {wording.answer_of_control(evidence, arm)}" for arm in controls_run(evidence)]
     test = in_dir.parent / "test" / FINAL_STAGE
     apart = [f"The final stage on test, which is no part of this ranking: {test}"] if test.is_dir() else []
@@ -135,8 +135,9 @@ def as_csv(header: list[str], rows: list[list]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    evidence = gather_from(results_of(args.in_dir, args.root))
-    parts = parts_of(evidence, args.in_dir.path, args.command)
+    evidence = gather_from(args.in_dir, args.root)
+    first, *_ = results_of(args.in_dir, args.root)
+    parts = parts_of(evidence, first.path, args.command)
     text = summary(parts)
     header = ["stage", "fold", "seed", "checkpoint", "metric", "value"]
     contents = (text, as_csv(header, tables.tidy_rows(evidence)), markdown(parts))

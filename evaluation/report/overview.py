@@ -55,7 +55,9 @@ def ablation_table(evidence: Evidence) -> Html:
     means = ["mIoU", *([MINORITY] if evidence.minority else []), "mF1", "OA"]
     metrics = [*means, *(f"IoU {name}" for name in evidence.classes)]
     by_arm = {scores.arm.name: {metric: scores.estimate(metric) for metric in metrics} for scores in evidence.stages}
-    best = {m: max((hundredths(of[m].value) for of in by_arm.values()), key=float, default="") for m in metrics}
+    best = {
+        m: hundredths(max((of[m].value for of in by_arm.values() if of[m].value >= 0), default=None)) for m in metrics
+    }
     header = ["stage", "rank", f"{evidence.unit}s", *means, "best − last", "steps"]
     header += [nowrap(starred(name, evidence.minority)) for name in evidence.classes] + list(BEYOND)
     groups = [("", 3), ("means, %", len(means)), ("", 2), ("IoU of each class, %", len(evidence.classes))]

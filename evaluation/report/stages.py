@@ -91,7 +91,8 @@ def classes_table(scores: ArmScores, evidence: Evidence, shares: dict[str, float
     rows = []
     for name in evidence.classes:
         of_seeds = [of_class for result in runs if (of_class := result.scores["classes"].get(name))]
-        row = [starred(name, evidence.minority), *(hundredths(float(np.mean([s[k] for s in of_seeds]))) for k in keys)]
+        means = [float(np.mean([s[k] for s in of_seeds])) if of_seeds else None for k in keys]
+        row = [starred(name, evidence.minority), *map(hundredths, means)]
         if drawn:
             row += [hundredths(shares.get(name))]
             row += [hundredths(mean_of(runs, "drawn", key, name)) for key in ("pixel_share", "crops_with_class")]

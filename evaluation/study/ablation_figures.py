@@ -85,7 +85,7 @@ def _heatmap(axes: Axes, grid: np.ndarray, names: list[str], turned: bool) -> No
     axes.set_facecolor("#f2f2f2")
     axes.imshow(grid, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(grid):
-        text = hundredths(None if np.isnan(value) else value)
+        text = hundredths(value)
         axes.text(column, row, text, ha="center", va="center", color="white" if value > 0.6 else "#222222")
     axes.set_xticks(range(len(names)), names, rotation=30 if turned else 0, ha="right" if turned else "center")
     axes.set_yticks([])
@@ -153,8 +153,9 @@ def class_gains_figure(evidence: Evidence) -> Figure | None:
         _rows(axes, len(rows), labels if axes is panels[0] else None, 190)
         axes.axvline(0, color="#333333", linewidth=1)
         for row, (stage, finding) in enumerate(rows):
-            mine = evidence.arms[stage.name]
-            _mark(axes, row, finding.estimates[metric], mine.paired(base, metric, finding.seeds))
+            if metric in finding.estimates:
+                mine = evidence.arms[stage.name]
+                _mark(axes, row, finding.estimates[metric], mine.paired(base, metric, finding.seeds))
         title = textwrap.fill(starred(name, evidence.minority), 20)
         axes.set_title(title, fontsize=11, loc="left")
         axes.plot([0, 1], [1.0, 1.0], color=color, linewidth=5, transform=axes.transAxes, clip_on=False)

@@ -3,7 +3,6 @@
 What differs from most other results in anything but what its arm is about is left out, by name and with the reason.
 """
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from evaluation.scoring.results import (
     results_folder,
     seed_folders,
 )
+from evaluation.study.where import fold_of
 
 OF_ONE_SEED = ("sampler.sha256", "init.digest", "loss.kd.teacher_digest")  # what a recipe takes from its own seed
 OF_ONE_FOLD = ("tiles.digest", "cropper.classes", "cropper.shares")  # what it takes from the train of its own fold
@@ -126,12 +126,13 @@ def read_results(in_dirs: Iterable[Input]) -> tuple[list[Result], list[LeftOut]]
 
     ``in_dirs``: the results of one split, or those of each fold.
     """
+    in_dirs = list(in_dirs)
     results, left_out = [], []
     for in_dir in in_dirs:
-        of_folder, out = _read_folder(in_dir)
+        of_folder, out = _read_folder(in_dir, among_folds=len(in_dirs) > 1)
         results += of_folder
         left_out += out
-    for find in (_other_dealing, _other_tiles_of_folds):
+    for find in (_other_dealing, _other_seeds_of_folds, _folds_in_common):
         foreign = find(results)
         left_out += foreign.values()
         results = [result for result in results if result.folder not in foreign]
@@ -145,8 +146,8 @@ def read_results(in_dirs: Iterable[Input]) -> tuple[list[Result], list[LeftOut]]
     return [result for result in results if (result.arm, result.seed) not in unfair], left_out
 
 
-def _read_folder(in_dir: Input) -> tuple[list[Result], list[LeftOut]]:
-    """The results under a folder that are of the same val tiles as most of them, and what is left out."""
+def _read_folder(in_dir: Input, among_folds: bool) -> tuple[list[Result], list[LeftOut]]:
+    """The results under a folder that are of its fold and of the same val tiles as most, and what is left out."""
     results, left_out = [], []
     for arm in ARM_OF:
         for seed, seed_dir in seed_folders(in_dir.path / arm):
@@ -159,7 +160,14 @@ def _read_folder(in_dir: Input) -> tuple[list[Result], list[LeftOut]]:
                     results.append(read_result(source, arm, seed, which))
                 except UserError as problem:
                     left_out.append(LeftOut(arm, seed, str(problem)))
-    foreign = unlike_most(results, lambda result: result.ground, _other_ground)
+    number = fold_of(in_dir.path)
+    foreign = {
+        result.folder: LeftOut(result.arm, result.seed, f"{result.folder} is of {_told(result)}, not of fold {number}")
+        for result in results
+        if (result.fold["fold"] != number if result.fold and number else among_folds)
+    }
+    of_fold = [result for result in results if result.folder not in foreign]
+    foreign |= unlike_most(of_fold, lambda result: result.ground, _other_ground)
     left_out += [out._replace(reason=str(in_dir.unusable(out.reason))) for out in foreign.values()]
     return [result for result in results if result.folder not in foreign], left_out
 
@@ -172,9 +180,7 @@ def _other_dealing(results: list[Result]) -> dict[Path, LeftOut]:
         return (fold["folds"], fold["seed"]) if fold else None, result.ground[1]
 
     def told(result: Result) -> str:
-        fold = result.fold
-        dealt = f"fold {fold['fold']} of {fold['folds']} (seed {fold['seed']})" if fold else "a split without folds"
-        return f"{dealt} with classes {some(result.tiles.class_names)}"
+        return f"{_told(result)} with classes {some(result.tiles.class_names)}"
 
     def explain(result: Result, most: Result) -> str:
         return f"{result.folder} is of {told(result)}, where most are of {told(most)}"
@@ -182,25 +188,54 @@ def _other_dealing(results: list[Result]) -> dict[Path, LeftOut]:
     return unlike_most(results, dealing, explain)
 
 
-def _other_tiles_of_folds(results: list[Result]) -> dict[Path, LeftOut]:
-    """By folder, results of a fold that has tiles, or the seed of its runs, in common with an earlier fold."""
-    first: dict[int, Result] = {}
+def _told(result: Result) -> str:
+    fold = result.fold
+    return f"fold {fold['fold']} of {fold['folds']} (seed {fold['seed']})" if fold else "a split without folds"
+
+
+def _by_fold(results: list[Result]) -> dict[int, list[Result]]:
+    """The results of each fold, none of one split, by its number in order."""
+    folds: dict[int, list[Result]] = {}
     for result in results:
         if result.fold:
-            first.setdefault(result.fold["fold"], result)
+            folds.setdefault(result.fold["fold"], []).append(result)
+    return dict(sorted(folds.items()))
+
+
+def _other_seeds_of_folds(results: list[Result]) -> dict[Path, LeftOut]:
+    """By folder, results of another seed than most of their fold, which count once."""
+
+    def explain(result: Result, most: Result) -> str:
+        return f"{result.name} was trained with another seed than most runs of its fold ({most.seed})"
+
     left_out = {}
-    for fold, other in itertools.combinations(sorted(first), 2):
-        one, two = first[fold], first[other]
-        same_repeat = one.fold and two.fold and one.fold["repeat"] == two.fold["repeat"]
-        shared = sorted(set(one.tiles.tile_ids) & set(two.tiles.tile_ids)) if same_repeat else []
-        seeds = sorted({r.seed for r in results if r.fold and r.fold["fold"] == fold} & {two.seed})
-        if shared or seeds:
-            what = f"the val tiles {some(shared)}" if shared else f"seed {seeds[0]}"
-            for result in results:
-                if result.fold and result.fold["fold"] == other:
-                    reason = f"{result.folder}: fold {other} has {what} in common with fold {fold}"
-                    left_out[result.folder] = LeftOut(result.arm, result.seed, reason)
+    for of_fold in _by_fold(results).values():
+        left_out |= unlike_most(of_fold, lambda result: result.seed, explain)
     return left_out
+
+
+def _folds_in_common(results: list[Result]) -> dict[Path, LeftOut]:
+    """By folder, results of a fold that has val tiles of its repeat, or its seed, in common with an earlier fold."""
+    left_out, kept = {}, []
+    for number, of_fold in _by_fold(results).items():
+        for earlier in kept:
+            what = _in_common(of_fold[0], earlier)
+            if what:
+                reason = f"fold {number} has {what} in common with {earlier.run_name}"
+                left_out |= {r.folder: LeftOut(r.arm, r.seed, f"{r.folder}: {reason}") for r in of_fold}
+                break
+        else:
+            kept.append(of_fold[0])
+    return left_out
+
+
+def _in_common(one: Result, two: Result) -> str | None:
+    """What results of two folds must not have in common; None where there is nothing."""
+    same_repeat = one.fold and two.fold and one.fold["repeat"] == two.fold["repeat"]
+    shared = sorted(set(one.tiles.tile_ids) & set(two.tiles.tile_ids)) if same_repeat else []
+    if shared:
+        return f"the val tiles {some(shared)}"
+    return f"seed {one.seed}" if one.seed == two.seed else None
 
 
 def unlike_most(

@@ -5,8 +5,8 @@ tiles: pooled over val for each seed and averaged over the seeds, or in a study 
 """
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from evaluation.study.intervals import (
 )
 from evaluation.study.pooling import FEW_BLOCKS, Scored, Trainings, by_block, trainings_of
 from evaluation.study.void_checks import void_comparisons
+from evaluation.study.where import not_compared, results_of
 
 KEYS = ("mIoU", "mF1", "OA")
 BEYOND = ("boundary mIoU", "ECE")
@@ -93,8 +94,9 @@ class ArmScores:
         return self.trainings.only([self.seeds.index(seed) for seed in seeds])
 
     def settle(self, metric: str, found: Estimate) -> Estimate:
-        """The estimate of a metric, without what cannot be had where its class is in too few blocks."""
-        return found if self.trainings.of.is_settled(metric) else found.without_interval()
+        """The estimate of a metric, without what cannot be had where its class is in too few blocks, or in none."""
+        has_interval = self.trainings.of.is_settled(metric) and not np.isnan(found.value)
+        return found if has_interval else found.without_interval()
 
 
 @dataclass(frozen=True)
@@ -246,7 +248,8 @@ def _compare(comparison: Comparison, arms: dict[str, ArmScores], left_out: list[
         metric: mine.settle(metric, difference(mine.against(theirs, metric, shared)))
         for metric in (mine.metrics if shared else ())
     }
-    return Finding(comparison, shared, estimates, refused)
+    known = {metric: found for metric, found in estimates.items() if not np.isnan(found.value)}
+    return Finding(comparison, shared, known, refused)
 
 
 def _test(family: Family, arms: dict[str, ArmScores], left_out: list[LeftOut]) -> list[Finding]:
@@ -362,10 +365,13 @@ def _missing_folds(arms: dict[str, ArmScores]) -> list[str]:
     for name, folds in have.items():
         if dealt - folds.keys():
             lacking.setdefault(tuple(sorted(dealt - folds.keys())), []).append(name)
-    return [
-        f"{some(names)}: without fold {', '.join(map(str, folds))} of {count(dealt, 'fold')}, so scored on less ground"
-        for folds, names in lacking.items()
-    ]
+    sentences = []
+    for folds, names in lacking.items():
+        unmet = arms[names[0]].trainings.unmet
+        without = f" and without {' and '.join(unmet)}, in no other fold" if unmet else ""
+        missing = f"without fold {', '.join(map(str, folds))} of {count(dealt, 'fold')}"
+        sentences.append(f"{some(names)}: {missing}, so scored on less ground{without}")
+    return sentences
 
 
 def _mixed_devices(arms: dict[str, ArmScores]) -> list[str]:
@@ -381,19 +387,20 @@ def _mixed_devices(arms: dict[str, ArmScores]) -> list[str]:
     ]
 
 
-def gather_from(in_dirs: Iterable[Input]) -> Evidence:
-    """The evidence that the results under ``in_dirs`` give, one split or the folds of a study.
+def gather_from(in_dir: Input, root: Path) -> Evidence:
+    """The evidence that the results of the study at ``root`` give: those of its folds, or those in ``in_dir``.
 
     Raises:
         UserError: there is none.
     """
-    in_dirs = list(in_dirs)
+    in_dirs = results_of(in_dir, root)
     results, left_out = read_results(in_dirs)
     if not any(result.which == "last" for result in results):
         first, problem = in_dirs[0], "holds no results of a last.pt"
         error = first.unusable(f"{first} {problem} that can be compared") if left_out else first.missing(problem)
         raise UserError("\n  ".join([str(error), *(out.reason for out in left_out)]))
-    return gather(results, left_out)
+    evidence = gather(results, left_out)
+    return replace(evidence, cautions=[*not_compared(in_dir, root), *evidence.cautions])
 
 
 def controls_run(evidence: Evidence) -> list[Arm]:

@@ -31,14 +31,15 @@ class Scored:
     minority: list[int]
     holders: dict[int, int]
 
-    def metrics(self, confusions: np.ndarray, *, skip_absent: bool = False) -> dict[str, np.ndarray]:
+    def metrics(self, confusions: np.ndarray, held: np.ndarray) -> dict[str, np.ndarray]:
         """By name (...) scores of (..., C, C) confusion matrices.
 
-        A class without truth has 0; with ``skip_absent`` it has NaN, and is in no mean.
+        Args:
+            confusions: pixel counts, rows truth; a class without truth has 0.
+            held: (..., C) bool, the classes that count; others have NaN, and are in no mean.
         """
         scores = class_ratios(confusions)
-        hidden = (confusions.sum(axis=-1) == 0) & skip_absent
-        iou, f1 = (np.where(hidden, np.nan, scores[key]) for key in ("IoU", "F1"))
+        iou, f1 = (np.where(held, scores[key], np.nan) for key in ("IoU", "F1"))
         means = {"mIoU": _mean(iou[..., self.present]), "mF1": _mean(f1[..., self.present]), "OA": scores["OA"]}
         means |= {MINORITY: _mean(iou[..., self.minority])} if self.minority else {}
         return means | {f"IoU {self.taxonomy.classes[i]}": iou[..., i] for i in self.present}
@@ -92,21 +93,35 @@ class Trainings:
         chosen = self.counts[positions], self.scored[positions], self.repeats[positions]
         return Trainings(*chosen, self.folds, self.of)
 
+    @property
+    def unmet(self) -> list[str]:
+        """The classes of the study that do not occur in what these trainings scored."""
+        met = self.counts.sum(axis=(0, 1)).any(axis=-1)
+        return [self.of.taxonomy.classes[i] for i in self.of.present if not met[i]]
+
     def by_training(self) -> dict[str, np.ndarray]:
         """By metric (T,) the score of each training on the blocks that it scored; NaN where those lack the classes."""
-        return self.of.metrics(self.counts.sum(axis=1), skip_absent=True)
+        totals = self.counts.sum(axis=1)
+        return self.of.metrics(totals, totals.any(axis=-1))
 
     def statistics(self) -> dict[str, Statistic]:
-        """By metric the pooled scores, and those with a block left out."""
+        """By metric the pooled scores, and those with a block left out, on the blocks that any training scored.
+
+        A class that a repeat did not meet, as folds are missing, has NaN there.
+        """
         if not self._known:
             numbers, repeat_of = np.unique(self.repeats, return_inverse=True)
-            shape = len(numbers), *self.counts.shape[1:]
-            counts, scored_by = np.zeros(shape, np.int64), np.full(shape[:2], -1)
+            met = self.scored.any(axis=0)
+            by_training, scored = self.counts[:, met], self.scored[:, met]
+            counts = np.zeros((len(numbers), *by_training.shape[1:]), np.int64)
+            scored_by = np.full(counts.shape[:2], -1)
             for training, repeat in enumerate(repeat_of):
-                counts[repeat] += self.counts[training]
-                scored_by[repeat][self.scored[training]] = training
+                counts[repeat] += by_training[training]
+                scored_by[repeat][scored[training]] = training
             totals = counts.sum(axis=1)
-            pooled, without = self.of.metrics(totals), self.of.metrics(totals[:, None] - counts)
+            held = totals.any(axis=-1)
+            pooled = self.of.metrics(totals, held)
+            without = self.of.metrics(totals[:, None] - counts, held[:, None])
             for metric, scores in pooled.items():
                 self._known[metric] = Statistic(scores, without[metric], scored_by, self.folds)
         return self._known

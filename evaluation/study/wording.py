@@ -50,7 +50,9 @@ def verdict(finding: Finding, metric: str = "mIoU") -> str:
     found = finding.estimates.get(metric)
     if found is None:
         return "not compared"
-    if finding.family is None or metric not in finding.family.metrics or found.half_width is None:
+    if found.half_width is None:
+        return "no interval"
+    if finding.family is None or metric not in finding.family.metrics:
         return "described"
     if finding.is_shown(metric):
         return "shown"
@@ -121,7 +123,7 @@ def why_no_intervals(evidence: Evidence) -> str | None:
     by_arm = min((len(arm.seeds) for arm in evidence.arms.values()), default=0)
     by_pair = min((len(finding.seeds) for finding in evidence.findings if finding.estimates), default=by_arm)
     fewest, unit = min(by_arm, by_pair), evidence.unit
-    more = "reproduce.py --folds 5 makes enough" if unit == "seed" else "the others are still to be run"
+    more = "reproduce.py --folds 5 makes enough" if unit == "seed" else "run those that lack, or --repeats 2"
     in_common = "" if by_arm < FEWEST_SEEDS else " in common"
     lacking = [f"{fewest} of {FEWEST_SEEDS} {unit}s{in_common} ({more})"] if fewest < FEWEST_SEEDS else []
     if evidence.blocks < FEWEST_BLOCKS:
@@ -157,10 +159,14 @@ def about_the_split(evidence: Evidence) -> list[str]:
 
 def _about_folds(evidence: Evidence) -> str:
     folds = {r.fold["fold"]: r for r in evidence.results if r.fold}
-    repeats = {repeat_of(fold, evidence.folds or 1) for fold in folds}
-    tiles = sum(len(result.tiles.tile_ids) for result in folds.values()) // len(repeats)
+    repeats, number = {repeat_of(fold, evidence.folds or 1) for fold in folds}, evidence.folds or 1
+    tiles = {tile for result in folds.values() for tile in result.tiles.tile_ids}
+    ground = f"{count(tiles, 'tile')} in {evidence.blocks} spatial blocks"
     dealt = f"dealt {len(repeats)} times into" if len(repeats) > 1 else "in"
-    return f"All but test: {tiles} tiles in {evidence.blocks} spatial blocks, {dealt} {evidence.folds} folds"
+    if len(folds) < len(repeats) * number:
+        found = ", ".join(map(str, sorted(folds)))
+        return f"Fold {found}: {ground}, {dealt} {number} folds of which others are missing"
+    return f"All but test: {ground}, {dealt} {number} folds"
 
 
 def how_to_read(evidence: Evidence) -> list[str]:
