@@ -5,7 +5,7 @@ probabilities; common.metrics defines them.
 
 --split val scores last.pt and best.pt of every stage and seed that was trained. Results that are there already and
 are of the same checkpoints and tiles, with every file and score, are kept, so that a new seed costs no more than
-itself.
+itself. At the end it counts, for each two arms that are compared, how far their predictions agree.
 
 --split test scores best.pt of the final stage, of one seed, once: that it was done is recorded in
 evaluation/evaluation_results/test/test_log.jsonl. The same checkpoint again prints what is recorded; another one
@@ -22,6 +22,7 @@ from common.folds import study_root
 from common.stages import ARM_OF, FINAL_STAGE
 from evaluation.scoring.all_runs import score_all_runs
 from evaluation.scoring.final_stage import score_final_stage
+from evaluation.study.comparisons import DESCRIPTIVE, PLANNED
 
 RESULTS = "evaluation/evaluation_results"
 
@@ -75,7 +76,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if args.split == "val":
-        score_all_runs(args)
+        score_all_runs(args, [(compared.arm.name, compared.other.name) for compared in PLANNED + DESCRIPTIVE])
     else:
         score_final_stage(args)
 

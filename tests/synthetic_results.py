@@ -11,14 +11,24 @@ from common.stages import ARM_OF
 from common.taxonomy import BIODIVERSITY, Taxonomy
 from evaluation.scoring.results import CONFUSIONS, METRICS, RUN_RECORD, TileCounts, results_folder
 from evaluation.simulate_coverage import World
-from evaluation.study.comparisons import DESCRIPTIVE, PLANNED
+from evaluation.study.comparisons import DESCRIPTIVE, FAMILIES, PLANNED
 from evaluation.study.evidence import KEYS, ArmScores, Finding
-from evaluation.study.intervals import Estimate
+from evaluation.study.intervals import Estimate, Statistic, on_one_split
+from evaluation.study.pooling import Scored, Trainings
 
 VAL = Path("evaluation/evaluation_results/val")
 STEPS = 20
 SETTINGS = {"arch": "unet", "crop_size": 64, "batch_size": 8, "iterations": STEPS, "lr": 1e-3}
 MINORITY = list(BIODIVERSITY.foreground[3:])
+# Trainings that differ more, and blocks less, than in what evaluation.simulate_coverage draws.
+WORLD = World(
+    of_training=0.25,
+    of_training_on_class=0.25,
+    of_block=0.6,
+    of_arm_on_block=0.2,
+    of_run_on_block=0.15,
+    alike=2.0,
+)
 KNOWN = {(c.arm.name, c.other.name): c for c in (*PLANNED, *DESCRIPTIVE)}
 
 
@@ -129,7 +139,7 @@ def write_result(
 def write_study(root: Path, gains: dict[str, float], seeds, blocks: int, *, world=None, rng_seed=0, **each) -> None:
     """Results of last.pt and best.pt of arms whose recalls differ by ``gains``, in logits."""
     rng = np.random.default_rng(rng_seed)
-    counts = (world or World()).draw(rng, list(gains.values()), len(seeds), blocks)
+    counts = (world or WORLD).draw(rng, list(gains.values()), len(seeds), blocks)
     for arm, of_arm in zip(gains, counts, strict=True):
         for seed, of_seed in zip(seeds, of_arm, strict=True):
             for which in ("last", "best"):
@@ -139,16 +149,41 @@ def write_study(root: Path, gains: dict[str, float], seeds, blocks: int, *, worl
 def finding_of(arm, other, value, half_width=0.012, p=0.001, p_holm=None, seeds=(1, 2, 3), **more) -> Finding:
     """What came of a comparison, with the estimate of mIoU that is given."""
     estimates = {"mIoU": Estimate(value, half_width, None if half_width is None else p, len(seeds), 12)}
-    return Finding(KNOWN[arm, other], list(seeds), estimates, p_holm=p_holm, **more)
+    known = KNOWN[arm, other]
+    family = next((family for family in FAMILIES if known in family.comparisons), None)
+    corrected = {"mIoU": p_holm} if family else {}
+    return Finding(known, list(seeds), estimates, family=family, corrected=corrected, **more)
+
+
+class KnownTrainings(Trainings):
+    """Trainings whose scores are given, not counted."""
+
+    def only(self, positions):
+        rows = list(positions)
+        known = {
+            metric: Statistic(of.by_repeat[rows], of.without_block[rows], on_one_split(len(rows), of.blocks))
+            for metric, of in self._known.items()
+        }
+        return KnownTrainings(self.counts[rows], self.scored[rows], self.repeats[rows], 1, self.of, known)
+
+    def by_training(self):
+        return {metric: of.by_repeat for metric, of in self._known.items()}
 
 
 def arm_of(name, values, seeds=(1, 2, 3), blocks=12, metrics=KEYS, scores=()):
     """An arm whose metrics have these values for its seeds, all alike on each block."""
     values = {metric: np.array(of, dtype=float) for metric, of in zip(metrics, values, strict=True)}
-    without = {metric: of[:, None] + np.zeros(blocks) for metric, of in values.items()}
+    known = {
+        metric: Statistic(of, of[:, None] + np.zeros(blocks), on_one_split(len(seeds), blocks))
+        for metric, of in values.items()
+    }
+    shape, size = (len(seeds), blocks), BIODIVERSITY.num_classes
+    counts, present = np.ones((*shape, size, size), np.int64), list(range(1, size))
+    scored = Scored(BIODIVERSITY, present, [], dict.fromkeys(present, blocks))
+    trainings = KnownTrainings(counts, np.ones(shape, bool), np.array(seeds), 1, scored, known)
     of_run = {"cumulative_steps": 20, "split_facts": {"tiles": 30, "blocks": 12, "strategy": "blocks"}}
     last = {seed: SimpleNamespace(metrics=of_run, scores=dict(scores), run={}) for seed in seeds}
-    return ArmScores(ARM_OF[name], last, {}, values, without, frozenset())
+    return ArmScores(ARM_OF[name], last, {}, trainings)
 
 
 def distribution_of(minority, taxonomy: Taxonomy = BIODIVERSITY) -> dict:

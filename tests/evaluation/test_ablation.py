@@ -12,7 +12,6 @@ from common.files import read_json, write_json
 from common.stages import ARM_OF, CONTROLS, STAGE_NAMES, STAGES
 from common.taxonomy import BIODIVERSITY
 from evaluation import aggregate_metrics
-from evaluation.simulate_coverage import World
 from evaluation.study import tables
 from evaluation.study.ablation_figures import (
     FIGURES,
@@ -26,10 +25,10 @@ from evaluation.study.comparisons import DESCRIPTIVE, PLANNED
 from evaluation.study.evidence import MINORITY, gather
 from evaluation.study.wording import finding_in_words
 from tests.helpers import made, quiet
-from tests.synthetic_results import VAL, write_result, write_study
+from tests.synthetic_results import VAL, WORLD, write_result, write_study
 
 ONE, TWO, THREE, FOUR, FIVE_A, FIVE_B, SIX = STAGE_NAMES[:7]
-SEEDS = (42, 43, 44)
+SEEDS = (42, 43, 44, 45, 46)
 # Ranks that are not the order of stages; 5A was not run.
 GAINS = {ONE: 0.5, TWO: 0.1, THREE: 0.9, FOUR: 0.3, FIVE_B: 0.7, SIX: 0.0}
 GAINS |= {control.name: 0.4 for control in CONTROLS}
@@ -42,7 +41,7 @@ COLORS = ["#1b7837", "#a6d96a", "#f2b134", "#d7301f", "#7b5aa6"]
 def root(tmp_path_factory):
     """Results of all arms but 5A, each of which drew other pixels."""
     root = tmp_path_factory.mktemp("ablation")
-    write_study(root, GAINS, SEEDS, 12, world=World(of_seed=0.03))
+    write_study(root, GAINS, SEEDS, 12, world=replace(WORLD, of_training=0.03, of_training_on_class=0.03))
     for place, arm in enumerate(GAINS):
         for seed in SEEDS:
             folder = root / VAL / arm / f"seed{seed}"
@@ -76,7 +75,7 @@ def test_the_ranking_holds_each_stage_by_rank_with_its_own_means(evidence):
     found = columns(*tables.ranking(evidence))
     assert list(found) == ["stage", "rank", "seeds", "mIoU", "mF1", "OA", MINORITY, "best - last", "steps"]
     assert found["stage"] == [*RANKED, FIVE_A] and found["rank"] == [1, 2, 3, 4, 5, 6, "not run"]
-    assert found["seeds"] == [3] * 6 + ["-"] and found["best - last"] == ["+0.0"] * 6 + ["-"]
+    assert found["seeds"] == [5] * 6 + ["-"] and found["best - last"] == ["+0.0"] * 6 + ["-"]
     assert found["steps"] == [f"{20 * ARM_OF[arm].trainings:,}" for arm in RANKED] + ["-"]
     for metric in ("mIoU", "mF1", "OA", MINORITY):
         assert [leading(cell) for cell in found[metric][:6]] == pytest.approx(
@@ -98,7 +97,7 @@ def test_the_table_of_classes_heads_each_column_with_the_stage_that_fills_it(evi
 def test_each_comparison_has_its_difference_in_points_and_a_planned_one_both_p_values(evidence):
     header, rows = tables.comparisons(evidence, planned=True)
     assert header == ["difference", "to", "seeds", "mIoU", MINORITY, "p", "p corrected"]
-    assert [row[:3] for row in rows] == [[c.arm.name, c.other.name, 3] for c in PLANNED]
+    assert [row[:3] for row in rows] == [[c.arm.name, c.other.name, 5] for c in PLANNED]
     raw = [finding.mIoU.p for finding in evidence.planned]
     order = sorted(range(6), key=raw.__getitem__)
     worst = 0.0
@@ -320,17 +319,17 @@ def test_what_was_drawn_is_the_mean_over_the_seeds_of_each_arm(evidence):
     arms = list(GAINS)
     rows_run_down(left, len(arms))
     assert labels(left)[0] == "1 Baseline" and labels(left)[-1] == "6, uniform target (control)"
-    shares = np.array([[5, 4, 3, 2, 1 + place + change] for place in range(9) for change in (-1, 0, 1)]) / 1.0
-    pixels = 100 * (shares / shares.sum(axis=1, keepdims=True)).reshape(9, 3, 5).mean(axis=1)
+    shares = np.array([[5, 4, 3, 2, 1 + place + change] for place in range(9) for change in (-1, 0, 1, 2, 3)]) / 1.0
+    pixels = 100 * (shares / shares.sum(axis=1, keepdims=True)).reshape(9, 5, 5).mean(axis=1)
     drawn = np.array([[bar.get_x(), bar.get_width(), bar.get_y() + bar.get_height() / 2] for bar in left.patches])
-    drawn = drawn.reshape(5, 9, 3)  # a class after the other
+    drawn = drawn.reshape(5, 9, 5)  # a class after the other
     np.testing.assert_allclose(drawn[..., 1].T, pixels)
     np.testing.assert_allclose(drawn[..., 0].T, np.cumsum(pixels, axis=1) - pixels, atol=1e-9)
     np.testing.assert_allclose(drawn[..., 2], np.broadcast_to(np.arange(9), (5, 9)), atol=1e-9)
     assert [to_hex(bar.get_facecolor()) for bar in left.patches[::9]] == COLORS
     said = {(text.get_text(), round(text.get_position()[1])) for text in left.texts}
     assert (f"{pixels[0, 0]:.0f}", 0) in said and (f"{pixels[8, 4]:.0f}", 8) in said
-    crops = (shares / 20).reshape(9, 3, 5).mean(axis=1)
+    crops = (shares / 20).reshape(9, 5, 5).mean(axis=1)
     np.testing.assert_allclose(right.images[0].get_array(), crops)
     assert [label.get_text() for label in right.get_xticklabels()] == STARRED
 

@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,14 +14,13 @@ from common.metrics import mean_iou_of, score
 from common.stages import ARM_OF, CONTROLS, STAGE_NAMES
 from common.taxonomy import BIODIVERSITY, Taxonomy
 from evaluation import aggregate_metrics
-from evaluation.simulate_coverage import World
 from evaluation.study.comparability import read_results
 from evaluation.study.comparisons import DESCRIPTIVE, PLANNED
 from evaluation.study.evidence import MINORITY, by_block, crossed_scores, gather
 from evaluation.study.intervals import holm
 from evaluation.study.wording import finding_in_words
 from tests.helpers import made
-from tests.synthetic_results import SETTINGS, STEPS, VAL, recipe_of, write_result, write_study
+from tests.synthetic_results import SETTINGS, STEPS, VAL, WORLD, recipe_of, write_result, write_study
 
 SEEDS = [42, 43, 44]
 ONE, TWO, THREE, FOUR, FIVE_A, FIVE_B, SIX = STAGE_NAMES[:7]
@@ -53,7 +53,7 @@ def summarise(root, suffix="txt"):
 
 
 def test_scores_are_those_of_the_pooled_matrix():
-    counts = World().draw(np.random.default_rng(0), [0.0], 2, 5)[0].astype(np.int64)
+    counts = WORLD.draw(np.random.default_rng(0), [0.0], 2, 5)[0].astype(np.int64)
     present, minority = [1, 2, 3, 4, 5], [4, 5]
     by_seed, without_block = crossed_scores(counts, BIODIVERSITY, present, minority)
     names = [BIODIVERSITY.classes[i] for i in minority]
@@ -67,7 +67,7 @@ def test_scores_are_those_of_the_pooled_matrix():
 
 
 def test_blocks_pair_up_whatever_the_order_of_tiles_and_empty_ones_do_not_count(tmp_path):
-    counts = World().draw(np.random.default_rng(0), [0.0], 1, 4)[0, 0].round()
+    counts = WORLD.draw(np.random.default_rng(0), [0.0], 1, 4)[0, 0].round()
     counts[2] = 0
     counts[2, 0, 1] = 500  # nothing labelled
     folder = write_result(tmp_path, ONE, 1, counts, tiles_a_block=3)
@@ -83,14 +83,17 @@ def _rest(tiles):
 
 
 def test_differences_are_narrower_than_scores_where_blocks_have_much_in_common(tmp_path):
-    write_study(tmp_path, {ONE: 0.0, TWO: 0.3}, SEEDS, 12, world=World(of_seed=0.02))
+    write_study(
+        tmp_path, {ONE: 0.0, TWO: 0.3}, SEEDS, 12, world=replace(WORLD, of_training=0.02, of_training_on_class=0.02)
+    )
     evidence = evidence_of(tmp_path)
     alone = min(evidence.arms[arm].estimate("mIoU").half_width for arm in (ONE, TWO))
     assert evidence.finding(TWO, ONE).mIoU.half_width < alone
 
 
-def test_planned_comparisons_get_corrected_p_values_and_no_others(study):
-    evidence = evidence_of(study)
+def test_planned_comparisons_get_corrected_p_values_and_no_others(tmp_path):
+    write_study(tmp_path, GAINS, range(42, 47), 12)
+    evidence = evidence_of(tmp_path)
     assert [f.comparison for f in evidence.planned] == list(PLANNED) and len(PLANNED) == 6
     raw = [finding.mIoU.p for finding in evidence.planned]
     assert [finding.p_holm for finding in evidence.planned] == holm(raw)
@@ -315,7 +318,7 @@ def test_nothing_to_summarise_says_what_to_run(tmp_path):
 
 
 def test_what_a_reader_must_know_is_a_warning(tmp_path, without_figures):
-    counts = World().draw(np.random.default_rng(0), [0.0], 1, 12)[0, 0]
+    counts = WORLD.draw(np.random.default_rng(0), [0.0], 1, 12)[0, 0]
     counts[3:, 5] = 0
     counts[:, 2] = 0
     write_result(tmp_path, ONE, 1, counts, minority_classes=["Settlement"])
@@ -335,7 +338,8 @@ def test_what_a_reader_must_know_is_a_warning(tmp_path, without_figures):
 
 
 def test_verdicts_are_words_about_intervals(tmp_path):
-    write_study(tmp_path, GAINS, SEEDS, 12, world=World(of_seed=0.05))
+    seeds = range(42, 47)
+    write_study(tmp_path, GAINS, seeds, 12, world=replace(WORLD, of_training=0.05, of_training_on_class=0.05))
     evidence = evidence_of(tmp_path)
     for finding in evidence.planned:
         told, verdict = finding.told_apart, finding_in_words(finding)
@@ -346,6 +350,13 @@ def test_verdicts_are_words_about_intervals(tmp_path):
         assert "described, not tested" in finding_in_words(finding) and not finding.told_apart
     better = next(f for f in evidence.findings if f.told_apart and f.mIoU.value > 0)
     assert f" gains {100 * better.mIoU.value:.1f} points of mIoU over " in finding_in_words(better)
+
+
+def test_three_seeds_are_a_screening_in_which_nothing_is_tested(study):
+    evidence = evidence_of(study)
+    for finding in evidence.planned:
+        assert finding.mIoU.half_width is not None and finding.mIoU.p is None and finding.p_holm is None
+        assert "a screening of 3 seeds, tested from 5 on" in finding_in_words(finding) and not finding.told_apart
 
 
 def test_the_summary_needs_no_torch():

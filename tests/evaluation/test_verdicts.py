@@ -10,7 +10,7 @@ from common.taxonomy import BIODIVERSITY
 from common.text import count, hundredths, percent, signed, starred
 from evaluation.study.comparability import LeftOut, read_results
 from evaluation.study.evidence import BEYOND, KEYS, MINORITY, Evidence, Finding, controls_run, gather
-from evaluation.study.intervals import Estimate
+from evaluation.study.intervals import Estimate, difference
 from evaluation.study.wording import (
     about_the_split,
     answer_of_control,
@@ -189,7 +189,7 @@ def test_seeds_are_paired_by_their_number_and_blocks_by_their_place():
     mine.without_block["mIoU"][:] += of_block
     theirs.without_block["mIoU"][:] += of_block
     assert mine.paired(theirs, "mIoU", [2, 3]) == pytest.approx([0.05, 0.1])
-    found = mine.difference(theirs, "mIoU", [1, 2, 3])
+    found = difference(mine.against(theirs, "mIoU", [1, 2, 3]))
     assert found.value == pytest.approx((0.1 + 0.05 + 0.1) / 3)
     # blocks are alike for both, so that the seeds alone count: their sd 0.0289, t 4.303 with two degrees of freedom
     assert found.half_width == pytest.approx(4.302653 * 0.0288675 / np.sqrt(3), rel=1e-5)
@@ -315,7 +315,7 @@ def test_a_pair_of_runs_that_mixes_changes_counts_in_no_difference(tmp_path):
             recipe["sampler"]["sha256"] = "weights of another training"
         write_result(tmp_path, FOUR, seed, counts(factor), recipe=recipe)
     finding = evidence_in(tmp_path).finding(FOUR, THREE)
-    assert finding.seeds == [1, 3] and finding.mIoU.seeds == 2
+    assert finding.seeds == [1, 3] and finding.mIoU.trainings == 2
     assert finding.refused == [f"{FOUR} seed 2 differs from {THREE} also in sampler.sha256, expected cropper alone"]
     # from 1/4 to 2/5 and from 1/10 to 2/11 in the third seed, and nothing in the first
     assert finding.estimates["IoU Cropland"].value == pytest.approx((2 / 5 - 1 / 4) / 2)

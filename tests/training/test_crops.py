@@ -116,6 +116,16 @@ def test_two_crops_of_one_tile_differ_in_window_and_augmentation(tiles):
     assert len(set(map(tuple, batch["photometric"].tolist()))) == 3
 
 
+@pytest.mark.parametrize("room", [0, 3 * 48 * 56 + 1, 2**20])
+def test_masks_are_kept_while_there_is_room_and_change_no_crop(tiles, crops, monkeypatch, room):
+    monkeypatch.setattr(engine_crops, "MASKS_KEPT", room)
+    keeping = CropDataset(tiles, crops.draws, crops.cropper, crops.seed)
+    for position in range(40):
+        kept, fresh = keeping[[position]], CropDataset(tiles, crops.draws, crops.cropper, crops.seed)[[position]]
+        assert all(torch.equal(kept[name], fresh[name]) for name in fresh)
+    assert len(keeping.masks) == min(9, room // (48 * 56))
+
+
 def test_a_batch_of_a_step_is_the_crops_at_its_positions(crops):
     batches = list(crop_loader(crops, StepSampler(1, 3, 4), 0, CPU))
     assert len(batches) == 2

@@ -21,6 +21,7 @@ from common.tiles import TileSet
 from training.engine.recipe import Cropper, Sampler
 
 TILE_STREAM, WINDOW_STREAM, AUGMENTATION_STREAM = range(3)
+MASKS_KEPT = 64 * 2**20  # bytes of decoded masks that a process keeps, of 256 tiles of 512 px
 
 
 def stream(seed: int, position: int, which: int) -> np.random.Generator:
@@ -104,6 +105,18 @@ class CropDataset(Dataset):
         self.draws = draws
         self.cropper = cropper
         self.seed = seed
+        self.masks: dict[int, np.ndarray] = {}
+        self.room = MASKS_KEPT
+
+    def _mask(self, index: int) -> np.ndarray:
+        """The mask of a tile, kept where there is room: decoding it takes longer than all the rest of a crop."""
+        if index in self.masks:
+            return self.masks[index]
+        mask = self.tiles[index].read_mask()
+        if mask.nbytes <= self.room:
+            self.masks[index] = mask
+            self.room -= mask.nbytes
+        return mask
 
     def __getitem__(self, positions: list[int]) -> dict[str, torch.Tensor]:
         """The batch of the crops at N positions; each is written to its place in it, without a copy in between.
@@ -124,7 +137,7 @@ class CropDataset(Dataset):
             index = self.draws(position)
             tile = self.tiles[index]
             augmentation = Augmentation.draw(stream(self.seed, position, AUGMENTATION_STREAM))
-            mask = tile.read_mask()
+            mask = self._mask(index)
             row, column, side = self.cropper.window(
                 mask, stream(self.seed, position, WINDOW_STREAM), augmentation.scale
             )
