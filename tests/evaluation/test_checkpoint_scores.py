@@ -248,12 +248,14 @@ def test_agreement_is_counted_once_for_the_same_two_checkpoints(scorer, pairs):
     score(scorer, "--overwrite", "--stages", TWO)
     assert len(pairs) == 3 * tiles and agreement_with(scorer, TWO, ONE)[0] == f"trained again of {TWO} 42"
     path = scorer.root / RESULTS / "val" / TWO / "seed42" / "agreement.json"
-    path.write_text("{}")
-    score(scorer)
-    assert len(pairs) == 4 * tiles and agreement_with(scorer, TWO, ONE)
+    for number, content in enumerate(("{}", path.read_text().replace(f"again of {TWO}", "before")), 4):
+        path.write_text(content)
+        score(scorer)
+        assert len(pairs) == number * tiles
+        assert agreement_with(scorer, TWO, ONE)[0] == f"trained again of {TWO} 42"
     scorer.add(THREE, 42)
-    score(scorer)  # with stage 2, and with stage 1, from which the first is kept apart
-    assert len(pairs) == 6 * tiles and agreement_with(scorer, THREE, TWO) and agreement_with(scorer, THREE, ONE)
+    score(scorer)  # with stage 2 and with stage 1
+    assert len(pairs) == 7 * tiles and agreement_with(scorer, THREE, TWO) and agreement_with(scorer, THREE, ONE)
     assert not list((scorer.root / RESULTS).rglob("best/agreement.json"))
     assert not list((scorer.root / RESULTS).glob(f"val/{ONE}/*/agreement.json"))
 
