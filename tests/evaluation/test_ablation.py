@@ -322,7 +322,7 @@ def test_what_was_drawn_is_the_mean_over_the_seeds_of_each_arm(evidence):
     shares = np.array([[5, 4, 3, 2, 1 + place + change] for place in range(9) for change in (-1, 0, 1, 2, 3)]) / 1.0
     pixels = 100 * (shares / shares.sum(axis=1, keepdims=True)).reshape(9, 5, 5).mean(axis=1)
     drawn = np.array([[bar.get_x(), bar.get_width(), bar.get_y() + bar.get_height() / 2] for bar in left.patches])
-    drawn = drawn.reshape(5, 9, 5)  # a class after the other
+    drawn = drawn.reshape(5, 9, 3)  # a class after the other
     np.testing.assert_allclose(drawn[..., 1].T, pixels)
     np.testing.assert_allclose(drawn[..., 0].T, np.cumsum(pixels, axis=1) - pixels, atol=1e-9)
     np.testing.assert_allclose(drawn[..., 2], np.broadcast_to(np.arange(9), (5, 9)), atol=1e-9)
