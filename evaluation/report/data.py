@@ -171,7 +171,7 @@ def leakage_cautions(leakage: dict, scored: str, source: Input) -> list[str]:
 
 
 def leakage_of_folds(evidence: Evidence, args: argparse.Namespace) -> list[str]:
-    """What is wrong with the checks for leakage of the folds beside that of ``args.home``.
+    """What is wrong with the checks for leakage of the folds, but for what ``data_cautions`` says of that of the first.
 
     Raises:
         UserError: a file is there and is something else.
@@ -180,12 +180,13 @@ def leakage_of_folds(evidence: Evidence, args: argparse.Namespace) -> list[str]:
         return []
     scored = {result.fold["fold"]: result.tiles.split_digest for result in evidence.results if result.fold}
     cautions = []
-    for fold, digest in sorted(scored.items()):
-        home = fold_root(args.root, fold)
-        if home == args.home:
-            continue
-        source = Input(home / LEAKAGE, Command.of(CHECK_LEAKAGE, home))
+    for number, digest in sorted(scored.items()):
+        home = fold_root(args.root, number)
+        is_first = home == args.home
+        source = args.leakage if is_first else Input(home / LEAKAGE, Command.of(CHECK_LEAKAGE, home))
         leakage = read_leakage(source)
-        found = leakage_cautions(leakage, digest, source) if leakage else [f"no check for leakage: {source.made_by}"]
-        cautions += [f"fold {fold}: {problem}" for problem in found]
+        if leakage is None:
+            cautions.append(f"fold {number}: the check for leakage was not made; run it: {source.made_by}")
+        elif not is_first:
+            cautions += [f"fold {number}: {problem}" for problem in leakage_cautions(leakage, digest, source)]
     return cautions

@@ -1,6 +1,7 @@
 """The top of the report: verdict, ablation, figures."""
 
 import argparse
+import math
 from pathlib import Path
 
 from common.inputs import Command
@@ -55,9 +56,8 @@ def ablation_table(evidence: Evidence) -> Html:
     means = ["mIoU", *([MINORITY] if evidence.minority else []), "mF1", "OA"]
     metrics = [*means, *(f"IoU {name}" for name in evidence.classes)]
     by_arm = {scores.arm.name: {metric: scores.estimate(metric) for metric in metrics} for scores in evidence.stages}
-    best = {
-        m: hundredths(max((of[m].value for of in by_arm.values() if of[m].value >= 0), default=None)) for m in metrics
-    }
+    known = {m: [of[m].value for of in by_arm.values() if not math.isnan(of[m].value)] for m in metrics}
+    best = {metric: hundredths(max(values, default=None)) for metric, values in known.items()}
     header = ["stage", "rank", f"{evidence.unit}s", *means, "best − last", "steps"]
     header += [nowrap(starred(name, evidence.minority)) for name in evidence.classes] + list(BEYOND)
     groups = [("", 3), ("means, %", len(means)), ("", 2), ("IoU of each class, %", len(evidence.classes))]

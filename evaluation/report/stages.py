@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from common.inputs import Input
+from common.inputs import Command
 from common.stages import ARM_OF, CONTROLS, STAGES, training_command
 from common.taxonomy import Taxonomy
 from common.text import count, hundredths, percent, signed, starred
@@ -14,6 +14,7 @@ from evaluation.report.format import arm_name, duration, mark, part_text
 from evaluation.report.page import Html, described, el, figure, fold, html_table, joined, listed, missing
 from evaluation.study.comparability import Result
 from evaluation.study.evidence import BEYOND, KEYS, ArmScores, Evidence
+from evaluation.study.where import SCORE_VAL
 from evaluation.study.wording import answer_of_control, score_text
 
 
@@ -135,9 +136,9 @@ def result_figures(folder: Path, about: str, confusion: np.ndarray, taxonomy: Ta
 
 
 def stage_fold(
-    scores: ArmScores, evidence: Evidence, rank: int | None, shares: dict[str, float], in_dir: Input
+    scores: ArmScores, evidence: Evidence, rank: int | None, shares: dict[str, float], score: Command
 ) -> Html:
-    """All of one arm, folded away."""
+    """All of one arm, folded away; ``score`` is the command that draws its figures."""
     arm, pictures = scores.arm, []
     for seed, result in scores.last.items():
         about, confusion = f"{arm_name(arm)}, seed {seed}, last.pt on val", result.tiles.confusions.sum(axis=0)
@@ -146,7 +147,7 @@ def stage_fold(
             of_seed = fold(el("h4", f"Figures of {result.run_name}"), of_seed)
         pictures.append(of_seed)
     if not any(pictures):
-        pictures = [missing("The figures of this stage are not there", in_dir.made_by.again())]
+        pictures = [missing("The figures of this stage are not there", score.again())]
     summary = f"mIoU {score_text(scores.estimate('mIoU'))}, {count(scores.seeds, evidence.unit)}"
     summary += f", rank {rank}" if rank else ""
     title = el("h3", arm_name(arm)) + el("span", summary, class_="note")
@@ -159,7 +160,8 @@ def stages(evidence: Evidence, distribution: dict | None, args: argparse.Namespa
     ranks = {scores.arm.name: rank for rank, scores in enumerate(evidence.stages, 1)}
     shares = {name: of["share"] for name, of in distribution["classes"].items()} if distribution else {}
     arms = evidence.arms.items()
-    folds = [stage_fold(scores, evidence, ranks.get(name), shares, args.in_dir) for name, scores in arms]
+    score = Command.of(SCORE_VAL, args.home)
+    folds = [stage_fold(scores, evidence, ranks.get(name), shares, score) for name, scores in arms]
     commands = []
     for stage in STAGES:
         if stage.name not in evidence.arms:
