@@ -31,7 +31,7 @@ from training.engine.flags import PRESETS, train_parser
 from training.engine.loop import fit, make_optimizer
 from training.engine.recipe import Recipe
 
-CPU_STEPS = 200  # about those of an arm: what the loop keeps, it has to read first
+CPU_STEPS = 240  # about those of an arm: what the loop keeps, it has to read first
 GPU_RUNS = 3
 WARM = 2  # steps that are not counted: the loader's workers and the libraries' buffers begin
 PAPER_VAL_TILES = 230  # a tenth of 2 300

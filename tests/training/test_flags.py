@@ -14,7 +14,7 @@ def test_the_presets_are_those_of_the_method():
     assert PRESETS["paper"] == paper | {"val_every": 1_000}
     small = {"arch": "unet", "encoder": "timm-tf_efficientnet_lite0", "decoder_channels": (128, 64, 32, 24, 16)}
     small |= {"encoder_weights": "imagenet", "lr": 2e-3, "encoder_lr": 1e-3, "batch_size": 8}
-    laptop = {"crop_size": 128, "iterations": 200, "warmup": 20, "val_every": 50}
+    laptop = {"crop_size": 128, "iterations": 240, "warmup": 20, "val_every": 60}
     demo = {"crop_size": 64, "iterations": 60, "warmup": 10, "val_every": 30}
     assert PRESETS["laptop"] == small | laptop and PRESETS["demo"] == small | demo
     args = parser_of_a_stage().parse_args([])

@@ -35,7 +35,7 @@ PRESETS = {
         "warmup": 500,
         "val_every": 1_000,
     },
-    "laptop": {**_SMALL, "crop_size": 128, "batch_size": 8, "iterations": 200, "warmup": 20, "val_every": 50},
+    "laptop": {**_SMALL, "crop_size": 128, "batch_size": 8, "iterations": 240, "warmup": 20, "val_every": 60},
     "demo": {**_SMALL, "crop_size": 64, "batch_size": 8, "iterations": 60, "warmup": 10, "val_every": 30},
 }
 # Beyond these a run fills the memory, never ends or learns nothing: a slip of the fingers.
