@@ -55,6 +55,12 @@ def test_what_lies_on_the_window_must_be_equal_so_that_a_logo_is_no_ground():
     assert all(windows.same_window(here, other) for other in turns(there))
 
 
+def test_images_that_are_mostly_without_data_share_no_window_by_that():
+    here, there = np.zeros((2, 3, 80, 80), np.uint8)
+    here[:, 50:, 50:], there[:, 50:, 50:] = noise_of("here", 30, 30), noise_of("there", 30, 30)
+    assert not windows.same_window(here, there)
+
+
 def hashes(*values):
     return np.array(values, np.uint64)
 
