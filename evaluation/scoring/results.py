@@ -66,14 +66,18 @@ def read_metrics(source: Input) -> dict:
 
 
 def describe_split(tiles: TileSet) -> dict:
-    """What a reader must know of a split to judge a score on it: ``split_facts`` of metrics.json."""
+    """What a reader must know of a split to judge a score on it: ``split_facts`` of metrics.json.
+
+    Of a fold it says which one it is.
+    """
+    fold = tiles.manifest.get("fold")
     return {
         "tiles": len(tiles),
         "blocks": len({tile.block for tile in tiles}),
         "strategy": tiles.manifest.get("split_strategy"),
         "block_size": tiles.manifest.get("block_size"),
         "blocks_shared_with_train": tiles.manifest.get("blocks_shared_with_train"),
-        "fold": tiles.manifest.get("fold"),
+        **({"fold": fold} if fold else {}),
     }
 
 

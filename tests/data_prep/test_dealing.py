@@ -50,6 +50,16 @@ def test_classes_in_as_many_units_as_folds_come_into_every_fold(monkeypatch, mos
         assert sorted(np.bincount(fold_of)) == [2, 3, 3]
 
 
+def test_a_class_in_as_many_units_as_folds_goes_before_any_number_of_rarer_ones():
+    """Ten classes of two units would put 0 and 1 into one fold: both must lie apart from 3 and 4, and these too."""
+    apart = [(0, 3), (0, 4), (3, 4), (1, 3), (1, 4)]
+    pixels = holding((0, 1, 2), *apart, *apart, units=5)
+    fold_of = deal(np.arange(5), pixels, 3, 42)
+    assert len(set(fold_of[:3])) == 3
+    fold_of = deal(np.arange(5), np.delete(pixels, 1, axis=1), 3, 42)
+    assert fold_of[0] == fold_of[1]
+
+
 def test_a_large_unit_makes_one_large_fold_and_the_others_alike():
     units = np.concatenate([np.zeros(90, int), np.arange(1, 61)])  # one of 90 tiles, sixty of one
     fold_of = deal(units, np.full((150, 1), 10), 3, 42)
@@ -143,6 +153,12 @@ def test_repeats_are_other_dealings_and_a_seed_makes_the_same_ones_again(units, 
         for other in dealt
     ]
     assert max(together[1:]) <= 0.5 * together[0]
+
+
+@pytest.mark.parametrize("units", [8, 30])
+def test_other_seeds_make_other_folds_where_several_are_as_good(units):
+    dealt = {frozenset(partition(deal(np.arange(units), np.ones((units, 1), int), 4, seed))) for seed in range(4)}
+    assert len(dealt) == 4
 
 
 def test_a_repeat_that_there_is_not_is_refused():

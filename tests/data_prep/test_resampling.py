@@ -13,8 +13,8 @@ from common.rasters import METRES_PER_DEGREE, georeference, open_raster, write_i
 from common.taxonomy import BIODIVERSITY
 from common.tiles import Tile
 from data_prep.tile_sets import resampling
-from data_prep.tile_sets.resampling import compare_gsd, require_gsd, resample, write_resampled
-from tests.small_sets import LEFT, TOP, noise_of, with_pixels, write_set
+from data_prep.tile_sets.resampling import compare_gsd, raw_gsd, require_gsd, resample, write_resampled
+from tests.small_sets import LEFT, TOP, noise_of, with_pixels, write_raw, write_set
 
 factors = st.floats(0.2, 4)
 sides = st.integers(8, 40)
@@ -125,6 +125,17 @@ def a_set(folder, gsds, *, side=64, height=None):
     masks = {f"t{n}": with_pixels(side, {1: 9})[: height or side] for n in range(len(gsds))}
     entries = {f"t{n}": {"gsd": gsd} for n, gsd in enumerate(gsds)}
     return write_set(folder, masks, split="train", entries=entries)
+
+
+def test_the_resolution_of_raw_tiles_is_the_median_of_those_that_tell_it(tmp_path):
+    raw = tmp_path / "data/biodiversity_raw"
+    assert raw_gsd(raw) is None
+    write_raw(tmp_path, "nowhere", np.ones((8, 8)))
+    assert raw_gsd(raw) is None
+    for n, gsd in enumerate([0.5, 2, 9]):
+        write_raw(tmp_path, f"t{n}", np.ones((8, 8)), origin=(100 * n, 0), gsd=gsd)
+    (raw / "images/broken.tif").write_text("no image")
+    assert raw_gsd(raw) == 2
 
 
 def test_tiles_of_unknown_resolution_are_not_resampled(tmp_path):
