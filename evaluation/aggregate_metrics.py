@@ -45,12 +45,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 class Part(NamedTuple):
-    """A section of the summary: lines before its table, the table, and lines that are an item each."""
+    """A section of the summary: lines before its table, the table, and lines that are an item each.
+
+    The first ``names`` columns of the table name its rows.
+    """
 
     title: str
     lines: list[str] = []
     table: tuple[list[str], list[list]] | None = None
     items: list[str] = []
+    names: int = 1
 
 
 def parts_of(evidence: Evidence, in_dir: Path, own_command: str) -> list[Part]:
@@ -78,7 +82,7 @@ def family_part(family: Family, findings: list[Finding], evidence: Evidence) -> 
     made = [finding for finding in findings if finding.estimates]
     verdicts = [text for finding in made for text in wording.findings_in_words(finding, evidence.unit)]
     about = f"{wording.sentence(family.about)} Holm's correction over {family.hypotheses} tests."
-    return Part(family.title, [about, *not_made], tables.tested(evidence, findings), verdicts)
+    return Part(family.title, [about, *not_made], tables.tested(evidence, findings), verdicts, names=3)
 
 
 def checks(results: list[Result], comparisons: list[Comparison]) -> Part:
@@ -93,11 +97,25 @@ def summary(parts: list[Part]) -> str:
     sections = []
     for part in parts:
         lines = [wrapped(line) for line in part.lines]
-        lines += ["", table(*part.table), ""] if part.table and part.table[1] else []
+        lines += ["", *narrow(*part.table, part.names), ""] if part.table and part.table[1] else []
         lines += [wrapped(f"- {item}") for item in part.items]
         if lines:
             sections.append("\n".join([f"== {part.title}", *lines]).strip())
     return "\n\n".join(sections) + "\n"
+
+
+def narrow(header: list[str], rows: list[list], names: int) -> list[str]:
+    """A table as text, in pieces below one another, each with the ``names``, where TERMINAL is too narrow for one."""
+    pieces, first = [], names
+    while first < len(header):
+        for last in range(len(header), first, -1):
+            of_line = [[*line[:names], *line[first:last]] for line in (header, *rows)]
+            piece = table(of_line[0], of_line[1:])
+            if max(map(len, piece.splitlines())) <= TERMINAL:
+                break
+        pieces += ["", piece] if pieces else [piece]
+        first = last
+    return pieces
 
 
 def wrapped(line: str) -> str:

@@ -347,8 +347,7 @@ def gather(results: list[Result], left_out: list[LeftOut]) -> Evidence:
     cautions += _missing_folds(arms)
     cautions += void_comparisons(results, PLANNED + DESCRIPTIVE)
     cautions += _mixed_devices(arms)
-    notes = [shared_blocks_note("val", result.metrics["split_facts"]) for result in results]
-    cautions += list(dict.fromkeys(note for note in notes if note))[:1]
+    cautions += _shared_blocks(results)
     return Evidence(results, arms, families, descriptive, scored, absent, left_out, cautions)
 
 
@@ -372,6 +371,16 @@ def _missing_folds(arms: dict[str, ArmScores]) -> list[str]:
         missing = f"without fold {', '.join(map(str, folds))} of {count(dealt, 'fold')}"
         sentences.append(f"{some(names)}: {missing}, so scored on less ground{without}")
     return sentences
+
+
+def _shared_blocks(results: list[Result]) -> list[str]:
+    """A sentence for each fold, or for the one split, whose val shares blocks with train."""
+    notes = {}
+    for result in results:
+        fold, note = result.fold, shared_blocks_note("val", result.metrics["split_facts"])
+        if note:
+            notes.setdefault(f"fold {fold['fold']}: {note}" if fold else note)
+    return list(notes)
 
 
 def _mixed_devices(arms: dict[str, ArmScores]) -> list[str]:

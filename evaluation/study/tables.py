@@ -47,23 +47,23 @@ def tested(
 ) -> tuple[list[str], list[list]]:
     """Header and a row for each comparison of a family, and metric it is tested in, whose arms were run."""
     checked = ["N-B"] if evidence.folds else []
-    header = ["difference", "to", f"{evidence.unit}s", "metric", "points", *checked, "p", "p corrected", "finding"]
+    header = ["difference", "to", "metric", f"{evidence.unit}s", "points", *checked, "p", "p corrected", "finding"]
     header += ["could show", "needed", "P(better)"]
     rows = []
     for finding in findings:
         metrics = tested_metrics(finding)
-        pair = [name(finding.comparison.arm), name(finding.comparison.other), len(finding.seeds)]
+        pair = [name(finding.comparison.arm), name(finding.comparison.other)]
         for metric in metrics:
             found = finding.estimates[metric]
             check = [hundredths(found.cross_check)] if checked else []
             p_values = [p_text(found.p), p_text(finding.corrected.get(metric))]
-            row = [*pair, metric, difference_text(found), *check, *p_values, verdict(finding, metric)]
             needed = "-" if found.needed is None else f"{found.needed:,}"
             better = "-" if found.better is None else f"{found.better:.2f}"
-            rows.append([*row, hundredths(found.smallest), needed, better])
+            row = [*pair, metric, len(finding.seeds), difference_text(found), *check, *p_values]
+            rows.append([*row, verdict(finding, metric), hundredths(found.smallest), needed, better])
         if finding.refused and not metrics:
-            dashes = ["-"] * (4 + len(checked))
-            rows.append([*pair, *dashes, "not comparable, see the warnings", *"---"])
+            dashes = ["-"] * (3 + len(checked))
+            rows.append([*pair, "-", len(finding.seeds), *dashes, "not comparable, see the warnings", *"---"])
     return header, rows
 
 

@@ -62,7 +62,7 @@ def folder_of(root, arm, seed=42):
 
 
 def found(root, check=void_checks.void_comparisons):
-    results, left_out = read_results(made(root / VAL))
+    results, left_out = read_results([made(root / VAL)])
     assert left_out == []
     return check(results, ALL)
 
@@ -334,13 +334,13 @@ def test_the_summary_says_what_was_looked_for_and_warnings_what_was_found(erring
     assert len(part.table[1]) == 1 and part.items == []
     complete(folder_of(erring, ONE), "another network")
     assert found(erring, checks).lines[0].endswith("Found: 1 case, see the warnings.")
-    cautions = gather(*read_results(made(erring / VAL))).cautions
+    cautions = gather(*read_results([made(erring / VAL)])).cautions
     assert sum("did not start from the weights of" in caution for caution in cautions) == 1
 
 
 def test_the_checks_are_a_part_of_the_summary_and_of_the_report(study):
     write_agreement(study, TWO, ONE, alike=np.diag([0, 9, 9, 9, 9, 9]) + 1, mine_right=1, theirs_right=1)
-    evidence = gather(*read_results(made(study / VAL)))
+    evidence = gather(*read_results([made(study / VAL)]))
     part = next(part for part in parts_of(evidence, study / VAL, "python -m x") if part.title == "Checks")
     page = joined(report_checks.checks(evidence))
     for text in (*part.lines, *map(str, part.table[1][0]), *map(sentence, part.items)):
