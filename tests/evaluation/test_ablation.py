@@ -120,10 +120,8 @@ def test_each_comparison_and_metric_has_a_row_with_its_difference_and_both_p_val
         for p, cell in ((found.p, row[5]), (corrected[place], row[6])):
             assert cell == ("<0.001" if p < 0.001 else f"{p:.3f}")
         assert (row[7] == "shown") == (corrected[place] < 0.05)
-        assert row[8] == f"{100 * found.smallest:.1f}" and row[9] == (
-            "-" if found.needed is None else str(found.needed)
-        )
-        assert row[10] == f"{found.better:.2f}"
+        needed = "-" if found.needed is None else str(found.needed)
+        assert row[8:] == [f"{100 * found.smallest:.1f}", needed, f"{found.better:.2f}"]
     assert any(row[5] != row[6] for row in rows)
 
 
