@@ -9,6 +9,7 @@ from common.errors import UserError
 from common.tiles import TileSet
 from data_prep import check_leakage, split_biodiversity
 from data_prep.tile_sets import stratify as stratification
+from data_prep.tile_sets.folds import Dealing
 from tests.data_prep.test_splitting import as_floats
 from tests.helpers import audited_split, made, quiet
 from tests.small_sets import LEFT, SPLITS, TOP, with_pixels, write_grid, write_raw
@@ -192,3 +193,9 @@ def test_fewer_units_than_folds_are_refused(tmp_path):
     with pytest.raises(UserError, match="--folds 4: 3 blocks are left beside test, which make 3 folds at most"):
         split(tmp_path, "--folds", 4, "--fold", 1)
     assert not (tmp_path / "folds").exists()
+
+
+def test_fold_k_of_a_dealing_is_val_in_fold_k_and_test_stays_test():
+    fold_of = np.array([-1, 0, 1, 2, 2])
+    for number, sides in ((1, [2, 1, 0, 0, 0]), (3, [2, 0, 0, 1, 1]), (4, [2, 1, 0, 0, 0]), (8, [2, 0, 1, 0, 0])):
+        assert Dealing(number, 3, 42, fold_of, [[], [], []], "digest").sides.tolist() == sides
