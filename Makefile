@@ -2,7 +2,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 DEMO_ROOT ?= demo
 SEED ?= 42
-SEEDS ?= 42 43 44
+FOLDS ?= 5
 JOBS ?= 2
 TEST_JOBS ?= 2
 
@@ -32,7 +32,7 @@ help:  ## this list
 	@echo '  PYTHON=python3.12   the Python that .venv is made with, 3.11 or newer'
 	@echo '  CONSTRAINTS=        whatever versions requirements.txt allows, not just those of constraints.txt'
 	@echo '  DEMO_ROOT=demo      the folder that make demo writes, SEED=42 its seed'
-	@echo '  SEEDS="42 43 44"    the seeds of make evidence, JOBS=2 how many trainings run side by side'
+	@echo '  FOLDS=5             the folds of make evidence, JOBS=2 how many steps run side by side'
 
 install: $(STAMP)  ## make .venv and install requirements.txt under constraints.txt (about 6 GB, once)
 
@@ -71,10 +71,10 @@ demo: $(STAMP)  ## the whole pipeline on a small generated data set, in demo/
 	@echo '  $(DEMO_ROOT)/logs/                   what each step printed; summary.tsv: its time and memory'
 	@echo '  $(RESULTS)/val/report.html           all of it on one page: open it in a browser'
 
-evidence: $(STAMP)  ## three seeds and the controls on the demo data, with intervals
+evidence: $(STAMP)  ## five folds and the controls on the demo data, with intervals
 	@test -e '$(DEMO_ROOT)/data/demo_data.json' || \
 	  $(VENV_PYTHON) -m data_prep.make_demo_data --root '$(DEMO_ROOT)' --seed $(SEED)
-	$(VENV_PYTHON) reproduce.py --root '$(DEMO_ROOT)' --preset demo --seeds $(SEEDS) --controls --jobs $(JOBS) --resume
+	$(VENV_PYTHON) reproduce.py --root '$(DEMO_ROOT)' --preset demo --seed $(SEED) --folds $(FOLDS) --controls --jobs $(JOBS) --resume
 	@echo 'Where to look:'
 	@echo '  $(RESULTS)/val/metrics_summary.md    the arms, their differences and intervals'
 	@echo '  $(RESULTS)/val/report.html           all of it on one page: open it in a browser'

@@ -18,6 +18,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from common.errors import REMEDIES, WHOLE, UserError, lacks_memory, loader_died
+from common.folds import study_root
 from common.inputs import Command, Input
 
 N = TypeVar("N", int, float)
@@ -45,33 +46,38 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=prog, description=doc, formatter_class=_HelpFormatter, allow_abbrev=False)
         self._path_defaults: dict[str, str] = {}
         self._makers: dict[str, tuple[str, str, list[str]]] = {}
+        self._shared: set[str] = set()
         self.add_argument("--root", type=Path, default=Path("."), help="folder from which the default paths hang")
 
-    def add_path(self, flag: str, default: str, help: str) -> str:
+    def add_path(self, flag: str, default: str, help: str, *, shared: bool = False) -> str:
         """Add a path flag and return its name in what is parsed.
 
-        ``default`` is relative to --root and may hold the names of other flags in braces.
+        ``default`` is relative to --root and may hold the names of other flags in braces. What is ``shared`` by the
+        folds of a study lies below the study's root, also where --root is that of a fold.
         """
         action = self.add_argument(
             flag, type=Path, metavar="PATH", help=f"{help} (default: ROOT/{default.replace('%', '%%')})"
         )
         self._path_defaults[action.dest] = default
+        if shared:
+            self._shared.add(action.dest)
         return action.dest
 
-    def add_input(self, flag: str, default: str | None, help: str, *, made_by: str) -> None:
+    def add_input(self, flag: str, default: str | None, help: str, *, made_by: str, shared: bool = False) -> None:
         """Add the flag of a file or folder that another script makes; parsed, it is an Input.
 
-        Its command has the --root of this call, its --seed where ``default`` holds one, and for a training its
-        --preset.
+        Its command has the --root of this call, or the study's where it is ``shared``, its --seed where ``default``
+        holds one, and for a training its --preset.
 
         Args:
-            flag, default, help: as for ``add_path``; without a default the flag may be left out, and is None then.
+            flag, default, help, shared: as for ``add_path``; without a default the flag may be left out, and is None
+                then.
             made_by: the script, with flags where it takes some to make this: ``training.train_teacher``.
         """
         if default is None:
             dest = self.add_argument(flag, type=Path, metavar="PATH", help=help).dest
         else:
-            dest = self.add_path(flag, default, help)
+            dest = self.add_path(flag, default, help, shared=shared)
         with_seed = "--seed" if "{seed}" in (default or "") else None
         with_preset = "--preset" if made_by.startswith("training.train_") else None
         self._makers[dest] = (flag, made_by, [name for name in (with_preset, with_seed) if name])
@@ -99,15 +105,18 @@ class Parser(argparse.ArgumentParser):
         parsed = super().parse_args(given, namespace or argparse.Namespace())
         for dest, default in self._path_defaults.items():
             if getattr(parsed, dest) is None:
-                setattr(parsed, dest, parsed.root / default.format(**vars(parsed)))
+                setattr(parsed, dest, self._home(dest, parsed.root) / default.format(**vars(parsed)))
         for dest, (flag, made_by, passed_on) in self._makers.items():
             path = getattr(parsed, dest)
             values = [(name, getattr(parsed, name[2:], None)) for name in passed_on]
             flags = [word for name, value in values if value is not None for word in (name, str(value))]
             if path is not None:
-                setattr(parsed, dest, Input(path, Command.of(made_by, parsed.root, *flags), flag))
+                setattr(parsed, dest, Input(path, Command.of(made_by, self._home(dest, parsed.root), *flags), flag))
         parsed.command = shlex.join([*self.prog.split(), *given])
         return parsed
+
+    def _home(self, dest: str, root: Path) -> Path:
+        return study_root(root) if dest in self._shared else root
 
 
 def _number(kind: Callable[[str], N], accept: Callable[[N], bool], wanted: str) -> Callable[[str], N]:

@@ -136,11 +136,15 @@ def _meeting(locations: list[dict], first: list[int], others: list[dict], second
     """(i, j) of the tiles of ``first`` and ``second``, all in one system, that cover common ground."""
     boxes = np.array([others[j]["bounds"] for j in second])
     pixel = (boxes[:, 2:] - boxes[:, :2]) / [(others[j]["width"], others[j]["height"]) for j in second]
+    order = np.argsort(boxes[:, 0], kind="stable")  # so that only those about as far to the east are compared
+    lefts, widest = boxes[order, 0], (boxes[:, 2] - boxes[:, 0]).max()
     pairs = []
     for i in first:
         box = np.array(locations[i]["bounds"])
-        shared = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
-        pairs.extend((i, second[j]) for j in np.flatnonzero((shared > TOUCH * pixel).all(axis=1)))
+        start, end = np.searchsorted(lefts, (box[0] - widest, box[2]))
+        near = np.sort(order[start:end])
+        shared = np.minimum(box[2:], boxes[near, 2:]) - np.maximum(box[:2], boxes[near, :2])
+        pairs.extend((i, second[j]) for j in near[(shared > TOUCH * pixel[near]).all(axis=1)])
     return pairs
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
+from common.folds import FOLDS_MODULE, fold_number, number_of_folds, study_root
 
 # Steps that write their small files anew each time, without being asked to.
 REPLACES_UNASKED = {
@@ -28,9 +29,16 @@ class Command:
 
     @classmethod
     def of(cls, module: str, root: Path, *flags: str) -> "Command":
-        """That of a script (``training.train_teacher``, or with flags of its own) for a root."""
-        where = () if root == Path(".") else ("--root", str(root))
+        """That of a script (``training.train_teacher``, or with flags of its own) for a root.
+
+        A fold is split from the root of its study.
+        """
         script, *own = shlex.split(module)
+        fold = fold_number(root)
+        if fold is not None and script == FOLDS_MODULE:
+            root = study_root(root)
+            own += ["--folds", str(number_of_folds(root)), "--fold", str(fold)]
+        where = () if root == Path(".") else ("--root", str(root))
         return cls(("python", "-m", script, *where, *own, *flags))
 
     @classmethod

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
+from common.folds import study_root
 
 IGNORE_INDEX = 0
 FILE_NAME = "taxonomy.json"
@@ -158,8 +159,11 @@ def parse_taxonomy(content: object, path: Path) -> Taxonomy:
 
 
 def load_taxonomy(root: Path) -> Taxonomy:
-    """The taxonomy of a root: its taxonomy.json where there is one, else the built-in Biodiversity classes."""
-    path = Path(root) / FILE_NAME
+    """The taxonomy of a root: its taxonomy.json where there is one, else the built-in Biodiversity classes.
+
+    A fold has that of its study.
+    """
+    path = study_root(Path(root)) / FILE_NAME
     if not os.path.lexists(path):
         return BIODIVERSITY
     try:

@@ -1,5 +1,6 @@
 """Plain text that scripts print, and numbers in it."""
 
+import math
 import sys
 from collections.abc import Collection
 
@@ -50,8 +51,8 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def hundredths(share: float | None, digits: int = 1) -> str:
-    """A share as ``43.1``, where a heading says that it is a percentage; - for none."""
-    return "-" if share is None else f"{100 * share:.{digits}f}"
+    """A share as ``43.1``, where a heading says that it is a percentage; - for none, which NaN is as well."""
+    return "-" if share is None or math.isnan(share) else f"{100 * share:.{digits}f}"
 
 
 def signed(difference: float) -> str:

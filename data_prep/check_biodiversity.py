@@ -1,7 +1,8 @@
-r"""Audit the raw Biodiversity tiles: every problem of every tile, class shares, and example tiles.
+r"""Audit the raw Biodiversity tiles: every problem of every tile, class shares, example tiles, tiles of one ground.
 
-Writes audit.json, audit.png and exclude.txt; exit status 2 where a tile cannot be used as it is. Masks that are likely
-wrong are warnings, with a contact sheet suspicious_labels.png to look at.
+Writes audit.json, audit.png, exclude.txt and groups.tsv; exit status 2 where a tile cannot be used as it is. Masks that
+are likely wrong are warnings, with a contact sheet suspicious_labels.png to look at. Tiles that show one ground, such
+as turned copies or windows that overlap, form groups, which the split never divides; groups.png shows the largest.
 
     python -m data_prep.check_biodiversity
 """
@@ -21,26 +22,36 @@ from common.ground import not_comparable, overlapping
 from common.inputs import Command
 from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
 from common.text import first_lines, some, table
-from data_prep.audit.sheets import plot_audit, plot_suspects
+from data_prep.audit.groups import describe_groups, find_groups
+from data_prep.audit.sheets import plot_audit, plot_groups, plot_suspects
 from data_prep.audit.suspects import find_suspects
 from data_prep.raw.files import Problem, find_raw
 from data_prep.raw.images import PERCENTILES, Ranges, add_bands, chosen_bands, percentile_ranges, pixels_per_tile
 from data_prep.raw.inspect import Inspection, inspect, mixed_units, repeated_images
 from data_prep.tile_sets.class_shares import class_shares, share_rows
+from data_prep.tile_sets.groups import groups_text
 
 SHOWN = 5  # warnings of one kind on the screen; audit.json has all
 SHEET = "suspicious_labels"  # .png; _2.png and so on where there are more pages
 AUDIT = FolderKind(
     "audit.json",
-    lambda path: {"audit.json", "audit.png", "exclude.txt", *(sheet.name for sheet in path.glob(f"{SHEET}*.png"))},
+    lambda path: {
+        "audit.json",
+        "audit.png",
+        "exclude.txt",
+        "groups.tsv",
+        "groups.png",
+        *(sheet.name for sheet in path.glob(f"{SHEET}*.png")),
+    },
     "--out",
 )
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_path("--in-dir", "data/biodiversity_raw", "folder with images/*.tif and masks/*.png")
-    parser.add_path("--out", "artifacts/audit", "folder that gets audit.json, audit.png and exclude.txt")
+    parser.add_path("--in-dir", "data/biodiversity_raw", "folder with images/*.tif and masks/*.png", shared=True)
+    written = "folder that gets audit.json, audit.png, exclude.txt and groups.tsv"
+    parser.add_path("--out", "artifacts/audit", written, shared=True)
     add_bands(parser)
     parser.add_argument(
         "--skip-suspicious", action="store_true", help="do not look for masks that are likely wrong, the longest part"
@@ -141,8 +152,7 @@ def main(argv: list[str] | None = None) -> None:
     bands = chosen_bands(args)
     check_out_dir(args.out, overwrite=True, inputs=[args.in_dir], kind=AUDIT)
     tiles, problems = find_raw(args.in_dir)
-    keep = 0 if args.skip_suspicious else pixels_per_tile(len(tiles))
-    inspect_one = functools.partial(inspect, bands=bands, taxonomy=taxonomy, keep=keep)
+    inspect_one = functools.partial(inspect, bands=bands, taxonomy=taxonomy, keep=pixels_per_tile(len(tiles)))
     inspections = list(map_progress(inspect_one, tiles, workers=args.workers, desc="Inspecting"))
     usable = [i for i in inspections if i.usable]
     repeated = repeated_images(usable)
@@ -150,9 +160,10 @@ def main(argv: list[str] | None = None) -> None:
     suspects, not_judged = [], "not looked for (--skip-suspicious)"
     if usable:
         problems += collection_problems(usable, repeated, taxonomy)
+    groups = find_groups(usable, bands, args.workers)
+    ranges = ranges_by_tile(usable)
+    usable = [dataclasses.replace(i, kept=None) for i in usable]
     if not args.skip_suspicious:
-        ranges = ranges_by_tile(usable)
-        usable = [dataclasses.replace(i, kept=None) for i in usable]
         suspects, not_judged = find_suspects(
             [i for i in usable if i.tile.id not in repeated],
             bands=bands,
@@ -177,6 +188,7 @@ def main(argv: list[str] | None = None) -> None:
         "exclude": exclude,
         "problems": [{"tile_id": p.tile_id, "kind": p.kind, "fatal": p.fatal, "text": p.text} for p in problems],
         "suspicious": {"tiles": [s.tile_id for s in suspects], "not_judged": not_judged},
+        "groups": [{"tiles": g.tiles, "tied_by": g.tied_by} for g in groups if len(g.tiles) > 1],
         "classes": shares,
         "void_share": float(pixels[:, IGNORE_INDEX].sum() / max(pixels.sum(), 1)),
         "tiles_without_label": int((pixels[:, 1:].sum(axis=1) == 0).sum()),
@@ -188,9 +200,15 @@ def main(argv: list[str] | None = None) -> None:
         "systems": [{"crs": crs, "tiles": count} for crs, count in systems.most_common()],
         "gsd": float(np.median(gsds)) if gsds else None,
     }
-    files: dict[str, str | bytes] = {"audit.json": json_text(audit), "exclude.txt": "".join(f"{t}\n" for t in exclude)}
+    files: dict[str, str | bytes] = {
+        "audit.json": json_text(audit),
+        "exclude.txt": "".join(f"{t}\n" for t in exclude),
+        "groups.tsv": groups_text([t.id for t in tiles], groups, {i.tile.id: i.content for i in usable}),
+    }
     if usable:
         files["audit.png"] = png_bytes(plot_audit(usable, shares, taxonomy, bands), dpi=120)
+    if any(len(group.tiles) > 1 for group in groups):
+        files["groups.png"] = png_bytes(plot_groups(groups, {i.tile.id: i for i in usable}, bands), dpi=110)
     pages = plot_suspects(suspects, {i.tile.id: i for i in usable}, taxonomy, bands)
     for number, page in enumerate(pages, start=1):
         files[f"{SHEET}.png" if number == 1 else f"{SHEET}_{number}.png"] = png_bytes(page, dpi=110)
@@ -205,6 +223,7 @@ def main(argv: list[str] | None = None) -> None:
         f"\n{args.in_dir}: {len(usable)} of {len(tiles)} pairs can be used; {len(fatal)} tiles with errors, "
         f"{warnings} warnings"
     )
+    print(describe_groups(groups))
     if suspects:
         print(f"{len(suspects)} masks are likely wrong: look at {args.out / SHEET}.png, and correct those that are")
     if not_judged:

@@ -14,12 +14,15 @@ from common.cli import Parser, run
 from common.errors import UserError
 from common.files import write_json
 from common.text import first_lines, table, warn
-from data_prep.leakage.provenance import block_findings, check_files, from_steps, origins
+from data_prep.leakage.provenance import block_findings, check_files, from_steps, origins, other_dealings
 from data_prep.leakage.sets import look_at_files, open_parts
 from data_prep.leakage.shared import compare
 
 NEAR_COPIES = {"overlapping window", "altered copy"}
-RAW_REPEATS = " Where raw tiles overlap or repeat one another, leave some out: split_biodiversity --exclude FILE."
+RAW_REPEATS = (
+    " Where raw tiles overlap or repeat one another, have check_biodiversity find them before the split, or name those "
+    "that it misses: split_biodiversity --groups FILE."
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -33,8 +36,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         ("--relabelled-dir", relabelled, "the same in Biodiversity classes, where made", "relabel_oem"),
         ("--teacher-dir", teacher, "folder with the teacher's train and val, where made", "prepare_oem_teacher"),
     ):
-        parser.add_input(flag, default, help, made_by=f"data_prep.{module}")
-    parser.add_path("--raw-dir", "data/biodiversity_raw", "raw tiles that were split, where they are there")
+        parser.add_input(flag, default, help, made_by=f"data_prep.{module}", shared="openearthmap" in default)
+    parser.add_path(
+        "--raw-dir", "data/biodiversity_raw", "raw tiles that were split, where they are there", shared=True
+    )
     parser.add_path("--out", "artifacts/leakage.json", "findings and counts")
     parser.add_workers()
     return parser.parse_args(argv)
@@ -52,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     parts = open_parts(args)
     look_at_files(parts, args.workers)
-    findings = check_files(parts) + from_steps(parts)
+    findings = check_files(parts) + from_steps(parts) + other_dealings(parts, args.root)
     shared, rows = compare(parts, args.workers)
     of_blocks, crossing = block_findings(parts)
     findings += shared + origins(parts, args.raw_dir, args.workers) + of_blocks

@@ -22,7 +22,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     train, relabelled = "data/biodiversity_split/train", "data/openearthmap_relabelled"
     parser.add_input("--train-dir", train, "Biodiversity train tiles", made_by="data_prep.split_biodiversity")
     parser.add_input(
-        "--oem-dir", relabelled, "OpenEarthMap tiles in Biodiversity classes", made_by="data_prep.relabel_oem"
+        "--oem-dir",
+        relabelled,
+        "OpenEarthMap tiles in Biodiversity classes",
+        made_by="data_prep.relabel_oem",
+        shared=True,
     )
     parser.add_path("--out-dir", "data/biodiversity_oem_combined/train", "tile set to write")
     add_mode(parser)

@@ -46,8 +46,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--in-dir",
         "data/openearthmap_raw/OpenEarthMap/OpenEarthMap_wo_xBD",
         "unpacked OpenEarthMap: a folder a region, with images and labels in it",
+        shared=True,
     )
-    parser.add_path("--out-dir", "data/openearthmap_filtered", "tile set to write")
+    parser.add_path("--out-dir", "data/openearthmap_filtered", "tile set to write", shared=True)
     parser.add_argument(
         "--max-built",
         type=fraction,

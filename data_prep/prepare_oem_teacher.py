@@ -16,7 +16,7 @@ from common.taxonomy import OPENEARTHMAP
 from common.text import table
 from common.tiles import TileSet
 from data_prep.tile_sets.class_shares import percentages
-from data_prep.tile_sets.resampling import add_gsd, compare_gsd, require_gsd, write_resampled
+from data_prep.tile_sets.resampling import add_gsd, compare_gsd, raw_gsd, require_gsd, write_resampled
 from data_prep.tile_sets.stratify import joined, stratify
 from data_prep.tile_sets.writer import TileSetWriter, add_mode
 
@@ -26,9 +26,9 @@ SPLITS = ("train", "val")
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_input(
-        "--in-dir", "data/openearthmap_filtered", "tile set to split", made_by="data_prep.filter_oem_rural"
+        "--in-dir", "data/openearthmap_filtered", "tile set to split", made_by="data_prep.filter_oem_rural", shared=True
     )
-    parser.add_path("--out-dir", "data/openearthmap_teacher", "folder that gets train and val")
+    parser.add_path("--out-dir", "data/openearthmap_teacher", "folder that gets train and val", shared=True)
     parser.add_argument("--val-fraction", type=fraction, default=0.1, help="share of the tiles, drawn by spatial block")
     add_gsd(parser)
     add_mode(parser)
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     require_gsd(source, args.gsd)
     out_dirs = [args.out_dir / split for split in SPLITS]
     check_out_dirs(out_dirs, args.overwrite, inputs=[source.path])
-    compare_gsd(source, TileSet.open(args.train_dir), args.gsd)
+    compare_gsd(source, raw_gsd(args.raw_dir), args.gsd)
     locations = [tile.entry for tile in source]
     units = joined([tile.block for tile in source], overlapping(locations, locations))
     if units.max() == 0:

@@ -18,15 +18,16 @@ from common.rasters import class_pixels, unknown_ids, write_mask
 from common.taxonomy import OPENEARTHMAP, Taxonomy, load_taxonomy
 from common.text import table
 from common.tiles import Tile, TileSet
-from data_prep.tile_sets.resampling import add_gsd, compare_gsd, require_gsd, write_resampled
+from data_prep.tile_sets.resampling import add_gsd, compare_gsd, raw_gsd, require_gsd, write_resampled
 from data_prep.tile_sets.writer import add_mode, new_tile_set
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     filtered = "data/openearthmap_filtered"
-    parser.add_input("--in-dir", filtered, "tile set in OpenEarthMap's classes", made_by="data_prep.filter_oem_rural")
-    parser.add_path("--out-dir", "data/openearthmap_relabelled", "tile set to write")
+    maker = "data_prep.filter_oem_rural"
+    parser.add_input("--in-dir", filtered, "tile set in OpenEarthMap's classes", made_by=maker, shared=True)
+    parser.add_path("--out-dir", "data/openearthmap_relabelled", "tile set to write", shared=True)
     add_gsd(parser)
     add_mode(parser)
     parser.add_workers()
@@ -68,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     source = TileSet.open(args.in_dir).require_taxonomy(OPENEARTHMAP)
     require_gsd(source, args.gsd)
     check_out_dir(args.out_dir, args.overwrite, inputs=[source.path])
-    compare_gsd(source, TileSet.open(args.train_dir), args.gsd)
+    compare_gsd(source, raw_gsd(args.raw_dir), args.gsd)
     lookup = taxonomy.hard_lookup()
     entries = {"gsd": args.gsd}
     with new_tile_set(args.out_dir, args, taxonomy=taxonomy, split="pool", made_from=[source], **entries) as out:

@@ -1,11 +1,16 @@
 r"""Split the raw Biodiversity tiles into train, val and test.
 
-Whole spatial blocks are drawn where the tiles are georeferenced, so that neighbours stay on one side; each split
-gets every class in about its overall share. Images become 8-bit RGB here, once; the scaling comes from train alone.
-Pixels that are nodata, transparent, NaN, infinite or beyond 1e30 become Background; a value that fills gaps and is not
-declared as nodata, such as -9999, is refused. A band that is constant but for rounding stays constant.
+Whole spatial blocks are drawn where the tiles are georeferenced, so that neighbours stay on one side. Tiles that show
+one ground, as the audit found or --groups says, are never divided. Each split gets every class in about its overall
+share. Images become 8-bit RGB here, once; the scaling comes from train alone. Pixels that are nodata, transparent, NaN,
+infinite or beyond 1e30 become Background; a value that fills gaps and is not declared as nodata, such as -9999, is
+refused. A band that is constant but for rounding stays constant.
+
+With --folds 5 --fold 1 the tiles of test are the same; all others are dealt into five folds, each class into as many
+as can be, and the first is val. The fold has a root of its own, ROOT/folds/1.
 
     python -m data_prep.split_biodiversity --seed 42
+    python -m data_prep.split_biodiversity --folds 5 --fold 1
 """
 
 import argparse
@@ -38,6 +43,8 @@ from data_prep.raw.images import (
 )
 from data_prep.raw.inspect import Inspection, inspect, mixed_systems, mixed_units, repeated_images
 from data_prep.tile_sets.class_shares import percentages
+from data_prep.tile_sets.folds import add_folds, check_folds, deal_folds, record_folds, split_home, tell_folds
+from data_prep.tile_sets.groups import GroupTables, group_sizes
 from data_prep.tile_sets.stratify import joined, stratify
 from data_prep.tile_sets.writer import TileSetWriter, add_mode, describe_tile
 
@@ -46,12 +53,19 @@ MANY_BLOCKS, FEW_BLOCKS = (0.8, 0.1, 0.1), (0.6, 0.2, 0.2)
 BLOCKS_FOR_TENTHS = 100
 BLOCKS_FOR_INTERVALS = 10
 AUDIT = "data_prep.check_biodiversity"
+OUT_DIR = "data/biodiversity_split"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_path("--in-dir", "data/biodiversity_raw", "folder with images/*.tif and masks/*.png")
-    parser.add_path("--out-dir", "data/biodiversity_split", "folder that gets train, val and test")
+    parser.add_path("--in-dir", "data/biodiversity_raw", "folder with images/*.tif and masks/*.png", shared=True)
+    parser.add_argument(
+        "--out-dir",
+        type=Path,
+        metavar="PATH",
+        help=f"folder that gets train, val and test (default: ROOT/{OUT_DIR}, with --fold ROOT/folds/FOLD/{OUT_DIR})",
+    )
+    add_folds(parser)
     parser.add_argument(
         "--strategy",
         choices=["blocks", "random"],
@@ -65,7 +79,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=fraction,
         nargs=3,
         metavar=("TRAIN", "VAL", "TEST"),
-        help=f"shares of the tiles (default: 0.8 0.1 0.1, or 0.6 0.2 0.2 under {BLOCKS_FOR_TENTHS} blocks)",
+        help=f"shares of the tiles (default: 0.8 0.1 0.1, or 0.6 0.2 0.2 under {BLOCKS_FOR_TENTHS} blocks); with "
+        "--folds only that of test counts",
     )
     parser.add_argument(
         "--stretch",
@@ -75,6 +90,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add_bands(parser)
     parser.add_input("--exclude", None, "tile ids to leave out, one a line", made_by=AUDIT)
+    parser.add_input(
+        "--audit-groups",
+        "artifacts/audit/groups.tsv",
+        "tiles that show one ground, as the audit found",
+        made_by=AUDIT,
+        shared=True,
+    )
+    parser.add_argument(
+        "--groups",
+        type=Path,
+        metavar="FILE",
+        help="more tiles to keep together: a tab-separated table with the columns tile and group",
+    )
     add_mode(parser)
     parser.add_seed()
     parser.add_workers()
@@ -82,6 +110,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.fractions is not None and (abs(sum(args.fractions) - 1) > 1e-6 or min(args.fractions) == 0):
         parser.error(f"--fractions {' '.join(map(str, args.fractions))} must be above 0 and sum to 1")
+    check_folds(parser, args)
+    args.out_dir = args.out_dir or split_home(args) / OUT_DIR
     return args
 
 
@@ -214,6 +244,7 @@ def main(argv: list[str] | None = None) -> None:
     bands = chosen_bands(args)
     out_dirs = [args.out_dir / split for split in SPLITS]
     check_out_dirs(out_dirs, args.overwrite, inputs=[args.in_dir])
+    groups = GroupTables.read(args.audit_groups, args.groups, args.bands)
     inspections, excluded, repeated = inspect_all(args, bands, taxonomy)
     count = len(inspections)
     footprints = [i.footprint for i in inspections]
@@ -228,7 +259,10 @@ def main(argv: list[str] | None = None) -> None:
             f"{len(unlocated)} of {count} tiles are not georeferenced, so that each of them is a block of its own: "
             f"{some(unlocated)}"
         )
-    pairs = overlapping(footprints, footprints)
+    overlaps = overlapping(footprints, footprints)
+    pairs = overlaps + groups.pairs(inspections, excluded | repeated.keys())
+    singles = joined([i.tile.id for i in inspections], pairs)
+    together = group_sizes(singles)
     unknown = not_comparable(footprints, footprints) // 2
     if unknown:
         warn(f"{unknown} pairs of tiles are not comparable: their systems do not say whether they share ground.")
@@ -236,10 +270,10 @@ def main(argv: list[str] | None = None) -> None:
     if systems:
         warn(systems)
     areas = joined(names, pairs)
-    units = areas if strategy == "blocks" else joined([i.tile.id for i in inspections], pairs)
+    units = areas if strategy == "blocks" else singles
     unit = "blocks" if strategy == "blocks" else "tiles"
     fractions = tuple(args.fractions or (MANY_BLOCKS if len(set(areas)) >= BLOCKS_FOR_TENTHS else FEW_BLOCKS))
-    cause = overlap_cause(inspections, pairs)
+    cause = overlap_cause(inspections, overlaps) + groups.cause(together)
     if len(set(units)) < len(SPLITS):
         larger = "Use a smaller --block-size or --strategy random, or add tiles." if strategy == "blocks" else ""
         left_out = f" ({len(excluded)} excluded, {len(repeated)} repeat another image)" if excluded or repeated else ""
@@ -248,6 +282,13 @@ def main(argv: list[str] | None = None) -> None:
             "three splits." + (cause or f" {larger or 'Add tiles.'}")
         )
     chosen = stratify(units, pixels, fractions, args.seed)
+    dealing = None
+    if args.folds:
+        if args.fractions:
+            print(f"--fractions: with --folds only the share of test counts, {fractions[2]:g}")
+        dealing = deal_folds(args, [i.tile.id for i in inspections], units, pixels, chosen == 2, unit)
+        tell_folds(dealing, taxonomy, pixels, areas, units, unit)
+        chosen = dealing.sides
     for s, split in enumerate(SPLITS):
         if not pixels[chosen == s].any():
             raise UserError(
@@ -263,6 +304,8 @@ def main(argv: list[str] | None = None) -> None:
     write = functools.partial(
         write_tile, bands=bands, stretch=stretch, mode=args.mode, num_classes=taxonomy.num_classes
     )
+    if dealing:
+        record_folds(args.root, dealing, Command.read(args.command), args.overwrite)
     with new_folders(out_dirs, args.overwrite, inputs=[args.in_dir]) as folders:
         writers = [
             TileSetWriter(path, folder, taxonomy, args.mode) for path, folder in zip(out_dirs, folders, strict=True)
@@ -280,6 +323,7 @@ def main(argv: list[str] | None = None) -> None:
                 inputs=[args.in_dir],
                 stretch=stretch,
                 bands=list(bands),
+                groups={"from": groups.sources, "groups": len(together), "tiles": sum(together)},
                 split_strategy=strategy,
                 block_size=args.block_size,
                 seed=args.seed,
@@ -287,6 +331,7 @@ def main(argv: list[str] | None = None) -> None:
                 excluded=sorted(excluded),
                 repeated_images=repeated,
                 **shared,
+                **(dealing.entries(taxonomy) if dealing else {}),
             )
 
     drawn = [len(set(areas[chosen == s])) for s in range(len(SPLITS))]
@@ -296,21 +341,33 @@ def main(argv: list[str] | None = None) -> None:
         rows.append([split, len(writer), drawn[s], *percentages(writer.pixels), void])
     header = ["split", "tiles", "blocks", *taxonomy.foreground, f"{taxonomy.void} (of all)"]
     print(table(header, rows))
-    print(f"{args.out_dir}: {count} tiles, strategy {strategy}, fractions {' '.join(f'{f:g}' for f in fractions)}")
+    shares = f"fractions {' '.join(f'{f:g}' for f in fractions)}"
+    made = f"fold {args.fold}, share of test {fractions[2]:g}" if dealing else shares
+    print(f"{args.out_dir}: {count} tiles, strategy {strategy}, {made}")
+    if together:
+        print(f"never divided: {sum(together)} tiles in {len(together)} groups that show one ground or belong together")
     if excluded or repeated:
         repeats = f"{len(repeated)} that repeat another image ({some(list(repeated)) or '-'})"
         print(f"left out: {len(excluded)} excluded, {repeats}")
     if stretch:
         print_stretch(stretch, sum(i.needs_stretch for i in inspections))
     warn_of_absent(taxonomy, chosen, pixels, units, unit)
-    if drawn[1] < BLOCKS_FOR_INTERVALS:
+    scored, of, share = drawn[1], "val has", "a larger share"
+    if dealing:  # in which each fold is val once
+        scored, of, share = drawn[0] + drawn[1], "all folds together have", "a smaller share of test"
+    if scored < BLOCKS_FOR_INTERVALS:
         if len(unlocated) == count:
-            has, smaller = f"{drawn[1]} tiles", ""
+            has, smaller = f"{scored} tiles", ""
         else:
-            has, smaller = f"tiles of {drawn[1]} spatial blocks", ", or a smaller --block-size"
+            has, smaller = f"tiles of {scored} spatial blocks", ", or a smaller --block-size"
         warn(
-            f"val has {has}; under {BLOCKS_FOR_INTERVALS} no interval can be given for a difference between stages. "
-            f"Use a larger share in --fractions{smaller}.{cause}"
+            f"{of} {has}; under {BLOCKS_FOR_INTERVALS} no interval can be given for a difference between stages. "
+            f"Use {share} in --fractions{smaller}.{cause}"
+        )
+    if dealing and strategy == "random" and unlocated:
+        warn(
+            f"{len(unlocated)} of {count} tiles have no place: neighbours among them may sit in val and in train, and "
+            "then scores are higher than on new ground."
         )
     crossing = [len(block_sets[s] & block_sets[0]) for s in (1, 2)]
     if any(crossing):

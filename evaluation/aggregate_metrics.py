@@ -1,9 +1,10 @@
 r"""Compare the stages on val, with intervals: tables (metrics_summary.txt, .csv, .md) and figures.
 
 Reads only what evaluation.compute_metrics wrote; every score is computed again from the confusion matrices of the
-tiles. Stages are ranked by last.pt: mean IoU, then mean F1, then overall accuracy, means over the seeds. Each stage is
-compared with the arm that lacks its one component, on the same seeds and blocks; runs that are not comparable are named
-and left out. Intervals need three seeds and ten spatial blocks.
+tiles. If there are folds with results below ROOT/folds, these are compared together, else the seeds of one split.
+Stages are ranked by last.pt: mean IoU, then mean F1, then overall accuracy. Each stage is compared with the arm that
+lacks its one component, on the same folds or seeds and blocks; runs that are not comparable are named and left out.
+Intervals need three trainings an arm and ten spatial blocks, tests five trainings.
 
     python -m evaluation.aggregate_metrics
 """
@@ -20,9 +21,12 @@ from common.figures import png_bytes
 from common.files import write_files
 from common.stages import FINAL_STAGE
 from common.text import table, warn
-from evaluation.study import tables, wording
+from evaluation.study import tables, void_checks, wording
 from evaluation.study.ablation_figures import FIGURES
-from evaluation.study.evidence import Evidence, controls_run, gather_from
+from evaluation.study.comparability import Result
+from evaluation.study.comparisons import Comparison, Family
+from evaluation.study.evidence import Evidence, Finding, controls_run, gather_from
+from evaluation.study.where import results_of
 
 TABLES = ("metrics_summary.txt", "metrics_summary.csv", "metrics_summary.md")
 TERMINAL = 120  # columns
@@ -41,33 +45,51 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 class Part(NamedTuple):
-    """A section of the summary: lines before its table, the table, and lines that are an item each."""
+    """A section of the summary: lines before its table, the table, and lines that are an item each.
+
+    The first ``names`` columns of the table name its rows.
+    """
 
     title: str
     lines: list[str] = []
     table: tuple[list[str], list[list]] | None = None
     items: list[str] = []
+    names: int = 1
 
 
 def parts_of(evidence: Evidence, in_dir: Path, own_command: str) -> list[Part]:
-    """What the summary says, for the terminal and for a document."""
-    lacking = [finding for finding in evidence.planned if finding.missing]
-    named = [f"{f.comparison.arm.name} to {f.comparison.other.name} ({f.missing})" for f in lacking]
-    not_made = [f"Planned and not made: {'; '.join(named)}."] if named else []
-    made = [finding for finding in evidence.planned if finding.estimates]
-    verdicts = [wording.sentence(wording.finding_in_words(finding)) for finding in made]
+    """What the summary says, for the terminal and for a document; ``in_dir`` holds the results, or the first fold's."""
     answers = [f"{arm.question} {wording.answer_of_control(evidence, arm)}" for arm in controls_run(evidence)]
     test = in_dir.parent / "test" / FINAL_STAGE
     apart = [f"The final stage on test, which is no part of this ranking: {test}"] if test.is_dir() else []
     return [
         Part("Stages by rank", wording.about_the_split(evidence), tables.ranking(evidence)),
         Part("Classes", [], tables.class_scores(evidence)),
-        Part("Planned comparisons", not_made, tables.comparisons(evidence, planned=True), verdicts),
-        Part("Described, not tested", [], tables.comparisons(evidence, planned=False)),
+        *(family_part(family, findings, evidence) for family, findings in evidence.families.items()),
+        Part("Described, not tested", [], tables.described(evidence)),
         Part("Controls", [], tables.control_scores(evidence), answers),
+        checks(evidence.results, [finding.comparison for finding in evidence.findings]),
         Part("Warnings", [], None, evidence.cautions),
         Part("How to read it", [*wording.how_to_read(evidence), *apart, own_command]),
     ]
+
+
+def family_part(family: Family, findings: list[Finding], evidence: Evidence) -> Part:
+    """What a family of comparisons shows."""
+    lacking = [finding for finding in findings if finding.missing]
+    named = [f"{f.comparison.arm.name} to {f.comparison.other.name} ({f.missing})" for f in lacking]
+    not_made = [f"Planned and not made: {'; '.join(named)}."] if named else []
+    made = [finding for finding in findings if finding.estimates]
+    verdicts = [text for finding in made for text in wording.findings_in_words(finding, evidence.unit)]
+    about = f"{wording.sentence(family.about)} Holm's correction over {family.hypotheses} tests."
+    return Part(family.title, [about, *not_made], tables.tested(evidence, findings), verdicts, names=3)
+
+
+def checks(results: list[Result], comparisons: list[Comparison]) -> Part:
+    """What was looked for that would make a comparison void, and how far networks agree against the labels."""
+    lines = void_checks.checks_in_words(results, comparisons)
+    table = void_checks.agreement_table(results, comparisons)
+    return Part("Checks", lines, table, void_checks.not_recorded(results, comparisons))
 
 
 def summary(parts: list[Part]) -> str:
@@ -75,11 +97,25 @@ def summary(parts: list[Part]) -> str:
     sections = []
     for part in parts:
         lines = [wrapped(line) for line in part.lines]
-        lines += ["", table(*part.table), ""] if part.table and part.table[1] else []
+        lines += ["", *narrow(*part.table, part.names), ""] if part.table and part.table[1] else []
         lines += [wrapped(f"- {item}") for item in part.items]
         if lines:
             sections.append("\n".join([f"== {part.title}", *lines]).strip())
     return "\n\n".join(sections) + "\n"
+
+
+def narrow(header: list[str], rows: list[list], names: int) -> list[str]:
+    """A table as text, in pieces below one another, each with the ``names``, where TERMINAL is too narrow for one."""
+    pieces, first = [], names
+    while first < len(header):
+        for last in range(len(header), first, -1):
+            of_line = [[*line[:names], *line[first:last]] for line in (header, *rows)]
+            piece = table(of_line[0], of_line[1:])
+            if max(map(len, piece.splitlines())) <= TERMINAL:
+                break
+        pieces += ["", piece] if pieces else [piece]
+        first = last
+    return pieces
 
 
 def wrapped(line: str) -> str:
@@ -117,10 +153,11 @@ def as_csv(header: list[str], rows: list[list]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    evidence = gather_from(args.in_dir)
-    parts = parts_of(evidence, args.in_dir.path, args.command)
+    evidence = gather_from(args.in_dir, args.root)
+    first, *_ = results_of(args.in_dir, args.root)
+    parts = parts_of(evidence, first.path, args.command)
     text = summary(parts)
-    header = ["stage", "seed", "checkpoint", "metric", "value"]
+    header = ["stage", "fold", "seed", "checkpoint", "metric", "value"]
     contents = (text, as_csv(header, tables.tidy_rows(evidence)), markdown(parts))
     figures = {name: plot(evidence) for name, plot in FIGURES.items()}
     drawn = {name: png_bytes(figure, dpi=160) for name, figure in figures.items() if figure is not None}

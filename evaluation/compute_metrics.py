@@ -5,7 +5,7 @@ probabilities; common.metrics defines them.
 
 --split val scores last.pt and best.pt of every stage and seed that was trained. Results that are there already and
 are of the same checkpoints and tiles, with every file and score, are kept, so that a new seed costs no more than
-itself.
+itself. At the end it counts, for each two arms that are compared, how far their predictions agree.
 
 --split test scores best.pt of the final stage, of one seed, once: that it was done is recorded in
 evaluation/evaluation_results/test/test_log.jsonl. The same checkpoint again prints what is recorded; another one
@@ -15,11 +15,16 @@ needs --reason.
 """
 
 import argparse
+from pathlib import Path
 
 from common.cli import Parser, non_negative_int, run
+from common.folds import study_root
 from common.stages import ARM_OF, FINAL_STAGE
 from evaluation.scoring.all_runs import score_all_runs
 from evaluation.scoring.final_stage import score_final_stage
+from evaluation.study.comparisons import DESCRIPTIVE, PLANNED
+
+RESULTS = "evaluation/evaluation_results"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -40,7 +45,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_input(
         "--distribution", "artifacts/class_distribution.json", "minority classes, where it is there", made_by=train
     )
-    parser.add_path("--out-dir", "evaluation/evaluation_results/{split}", "folder for the results")
+    parser.add_argument(
+        "--out-dir",
+        type=Path,
+        metavar="PATH",
+        help=f"folder for the results (default: ROOT/{RESULTS}/SPLIT; those of test belong to all folds of a study)",
+    )
     parser.add_argument(
         "--seed",
         type=non_negative_int,
@@ -58,13 +68,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--reason is for --split test")
     if args.reason is not None and not args.reason.strip():
         parser.error("--reason is empty")
+    home = study_root(args.root) if args.split == "test" else args.root
+    args.out_dir = args.out_dir or home / RESULTS / args.split
     return args
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if args.split == "val":
-        score_all_runs(args)
+        score_all_runs(args, [(compared.arm.name, compared.other.name) for compared in PLANNED + DESCRIPTIVE])
     else:
         score_final_stage(args)
 

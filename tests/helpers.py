@@ -15,7 +15,7 @@ from rasterio import Affine
 from common.checkpoints import checkpoint_bytes
 from common.inputs import Command, Input
 from common.rasters import open_raster
-from common.taxonomy import BIODIVERSITY, OPENEARTHMAP, Taxonomy
+from common.taxonomy import BIODIVERSITY, OPENEARTHMAP, Taxonomy, load_taxonomy
 from data_prep import (
     analyze_class_distribution,
     check_leakage,
@@ -26,6 +26,11 @@ from data_prep import (
     replicate_minority,
     split_biodiversity,
 )
+from data_prep.audit.groups import find_groups
+from data_prep.raw.files import find_raw
+from data_prep.raw.images import chosen_bands, pixels_per_tile
+from data_prep.raw.inspect import inspect
+from data_prep.tile_sets.groups import groups_text
 from training.engine.flags import TrainParser, train_parser
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # for a process that is started
@@ -166,8 +171,41 @@ def prepare_root(root: Path, *, taxonomy: Taxonomy = BIODIVERSITY, seed=0) -> Pa
     return root
 
 
+def write_groups(root: Path, *, bands: tuple[int, int, int] = (1, 2, 3)) -> None:
+    """ROOT/artifacts/audit/groups.tsv, as the audit writes it, without the rest of the audit but its empty marker."""
+    tiles, _ = find_raw(root / "data/biodiversity_raw")
+    taxonomy = load_taxonomy(root)
+    with contextlib.redirect_stderr(io.StringIO()):
+        inspections = [
+            inspect(tile, bands=bands, taxonomy=taxonomy, keep=pixels_per_tile(len(tiles))) for tile in tiles
+        ]
+        usable = [i for i in inspections if i.usable]
+        groups = find_groups(usable, bands, 0)
+    folder = root / "artifacts/audit"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "audit.json").touch()
+    contents = {i.tile.id: i.content for i in usable}
+    (folder / "groups.tsv").write_text(groups_text([tile.id for tile in tiles], groups, contents), encoding="utf-8")
+
+
+def ungroup(root: Path) -> None:
+    """Have the table of the groups say that no tile shows the ground of another."""
+    path = root / "artifacts/audit/groups.tsv"
+    header, *rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [header, *([tile, tile, image] for tile, _, image in rows)]
+    path.write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def audited_split(argv: list[str]) -> None:
+    """``split_biodiversity.main`` after the groups of the raw tiles were found, as in the order of the steps."""
+    args = split_biodiversity.parse_args(argv)
+    write_groups(args.root, bands=chosen_bands(args))
+    split_biodiversity.main(argv)
+
+
 def run_data_steps(root: Path) -> None:
-    """Every data step after the audit, in order."""
+    """Every data step, in order; of the audit, the groups alone."""
+    write_groups(root)
     for step in (
         split_biodiversity,
         analyze_class_distribution,

@@ -7,7 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-import reproduce
+from reproduction.documents import REPOSITORY
+from reproduction.jobs import heed_interrupts
 
 SCRIPT = """
 '''Another script takes --preset; this one says so only here.'''
@@ -37,13 +38,14 @@ class Pipeline:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        source = Path(reproduce.__file__).parent
+        source = REPOSITORY
         (folder / "common").mkdir()
         for name in (
             "reproduce.py",
-            *(f"common/{module}.py" for module in ("__init__", "cli", "errors", "files", "inputs")),
+            *(f"common/{module}.py" for module in ("__init__", "cli", "errors", "files", "folds", "inputs")),
         ):
             shutil.copy(source / name, folder / name)
+        shutil.copytree(source / "reproduction", folder / "reproduction", ignore=shutil.ignore_patterns("__pycache__"))
         (folder / "demo").mkdir()
         for package in ("prep", "train"):
             (folder / package).mkdir()
@@ -75,7 +77,7 @@ class Pipeline:
         command = [sys.executable, str(self.folder / "reproduce.py"), *map(str, flags)]
         return subprocess.Popen(
             command, cwd=cwd or self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            preexec_fn=reproduce.heed_interrupts,  # these tests may themselves run as a job in the background
+            preexec_fn=heed_interrupts,  # these tests may themselves run as a job in the background
         )  # fmt: skip
 
     def run(self, *flags, status=0, cwd=None):

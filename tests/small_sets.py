@@ -2,6 +2,7 @@
 
 import zlib
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,20 @@ def noise_of(tile_id: str, height: int, width: int, dtype=np.uint8) -> np.ndarra
     """(3, H, W) noise of 1 to 255 that is a tile's own."""
     rng = np.random.default_rng(zlib.crc32(tile_id.encode()))
     return rng.integers(1, 256, (3, height, width)).astype(dtype)
+
+
+def smooth_scene(seed: int, side: int = 96) -> np.ndarray:
+    """(3, side, side) uint8 with detail at several scales."""
+    rng = np.random.default_rng(seed)
+    scene = sum(np.kron(rng.normal(0, 20, (3, side // n, side // n)), np.ones((n, n))) for n in (2, 4, 12))
+    return np.clip(128 + scene, 0, 255).astype(np.uint8)
+
+
+def turns(image: np.ndarray) -> Iterator[np.ndarray]:
+    """The eight flips and quarter turns of (3, H, W), by hand."""
+    for flipped in (image, image[:, :, ::-1]):
+        for quarter in range(4):
+            yield np.ascontiguousarray(np.rot90(flipped, quarter, axes=(1, 2)))
 
 
 def write_raw(root: Path, tile_id: str, mask: np.ndarray, *, image=None, **place) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import reproduce
+from reproduction.documents import read_blocks
 from tests.conftest import TRAIN_FLAGS
 from tests.helpers import ONE_THREAD, REPOSITORY
 from tests.mutants.run import copy_tree
@@ -21,7 +21,7 @@ STAGE, COMPARED_WITH = "stage7_rare_tiles", "stage2_replication"
 def blocks(kind: str) -> list[str]:
     """The fenced blocks of a language in the section that adds a stage."""
     section = (REPOSITORY / "CONTRIBUTING.md").read_text("utf-8").split("## Add a stage")[1]
-    return [block for language, _, block in reproduce.read_blocks(section) if language == kind]
+    return [block for language, _, block in read_blocks(section) if language == kind]
 
 
 @pytest.fixture(scope="module")

@@ -12,24 +12,25 @@ import numpy as np
 import pytest
 import torch
 
-import reproduce
 from common.checkpoints import Checkpoint
 from common.inference import predict_logits
 from common.rasters import open_raster
 from data_prep.raw.files import RawTile
 from data_prep.split_biodiversity import write_tile
+from reproduction.documents import DOCUMENTS as STEPS_IN
+from reproduction.documents import REPOSITORY, read_blocks, read_steps
 from tests.helpers import made, save_checkpoint, write_tif
 from tests.small_sets import split_sets
 
-DOCUMENTS = ("README.md", *reproduce.DOCUMENTS, "CONTRIBUTING.md", "CHANGELOG.md", "model_weights/README.md")
+DOCUMENTS = ("README.md", *STEPS_IN, "CONTRIBUTING.md", "CHANGELOG.md", "model_weights/README.md")
 FENCES_TO_TYPE = ("bash", "console")
 
 
 def documented_commands():
     """(document, module, flags) of each command that starts a script of this repository, in any fenced block."""
     for document in DOCUMENTS:
-        path = reproduce.REPOSITORY / document
-        blocks = reproduce.read_blocks(path.read_text("utf-8")) if path.exists() else []
+        path = REPOSITORY / document
+        blocks = read_blocks(path.read_text("utf-8")) if path.exists() else []
         text = "\n".join(block for kind, _, block in blocks if kind in FENCES_TO_TYPE)
         for line in text.replace("\\\n", " ").splitlines():
             if re.search(r"\b(python|torchrun) ", line):
@@ -58,7 +59,7 @@ def test_commands_are_found_in_loops_and_launchers():
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_document_exists_and_is_well_formed(document):
-    assert list(reproduce.read_blocks((reproduce.REPOSITORY / document).read_text("utf-8")))
+    assert list(read_blocks((REPOSITORY / document).read_text("utf-8")))
 
 
 @pytest.mark.parametrize(("document", "module", "flags"), sorted(set(documented_commands())))
@@ -71,13 +72,13 @@ def test_documented_command_parses(document, module, flags, capsys):
 
 
 def test_each_reproduce_document_has_steps_that_reproduce_py_reads():
-    steps = reproduce.read_steps(reproduce.REPOSITORY)
-    assert {step.document for step in steps} == set(reproduce.DOCUMENTS)
+    steps = read_steps(REPOSITORY)
+    assert {step.document for step in steps} == set(STEPS_IN)
 
 
 def test_there_is_one_version():
-    texts = {name: (reproduce.REPOSITORY / name).read_text("utf-8") for name in ("CITATION.cff", "CHANGELOG.md")}
-    project = tomllib.loads((reproduce.REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
+    texts = {name: (REPOSITORY / name).read_text("utf-8") for name in ("CITATION.cff", "CHANGELOG.md")}
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
     assert re.search(r"^version: (\S+)$", texts["CITATION.cff"], re.M)[1] == project["version"]
     version, date = re.search(r"^## (\S+) — (\S+)$", texts["CHANGELOG.md"], re.M).groups()
     assert version == project["version"]
@@ -85,18 +86,18 @@ def test_there_is_one_version():
 
 
 def test_make_targets_in_the_documents_exist():
-    makefile = (reproduce.REPOSITORY / "Makefile").read_text("utf-8")
+    makefile = (REPOSITORY / "Makefile").read_text("utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.M))
     for document in DOCUMENTS:
-        for kind, _, block in reproduce.read_blocks((reproduce.REPOSITORY / document).read_text("utf-8")):
+        for kind, _, block in read_blocks((REPOSITORY / document).read_text("utf-8")):
             named = re.findall(r"^(?:\$ )?make ([a-z-]+)", block, re.M) if kind in FENCES_TO_TYPE else []
             assert set(named) <= targets, f"{document} names {sorted(set(named) - targets)}"
 
 
 def readme_tree() -> set[str]:
     """The paths of the README's tree, folders without their slash."""
-    text = (reproduce.REPOSITORY / "README.md").read_text("utf-8")
-    block = next(block for kind, _, block in reproduce.read_blocks(text) if kind == "" and "REPRODUCE_DATA.md" in block)
+    text = (REPOSITORY / "README.md").read_text("utf-8")
+    block = next(block for kind, _, block in read_blocks(text) if kind == "" and "REPRODUCE_DATA.md" in block)
     paths, folder = set(), ""
     for line in block.splitlines():
         name = line.split()[0]
@@ -107,17 +108,17 @@ def readme_tree() -> set[str]:
 
 
 def test_the_tree_of_the_readme_is_true():
-    there = {path for path in readme_tree() if (reproduce.REPOSITORY / path).exists()}
+    there = {path for path in readme_tree() if (REPOSITORY / path).exists()}
     assert readme_tree() - there == set()
-    packages = ("data_prep", "training", "evaluation", "common")
-    modules = {f"{p}/{path.name}" for p in packages for path in (reproduce.REPOSITORY / p).glob("*.py")}
-    rooms = {f"{p}/{path.parent.name}" for p in packages for path in (reproduce.REPOSITORY / p).glob("*/__init__.py")}
+    packages = ("data_prep", "training", "evaluation", "common", "reproduction")
+    modules = {f"{p}/{path.name}" for p in packages for path in (REPOSITORY / p).glob("*.py")}
+    rooms = {f"{p}/{path.parent.name}" for p in packages for path in (REPOSITORY / p).glob("*/__init__.py")}
     assert {path for path in modules if not path.endswith("__init__.py")} | rooms <= readme_tree()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_files_that_a_document_links_to_exist_and_nothing_is_left_to_fill_in(document):
-    path = reproduce.REPOSITORY / document
+    path = REPOSITORY / document
     text = path.read_text("utf-8")
     assert "PUT_" not in text
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
@@ -128,14 +129,14 @@ def test_files_that_a_document_links_to_exist_and_nothing_is_left_to_fill_in(doc
 @pytest.mark.parametrize("target", ["demo", "evidence"])
 def test_make_ends_by_naming_the_report(target):
     command = ["make", "--no-print-directory", "-n", target]  # which a make that runs the tests would have printed
-    said = subprocess.run(command, cwd=reproduce.REPOSITORY, capture_output=True, text=True, check=True)
+    said = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert "demo/evaluation/evaluation_results/val/report.html" in said.stdout.splitlines()[-1]
     assert "reproduce.py --root 'demo' --preset demo" in said.stdout
 
 
 def python_of(document: str) -> str:
     """What a user pastes from a document into Python."""
-    blocks = reproduce.read_blocks((reproduce.REPOSITORY / document).read_text("utf-8"))
+    blocks = read_blocks((REPOSITORY / document).read_text("utf-8"))
     return "\n".join(block for kind, _, block in blocks if kind == "python")
 
 

@@ -126,13 +126,13 @@ def test_summary_has_time_status_and_memory_of_each_step_and_survives_a_restart(
     pipeline.module("train.stage1", flags="parser.add_seed()", body="held = bytearray(120 * 2**20); time.sleep(0.5)")
     pipeline.run("--root", "demo", "--from", "stage1")
     rows = pipeline.summary()
-    assert rows[0] == ["step", "seed", "seconds", "exit_status", "peak_memory_mb", "command"]
-    assert [(row[0], row[1], row[3]) for row in rows[1:]] == [
+    assert rows[0] == ["step", "fold", "seed", "seconds", "exit_status", "peak_memory_mb", "command"]
+    assert [(row[0], row[2], row[4]) for row in rows[1:]] == [
         ("split", "", "0"), ("stage1", "42", "0"), ("score-val", "", "0"), ("score-test", "", "0"),
     ]  # fmt: skip
-    assert rows[1][5] == "python -m prep.split --root demo"
-    assert 0.5 <= float(rows[2][2]) < 10
-    assert 120 < int(rows[2][4]) < 300 and 0 < int(rows[1][4]) < 120
+    assert rows[1][6] == "python -m prep.split --root demo"
+    assert 0.5 <= float(rows[2][3]) < 10
+    assert 120 < int(rows[2][5]) < 300 and 0 < int(rows[1][5]) < 120
 
 
 def test_the_end_names_the_results_and_the_report_of_this_run(pipeline):
@@ -172,7 +172,7 @@ def test_a_step_that_ends_its_work_in_spite_of_an_interrupt_has_finished(pipelin
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
     assert process.returncode == 130
-    assert [row[3] for row in pipeline.summary()[1:]] == ["0", "0"]
+    assert [row[4] for row in pipeline.summary()[1:]] == ["0", "0"]
 
 
 def test_a_root_on_which_another_run_works_is_refused(pipeline):

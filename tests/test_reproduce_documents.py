@@ -1,13 +1,13 @@
 """reproduce.py reads the documents: their steps, names, numbers and what they build on; others are refused."""
 
 import importlib
-from types import SimpleNamespace
 
 import pytest
 
-import reproduce
 from common.errors import UserError
 from common.inputs import Input
+from reproduction.documents import REPOSITORY, Step, read_document, read_steps
+from reproduction.plan import RUN_PER_SEED, Place, needs, next_run, plan
 from tests.small_pipeline import step
 
 
@@ -32,7 +32,7 @@ def test_a_step_has_one_number_with_and_without_controls(pipeline):
 
 
 def test_a_module_used_twice_gives_two_names(pipeline):
-    assert [s.name for s in reproduce.read_steps(pipeline.folder)] == [
+    assert [s.name for s in read_steps(pipeline.folder)] == [
         "split", "stage1", "control", "score-val", "score-test",
     ]  # fmt: skip
 
@@ -40,7 +40,7 @@ def test_a_module_used_twice_gives_two_names(pipeline):
 def test_the_same_command_twice_is_refused(pipeline):
     pipeline.document("REPRODUCE_DATA.md", *(step(n, "Split", "python -m prep.split") for n in (1, 2)))
     with pytest.raises(UserError, match="2 steps have the same command"):
-        reproduce.read_steps(pipeline.folder)
+        read_steps(pipeline.folder)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_the_same_command_twice_is_refused(pipeline):
 def test_a_document_of_another_form_is_refused(pipeline, document, message):
     pipeline.document("REPRODUCE_DATA.md", document)
     with pytest.raises(UserError, match=message):
-        reproduce.read_steps(pipeline.folder)
+        read_steps(pipeline.folder)
 
 
 def test_a_script_that_cannot_be_imported_is_named_with_its_step(pipeline):
@@ -76,7 +76,7 @@ def test_a_script_that_cannot_be_imported_is_named_with_its_step(pipeline):
 
 def test_each_training_says_that_it_builds_on_the_steps_whose_files_it_takes():
     """Of the default paths of its flags those below model_weights/ and artifacts/seed, which other trainings write."""
-    steps = reproduce.read_document(reproduce.REPOSITORY, "REPRODUCE_TRAINING.md")
+    steps = read_document(REPOSITORY, "REPRODUCE_TRAINING.md")
     made_by, takes = {}, {}
     for one in steps:
         args = vars(importlib.import_module(one.module).parse_args([]))
@@ -94,14 +94,14 @@ def test_each_training_says_that_it_builds_on_the_steps_whose_files_it_takes():
         assert one.builds_on == direct, one
 
 
-def training_steps(pipeline, *lines: str) -> list[reproduce.Step]:
+def training_steps(pipeline, *lines: str) -> list[Step]:
     """The steps of a training document, each with one of ``lines`` in its text."""
     parts = [
         step(n, f"Part {n}", f"python -m train.score --split {n}").replace("\n\n", f"\n\n{line}\n\n", 1)
         for n, line in enumerate(lines, 1)
     ]
     pipeline.document("REPRODUCE_TRAINING.md", *parts)
-    return [one for one in reproduce.read_steps(pipeline.folder) if one.document == reproduce.RUN_PER_SEED]
+    return [one for one in read_steps(pipeline.folder) if one.document == RUN_PER_SEED]
 
 
 def test_a_step_waits_for_what_it_says_it_builds_on_and_for_what_that_builds_on(pipeline):
@@ -114,12 +114,12 @@ def test_a_step_waits_for_what_it_says_it_builds_on_and_for_what_that_builds_on(
     )
     steps = training_steps(pipeline, *lines)
     assert [one.builds_on for one in steps] == [set(), None, set(), {3}, {1, 3, 4}]
-    plan = reproduce.plan(steps, ["1"])
-    needed = [[other.step.number for other in plan if reproduce.needs(run.step, "1", other)] for run in plan]
+    runs = plan(steps, ["1"])
+    needed = [[other.step.number for other in runs if needs(run.step, run.place, other)] for run in runs]
     assert needed == [[], [1], [], [3], [1, 3, 4]]
-    assert not reproduce.needs(steps[4], "2", plan[3])
-    first = reproduce.next_run(plan, [], 2)
-    assert first.step.number == 1 and reproduce.next_run(plan[1:], [SimpleNamespace(run=first)], 2).step.number == 3
+    assert not needs(steps[4], Place("", "2"), runs[3])
+    first = next_run(runs, [], 2)
+    assert first.step.number == 1 and next_run(runs[1:], [first], 2).step.number == 3
 
 
 @pytest.mark.parametrize("line", ["Builds on step 2.", "Builds on steps 0 and 1.", "Builds on the teacher."])

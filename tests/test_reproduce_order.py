@@ -3,6 +3,7 @@
 import json
 import shlex
 import signal
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,19 @@ import pytest
 
 import reproduce
 from common.errors import UserError
-from reproduce import Record, Run, Step, choose, continue_trainings, keep_trainings, needs, next_run, plan
+from reproduction.commands import complete, complete_commands
+from reproduction.documents import DOCUMENTS, REPOSITORY, Step, read_document, read_steps
+from reproduction.plan import (
+    DOCUMENTED_SEED,
+    RUN_PER_SEED,
+    Place,
+    Run,
+    needs,
+    next_run,
+    plan,
+)
+from reproduction.record import Record, Row, choose, continue_trainings, keep_trainings
+from reproduction.telling import clock, how_ended, how_to_go_on, tell_failures
 
 DATA, TRAINING, EVALUATION = "REPRODUCE_DATA.md", "REPRODUCE_TRAINING.md", "REPRODUCE_EVALUATION.md"
 
@@ -38,11 +51,11 @@ def run(name: str, seed: str = "", *flags: str, can_resume: bool = False) -> Run
 
 
 def test_the_documents_are_data_training_and_evaluation_and_training_runs_once_a_seed():
-    assert (DATA, TRAINING, EVALUATION) == reproduce.DOCUMENTS and reproduce.RUN_PER_SEED == TRAINING
-    assert reproduce.DOCUMENTED_SEED == "42" and reproduce.SECONDS_TO_STOP == 60
+    assert (DATA, TRAINING, EVALUATION) == DOCUMENTS and RUN_PER_SEED == TRAINING
+    assert DOCUMENTED_SEED == "42" and reproduce.SECONDS_TO_STOP == 60
     assert reproduce.PASSED_ON == ("--preset", "--device", "--workers", "--overwrite")
-    steps = reproduce.read_steps(reproduce.REPOSITORY)
-    assert [step.document for step in steps] == sorted((s.document for s in steps), key=reproduce.DOCUMENTS.index)
+    steps = read_steps(REPOSITORY)
+    assert [step.document for step in steps] == sorted((s.document for s in steps), key=DOCUMENTS.index)
     assert [step.position for step in steps] == list(range(1, len(steps) + 1))
 
 
@@ -75,21 +88,26 @@ def test_each_seed_is_trained_after_the_other_and_all_else_runs_once():
     ],
 )
 def test_a_training_builds_on_the_data_and_on_its_own_seed_and_evaluation_on_everything(name, seed, other, wanted):
-    assert needs(BY_NAME[name], seed, other) == wanted
+    assert needs(BY_NAME[name], Place("", seed), other) == wanted
 
 
 def test_a_training_that_names_nothing_builds_on_all_before_it_but_controls():
     steps = steps_of(("first", None), ("control_a", None), ("last", None))
     runs = {one.step.name: one for one in plan(steps, ["1"])}
-    assert [name for name in runs if needs(runs["last"].step, "1", runs[name])] == ["split", "count", "first"]
+    found = [name for name in runs if needs(runs["last"].step, Place("", "1"), runs[name])]
+    assert found == [
+        "split",
+        "count",
+        "first",
+    ]
 
 
 def order(jobs: int, seeds: list[str], ends_first=0) -> list[tuple[str, str]]:
     """The order in which runs begin where of those that run always the one at this place ends first."""
     waiting, running, begun = plan(STEPS, seeds), [], []
     while waiting or running:
-        while one := next_run(waiting, running, jobs):
-            assert not any(needs(one.step, one.seed, other) for other in [*waiting, *(j.run for j in running)])
+        while one := next_run(waiting, [job.run for job in running], jobs):
+            assert not any(needs(one.step, one.place, other) for other in [*waiting, *(j.run for j in running)])
             waiting.remove(one)
             running.append(SimpleNamespace(run=one))
             begun.append((one.step.name, one.seed))
@@ -115,7 +133,7 @@ def test_of_steps_that_as_many_wait_for_that_of_the_seed_with_most_left_comes_fi
     waiting = [run("control_a", "1"), run("control_a", "2"), run("last", "2")]
     assert next_run(waiting, [], 2).seed == "2"
     assert next_run(waiting, [], 1).seed == "1"
-    assert next_run(waiting, [SimpleNamespace(run=run("teacher", "3"))] * 2, 2) is None
+    assert next_run(waiting, [run("teacher", "3")] * 2, 2) is None
 
 
 # What was recorded
@@ -124,10 +142,10 @@ def test_of_steps_that_as_many_wait_for_that_of_the_seed_with_most_left_comes_fi
 def record_of(tmp_path, *rows) -> Record:
     """A record of runs: name, seed, status and command words after the module."""
     path = tmp_path / "summary.tsv"
-    lines = ["\t".join(reproduce.Row._fields)]
+    lines = ["\t".join(Row._fields)]
     for name, seed, status, *flags in rows:
         command = shlex.join([*BY_NAME[name].argv, *flags])
-        lines.append("\t".join([name, seed, "1.5", status, "100", command]))
+        lines.append("\t".join([name, "", seed, "1.5", status, "100", command]))
     path.write_text("\n".join(lines) + "\n")
     return Record(path, STEPS)
 
@@ -209,15 +227,15 @@ def test_what_begins_makes_what_was_built_on_it_outdated(tmp_path):
     }
     record.write(run("first", "42", "--flag"), "2.5", 0, 321)
     lines = record.path.read_text().splitlines()
-    assert lines[0].split("\t") == ["step", "seed", "seconds", "exit_status", "peak_memory_mb", "command"]
-    assert [line.split("\t")[:2] for line in lines[1:]] == [
+    assert lines[0].split("\t") == ["step", "fold", "seed", "seconds", "exit_status", "peak_memory_mb", "command"]
+    assert [line.split("\t")[:3:2] for line in lines[1:]] == [
         ["teacher", "42"],
         ["first", "42"],
         ["second", "42"],
         ["second", "43"],
         ["score", ""],
     ]
-    assert lines[2].split("\t") == ["first", "42", "2.5", "0", "321", "python -m wing.first --flag"]
+    assert lines[2].split("\t") == ["first", "", "42", "2.5", "0", "321", "python -m wing.first --flag"]
 
 
 def test_a_finished_training_is_not_made_again_unasked(tmp_path):
@@ -258,8 +276,8 @@ def test_an_interrupted_training_is_continued_and_an_outdated_one_replaced(tmp_p
 def test_a_record_keeps_rows_of_known_steps_alone(tmp_path):
     record = record_of(tmp_path, ("first", "42", "0"))
     with record.path.open("a") as file:
-        file.write("gone\t42\t1\t0\t1\tpython\nhalf a line\n")
-    assert list(Record(record.path, STEPS).rows) == [("first", "42")]
+        file.write("gone\t\t42\t1\t0\t1\tpython\nhalf a line\n")
+    assert list(Record(record.path, STEPS).rows) == [("first", Place("", "42"))]
     assert Record(tmp_path / "not there.tsv", STEPS).rows == {}
 
 
@@ -348,18 +366,18 @@ def test_the_exit_status_is_2_of_wrong_use_130_of_an_interrupt_and_1_of_anything
     failed = [
         SimpleNamespace(run=run("first", "42"), status=status, log_path="log", lines=["said"]) for status in statuses
     ]
-    assert reproduce.tell_failures(failed, 9, SimpleNamespace(given=["--root", "demo"])) == wanted
+    assert tell_failures(failed, 9, SimpleNamespace(given=["--root", "demo"])) == wanted
     assert "--root demo --resume" in capsys.readouterr().err
 
 
 def test_a_signal_is_told_by_name_and_a_kill_as_a_lack_of_memory():
-    assert reproduce.how_ended(SimpleNamespace(status=3)) == "exit status 3"
-    assert reproduce.how_ended(SimpleNamespace(status=-signal.SIGTERM)) == "signal SIGTERM"
-    assert "memory runs out" in reproduce.how_ended(SimpleNamespace(status=-signal.SIGKILL))
+    assert how_ended(SimpleNamespace(status=3)) == "exit status 3"
+    assert how_ended(SimpleNamespace(status=-signal.SIGTERM)) == "signal SIGTERM"
+    assert "memory runs out" in how_ended(SimpleNamespace(status=-signal.SIGKILL))
 
 
 def test_times_are_told_as_on_a_clock():
-    assert [reproduce.clock(seconds) for seconds in (0, 59.9, 61, 3599, 3661, 36000)] == [
+    assert [clock(seconds) for seconds in (0, 59.9, 61, 3599, 3661, 36000)] == [
         "0:00",
         "0:59",
         "1:01",
@@ -370,8 +388,8 @@ def test_times_are_told_as_on_a_clock():
 
 
 def test_to_go_on_the_same_flags_are_given_and_resume_once():
-    assert reproduce.how_to_go_on(["--seeds", "1", "2"]).endswith("reproduce.py --seeds 1 2 --resume")
-    assert reproduce.how_to_go_on(["--resume", "--jobs", "2"]).endswith("reproduce.py --resume --jobs 2")
+    assert how_to_go_on(["--seeds", "1", "2"]).endswith("reproduce.py --seeds 1 2 --resume")
+    assert how_to_go_on(["--resume", "--jobs", "2"]).endswith("reproduce.py --resume --jobs 2")
 
 
 def test_flags_go_to_the_scripts_that_take_them_and_a_seed_to_each_run_its_own(monkeypatch):
@@ -381,13 +399,13 @@ def test_flags_go_to_the_scripts_that_take_them_and_a_seed_to_each_run_its_own(m
         questions = json.loads(how["input"])
         asked.extend(questions)
         taken = ["--seed", "--resume", "--root"]
-        answers = [(argv + ["x"], taken, None) for argv, _, _ in questions]
+        answers = [(argv + ["x"], taken, None) for argv, *_ in questions]
         return SimpleNamespace(returncode=0, stderr="", stdout=json.dumps(answers))
 
-    monkeypatch.setattr(reproduce.subprocess, "run", answer)
+    monkeypatch.setattr(subprocess, "run", answer)
     runs = plan(STEPS[1:4], ["7", "3"])
-    reproduce.complete_commands(runs, "demo", [["--preset", "demo"]], ["7", "3"])
-    seeds = {(run.step.name, run.seed): flags[-1] for run, (_, _, flags) in zip(runs, asked, strict=True)}
+    complete_commands(runs, "demo", [["--preset", "demo"]], ["7", "3"])
+    seeds = {(run.step.name, run.seed): flags[-1] for run, (_, _, flags, _) in zip(runs, asked, strict=True)}
     assert seeds == {
         ("count", ""): ["--seed", "7"],
         ("teacher", "7"): ["--seed", "7"],
@@ -395,27 +413,27 @@ def test_flags_go_to_the_scripts_that_take_them_and_a_seed_to_each_run_its_own(m
         ("teacher", "3"): ["--seed", "3"],
         ("first", "3"): ["--seed", "3"],
     }
-    assert all(root == ["--root", "demo"] and flags[0] == ["--preset", "demo"] for _, root, flags in asked)
+    assert all(root == ["--root", "demo"] and flags[0] == ["--preset", "demo"] for _, root, flags, _ in asked)
     assert all(one.can_resume and one.argv[-1] == "x" for one in runs)
     asked.clear()
-    reproduce.complete_commands(plan(STEPS[:1], ["42"]), "demo", [], [])
-    assert asked == [[STEPS[0].argv, ["--root", "demo"], []]]  # without --seeds the scripts' own default holds
+    complete_commands(plan(STEPS[:1], ["42"]), "demo", [], [])
+    assert asked == [[STEPS[0].argv, ["--root", "demo"], [], None]]  # without --seeds the scripts' own default holds
 
 
 def test_a_real_script_is_given_the_flags_that_it_takes():
     argv = ["python", "-m", "evaluation.aggregate_metrics"]
     given = [["--preset", "demo"], ["--in-dir", "here"], ["--overwrite"]]
-    command, taken, problem = reproduce.complete(argv, ["--root", "demo"], given)
+    command, taken, problem = complete(argv, ["--root", "demo"], given)
     assert command == [*argv, "--root", "demo", "--in-dir", "here"] and problem is None
     assert {"--root", "--in-dir", "--out-dir"} <= set(taken) and "--preset" not in taken
-    _, _, problem = reproduce.complete([*argv, "--no-such-flag"], ["--root", "demo"], [])
+    _, _, problem = complete([*argv, "--no-such-flag"], ["--root", "demo"], [])
     assert "--no-such-flag" in problem
-    _, _, problem = reproduce.complete(["python", "-m", "evaluation.nothing"], [], [])
+    _, _, problem = complete(["python", "-m", "evaluation.nothing"], [], [])
     assert "cannot be imported" in problem
 
 
 def test_what_the_readme_of_training_says_a_step_builds_on_holds_with_what_that_builds_on():
-    steps = {step.number: step for step in reproduce.read_document(Path(reproduce.REPOSITORY), TRAINING)}
+    steps = {step.number: step for step in read_document(Path(REPOSITORY), TRAINING)}
     for step in steps.values():
         for number in step.builds_on:
             assert number < step.number and steps[number].builds_on <= step.builds_on

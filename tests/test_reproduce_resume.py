@@ -14,7 +14,7 @@ def test_an_interrupted_stage_is_resumed_and_what_comes_after_it_replaces_what_a
     pipeline.module("train.stage1", flags=RESUMABLE, body="raise KeyboardInterrupt")
     hint = "python reproduce.py --root demo --overwrite --resume"
     assert f"{hint}\n" in pipeline.run("--root", "demo", "--overwrite", status=130).err
-    assert [row[3] for row in pipeline.summary()] == ["exit_status", "0", "130", "outdated", "outdated", "outdated"]
+    assert [row[4] for row in pipeline.summary()] == ["exit_status", "0", "130", "outdated", "outdated", "outdated"]
     pipeline.module("train.stage1", flags=RESUMABLE)
     pipeline.forget()
     pipeline.run(*hint.split()[2:])
@@ -46,7 +46,7 @@ def test_resume_skips_what_was_finished_and_adds_seeds_and_controls(pipeline):
     pipeline.forget()
     out = pipeline.run("--root", "demo", "--seeds", "42", "43", "--controls", "--workers", "0", "--resume").out
     assert pipeline.ran() == [] and "nothing is left to run" in out
-    assert [(row[0], row[1]) for row in pipeline.summary()[1:]] == [
+    assert [(row[0], row[2]) for row in pipeline.summary()[1:]] == [
         ("split", ""), ("stage1", "42"), ("stage2", "42"), ("control", "42"),
         ("stage1", "43"), ("stage2", "43"), ("control", "43"), ("score-val", ""), ("score-test", ""),
     ]  # fmt: skip
@@ -87,7 +87,7 @@ def test_a_step_that_nobody_saw_end_is_continued(pipeline):
     wait(lambda: (pipeline.folder / "demo" / "began").exists())
     process.kill()
     process.communicate()
-    assert pipeline.summary()[2][3] == "running"
+    assert pipeline.summary()[2][4] == "running"
     pipeline.two_stages(flags=RESUMABLE)
     pipeline.forget()
     pipeline.run("--root", "demo", "--overwrite", "--resume")

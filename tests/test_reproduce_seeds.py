@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-import reproduce
+from reproduction.documents import read_steps
+from reproduction.jobs import cpu_count
+from reproduction.plan import RUN_PER_SEED, next_run, plan
 from tests.small_pipeline import alive, step, wait
 
 
@@ -105,10 +107,10 @@ def test_a_free_place_goes_to_the_idle_seed_with_most_steps_left(pipeline):
         step(n, f"Control {n} (control)", f"python -m train.{name}") for n, name in [(2, "control"), (3, "score")]
     )
     pipeline.document("REPRODUCE_TRAINING.md", step(1, "Baseline", "python -m train.stage1"), *controls)
-    steps = [one for one in reproduce.read_steps(pipeline.folder) if one.document == reproduce.RUN_PER_SEED]
-    waiting, running, order = reproduce.plan(steps, ["1", "2", "3"]), [], []
+    steps = [one for one in read_steps(pipeline.folder) if one.document == RUN_PER_SEED]
+    waiting, running, order = plan(steps, ["1", "2", "3"]), [], []
     while waiting or running:
-        while run := reproduce.next_run(waiting, running, 2):
+        while run := next_run(waiting, [job.run for job in running], 2):
             waiting.remove(run)
             running.append(SimpleNamespace(run=run))
             order.append((run.step.number, run.seed))
@@ -121,7 +123,7 @@ def test_steps_side_by_side_share_the_cores_unless_the_user_says_otherwise(pipel
     pipeline.two_stages("import os; print('threads', os.environ.get('OMP_NUM_THREADS'))")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     pipeline.run("--root", "demo", "--seeds", "1", "2", "--to", "stage1", "--jobs", "2")
-    assert f"threads {max(1, reproduce.cpu_count() // 2)}\n" in pipeline.log("seed2/02_stage1")
+    assert f"threads {max(1, cpu_count() // 2)}\n" in pipeline.log("seed2/02_stage1")
     pipeline.run("--root", "demo", "--seed", "1", "--to", "stage1", "--overwrite")
     assert "threads None\n" in pipeline.log("seed1/02_stage1")
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
@@ -141,7 +143,7 @@ def test_one_seed_fails_and_the_other_ends_its_step(pipeline):
     assert "waited for: stage1 seed 2" in failed.out
     assert "stage1 seed 1, ended with exit status 2" in failed.err and "error: no memory left" in failed.err
     assert failed.err.count("To go on from here") == 1
-    assert [(row[0], row[1], row[3]) for row in pipeline.summary()[1:]] == [
+    assert [(row[0], row[2], row[4]) for row in pipeline.summary()[1:]] == [
         ("split", "", "0"), ("stage1", "1", "2"), ("stage1", "2", "0"),
     ]  # fmt: skip
     pipeline.two_stages()
@@ -164,4 +166,4 @@ def test_an_interrupt_stops_all_that_run(pipeline):
     assert "--seeds 1 2 --jobs 2 --resume\n" in err and "Traceback" not in err
     assert all(f"stage1 seed {seed}, ended with exit status 130" in err for seed in (1, 2))
     assert not any(alive(int(pid.read_text())) for pid in pids)
-    assert [row[3] for row in pipeline.summary()[1:]] == ["0", "130", "130"]
+    assert [row[4] for row in pipeline.summary()[1:]] == ["0", "130", "130"]

@@ -43,6 +43,7 @@ def parse_args(argv: list[str] | None = None, stage: str = STAGE, doc: str | Non
         "model_weights/openearthmap/teacher/seed{seed}/last.pt",
         "teacher checkpoint",
         made_by="training.train_teacher",
+        shared=True,
     )
     parser.add_argument(
         "--kd-alpha", type=fraction, default=KD_ALPHA, help="weight of the KD loss; the hard loss has the rest"

@@ -30,6 +30,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         val_dir="data/openearthmap_teacher/val",
         val_made_by="data_prep.prepare_oem_teacher",
         out_dir="model_weights/openearthmap",
+        shared=True,
     )
     return parser.parse_args(argv)
 

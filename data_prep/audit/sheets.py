@@ -13,8 +13,10 @@ from data_prep.audit.faults import Suspect
 from data_prep.raw.images import Bands, read_raw, to_8bit
 from data_prep.raw.inspect import Inspection
 from data_prep.tile_sets.class_shares import plot_class_bars
+from data_prep.tile_sets.groups import TileGroup
 
 SHEET_ROWS, SHEET_PAGES = 5, 10  # rows of two tiles
+GROUP_ROWS, GROUP_COLUMNS = 8, 8  # groups and tiles of each on the sheet of the largest
 PANEL_PIXELS = 400  # of a tile on the sheet, at most about
 
 
@@ -58,6 +60,27 @@ def plot_audit(inspections: list[Inspection], shares: dict[str, dict], taxonomy:
         mask = np.where(raw.valid, read_mask(example.tile.mask), np.uint8(IGNORE_INDEX))
         grid[1, column].imshow(color_mask(mask, taxonomy), interpolation="nearest")
     class_legend(figure, taxonomy)
+    return figure
+
+
+def plot_groups(groups: list[TileGroup], inspections: dict[str, Inspection], bands: Bands) -> Figure:
+    """Figure of the largest groups of more than one tile, of which there is at least one, a row each."""
+    tied = sorted((g for g in groups if len(g.tiles) > 1), key=lambda g: -len(g.tiles))
+    shown = tied[:GROUP_ROWS]
+    columns = min(GROUP_COLUMNS, len(shown[0].tiles))
+    figure = new_figure(max(1.6 * columns, 6), 1.9 * len(shown) + 0.6)
+    counted = f"the {len(shown)} largest of {len(tied)} groups" if len(tied) > len(shown) else f"{len(tied)} groups"
+    figure.suptitle(f"Tiles that show one ground: {counted}", fontsize=11)
+    for group, row in zip(shown, figure.subplots(len(shown), columns, squeeze=False), strict=True):
+        for axes in row:
+            axes.set_axis_off()
+        for axes, tile_id in zip(row, group.tiles, strict=False):
+            image = to_8bit(read_raw(inspections[tile_id].tile.image, bands), inspections[tile_id].ranges)
+            step = max(1, min(image.shape[1:]) // PANEL_PIXELS)
+            axes.imshow(np.moveaxis(image[:, ::step, ::step], 0, -1))
+            axes.set_title(tile_id, fontsize=6)
+        rest = f", {len(group.tiles) - columns} more" if len(group.tiles) > columns else ""
+        row[0].text(0, -0.04, ", ".join(group.tied_by) + rest, fontsize=7, va="top", transform=row[0].transAxes)
     return figure
 
 

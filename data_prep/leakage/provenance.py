@@ -5,7 +5,10 @@ import shlex
 from pathlib import Path
 
 from common.cli import map_progress
+from common.files import read_json
+from common.folds import FOLDS, RECORD, fold_number, study_root
 from common.ground import spatial_blocks
+from common.inputs import Input
 from common.text import some, warn
 from common.tiles import is_openearthmap, manifest_digest
 from data_prep.leakage.sets import PARENTS, ImageLook, MaskLook, Part, finding, is_elsewhere, read_location
@@ -39,6 +42,25 @@ def from_steps(parts: dict[str, Part]) -> list[dict]:
         if part.tiles.stretch != train.stretch:
             text = f"{name} was scaled to 8 bit by another range than train"
             findings.append(finding("stretch", [name], 1, text))
+    return findings
+
+
+def other_dealings(parts: dict[str, Part], root: Path) -> list[dict]:
+    """Findings about a fold that is not one with the others of its study; none where ``root`` is that of no fold."""
+    findings = []
+    number, path = fold_number(root), study_root(root) / FOLDS / RECORD
+    if number is None or not path.is_file():
+        return findings
+    record = read_json(Input(path, parts["train"].tiles.source.made_by))
+    for name in ("train", "val", "test"):
+        manifest, again = parts[name].tiles.manifest, parts[name].tiles.source.made_by.again()
+        fold = manifest.get("fold") or {}
+        if fold.get("fold") != number:
+            text = f"{name} is of fold {fold.get('fold')}, expected {number}; make it again: {again}"
+            findings.append(finding("stale", [name], 1, text))
+        elif not isinstance(record, dict) or manifest.get("dealing") != record.get("dealing"):
+            text = f"{name} was dealt otherwise than the other folds, by {path}; make it again: {again}"
+            findings.append(finding("stale", [name], 1, text))
     return findings
 
 

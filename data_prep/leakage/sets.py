@@ -18,7 +18,8 @@ from common.inputs import Command, Input
 from common.rasters import georeference, open_raster, read_mask
 from common.taxonomy import OPENEARTHMAP, load_taxonomy
 from common.tiles import Tile, TileSet
-from data_prep.leakage import near_duplicates
+from data_prep.resemblance.pictures import thumbnail
+from data_prep.resemblance.windows import anchors
 
 PARENTS = {
     "train_rep": ["train"],
@@ -116,9 +117,7 @@ def look_at_image(path: Path) -> ImageLook:
     if image.dtype != np.uint8 or len(image) != 3:
         return ImageLook(path, digest, content, location)
     blank = bool((image == image[:, :1, :1]).all())
-    return ImageLook(
-        path, digest, content, location, blank, near_duplicates.anchors(image), near_duplicates.thumbnail(image)
-    )
+    return ImageLook(path, digest, content, location, blank, anchors(image), thumbnail(image))
 
 
 def look_at_mask(path: Path) -> MaskLook:

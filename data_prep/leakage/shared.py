@@ -1,26 +1,19 @@
 """What two sets share: tiles, ground, pictures."""
 
+import functools
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from common.artifacts import SHARED_KINDS
 from common.cli import map_progress
 from common.ground import not_comparable, overlapping
+from common.rasters import read_image
 from common.text import some
 from common.tiles import shared_ids
-from data_prep.leakage import near_duplicates
 from data_prep.leakage.sets import ImageLook, Part, finding
-
-
-@dataclass
-class Proposal:
-    """What two images may have in common: a window, or one picture in an orientation."""
-
-    window: bool = False
-    orientation: int | None = None
+from data_prep.resemblance.pairs import confirm, likely_pairs
 
 
 def shared_tiles(part: Part, other: Part) -> list[tuple[str, str, str]]:
@@ -71,35 +64,24 @@ def near_copies(parts: dict[str, Part], workers: int) -> dict[tuple[str, str], l
     inside = {content: sum({bit[name] for name, _ in tiles}) for content, tiles in holders.items()}
     against = {name: sum({bit[other] for held, other in pairs if held == name}) for name in parts}
     apart = {content: _either(against[name] for name, _ in tiles) for content, tiles in holders.items()}
-    held = [content for content in looks if apart[content]]
-
-    candidates: dict[tuple[str, str], Proposal] = {}  # by the contents of two images
-
-    def propose(content: str, other: str) -> Proposal:
-        if content == other or not apart[content] & inside[other]:
-            return Proposal()
-        return candidates.setdefault((content, other), Proposal())
-
-    others = list(looks)
-    anchors = {content: np.asarray(image.anchors) for content, image in looks.items()}
-    shared = near_duplicates.sharing([anchors[c] for c in held], [anchors[c] for c in others])
-    for other, owners in zip(others, shared, strict=True):
-        for i in owners:
-            propose(held[i], other).window = True
-    thumbnails = {content: image.thumbnail for content, image in looks.items() if image.thumbnail is not None}
-    held, others = ([c for c in contents if c in thumbnails] for contents in (held, others))
-    resembling = near_duplicates.resembling([thumbnails[c] for c in held], [thumbnails[c] for c in others])
-    for i, j, orientation in resembling:
-        propose(held[i], others[j]).orientation = orientation
-
-    items = [(looks[a].path, looks[b].path, c.window, c.orientation) for (a, b), c in candidates.items()]
-    kinds = list(map_progress(near_duplicates.confirm, items, workers=workers, desc="Comparing", unit="pair"))
+    contents = list(looks)
+    anchors = [np.asarray(looks[content].anchors) for content in contents]
+    thumbnails = [looks[content].thumbnail for content in contents]
+    held = np.array([bool(apart[content]) for content in contents], bool)
+    likely = {}
+    for (i, j), proposal in sorted(likely_pairs(anchors, thumbnails, held).items()):
+        one, other = contents[i], contents[j]
+        if apart[one] & inside[other] or apart[other] & inside[one]:
+            likely[one, other] = proposal._replace(first=looks[one].path, second=looks[other].path)
+    confirmed = functools.partial(confirm, read=read_image)
+    kinds = map_progress(confirmed, likely.values(), workers=workers, desc="Comparing", unit="pair")
     copies = defaultdict(list)
-    for (content, other), kind in zip(candidates, kinds, strict=True):
-        for name, tile_id in holders[content] if kind else ():
-            for second, twin_id in holders[other]:
-                if (name, second) in pairs:
-                    copies[name, second].append((kind, tile_id, twin_id))
+    for both, kind in zip(likely, kinds, strict=True):
+        for content, other in (both, both[::-1]) if kind else ():
+            for name, tile_id in holders[content]:
+                for second, twin_id in holders[other]:
+                    if (name, second) in pairs:
+                        copies[name, second].append((kind, tile_id, twin_id))
     return copies
 
 

@@ -1,18 +1,21 @@
 """Ground sampling distance: comparing that of two tile sets, and bringing tiles to another."""
 
+import contextlib
+import itertools
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 
 from common.cli import Parser, positive_float
 from common.errors import UserError
-from common.rasters import DAMAGED, open_raster, pixel_size, write_image, write_mask
+from common.rasters import DAMAGED, georeference, open_raster, pixel_size, write_image, write_mask
 from common.taxonomy import Taxonomy
 from common.text import some, warn
 from common.tiles import Tile, TileSet
-from data_prep.raw.files import LARGEST_TILE
+from data_prep.raw.files import IMAGE_SUFFIXES, LARGEST_TILE, files_by_stem
 from data_prep.tile_sets.writer import describe_tile
 
 FAR_APART = 1.5
@@ -20,9 +23,9 @@ SMALLEST_SIDE = 32  # pixels, the smallest crop
 
 
 def add_gsd(parser: Parser) -> None:
-    """Add --gsd, which is None where tiles stay as they are, and --train-dir, with which ``compare_gsd`` compares."""
-    help = "Biodiversity tiles to compare resolutions with"
-    parser.add_input("--train-dir", "data/biodiversity_split/train", help, made_by="data_prep.split_biodiversity")
+    """Add --gsd, which is None where tiles stay as they are, and --raw-dir, with which ``compare_gsd`` compares."""
+    help = "raw Biodiversity tiles to compare resolutions with, where they are there"
+    parser.add_path("--raw-dir", "data/biodiversity_raw", help, shared=True)
     parser.add_argument(
         "--gsd",
         type=positive_float,
@@ -90,10 +93,23 @@ def require_gsd(tiles: TileSet, gsd: float | None) -> None:
             )
 
 
-def compare_gsd(oem: TileSet, train: TileSet, gsd: float | None) -> None:
-    """Print the ground sampling distance of OpenEarthMap tiles beside that of train; warn where they are far apart.
+def raw_gsd(raw_dir: Path) -> float | None:
+    """Median ground sampling distance in metres of the raw images that tell theirs; None where none does."""
+    folder = raw_dir / "images"
+    by_stem = files_by_stem(folder, IMAGE_SUFFIXES)[0] if folder.is_dir() else {}
+    distances = []
+    for path in itertools.chain(*by_stem.values()):
+        with contextlib.suppress(RasterioError), open_raster(path) as src:
+            distances.append(georeference(src)["gsd"])
+    known = [distance for distance in distances if distance]
+    return float(np.median(known)) if known else None
 
-    ``gsd``: metres to which those of OpenEarthMap are resampled, None where they are not.
+
+def compare_gsd(oem: TileSet, biodiversity: float | None, gsd: float | None) -> None:
+    """Print the ground sampling distance of OpenEarthMap tiles beside Biodiversity's; warn where they are far apart.
+
+    ``biodiversity``: in metres, None where it is not known. ``gsd``: metres to which the tiles of OpenEarthMap are
+    resampled, None where they are not.
     """
     result = gsd or oem.gsd
 
@@ -102,11 +118,11 @@ def compare_gsd(oem: TileSet, train: TileSet, gsd: float | None) -> None:
 
     print(
         f"ground sampling distance: OpenEarthMap {in_metres(oem.gsd)}{f', resampled to {gsd:g} m' if gsd else ''}; "
-        f"train {in_metres(train.gsd)}"
+        f"Biodiversity {in_metres(biodiversity)}"
     )
-    if result and train.gsd and max(result, train.gsd) / min(result, train.gsd) > FAR_APART:
+    if result and biodiversity and max(result, biodiversity) / min(result, biodiversity) > FAR_APART:
         warn(
-            f"the ground sampling distance of OpenEarthMap ({in_metres(result)}) and of train ({in_metres(train.gsd)}) "
-            "differ by "
-            f"more than {FAR_APART} times, so that objects have other sizes. Resample with --gsd {train.gsd:g}."
+            f"the ground sampling distances of OpenEarthMap ({in_metres(result)}) and of Biodiversity "
+            f"({in_metres(biodiversity)}) differ by more than {FAR_APART} times, so that objects have other sizes. "
+            f"Resample with --gsd {biodiversity:g}."
         )

@@ -24,7 +24,7 @@ def joined(groups: list[str], pairs: list[tuple[int, int]]) -> np.ndarray:
     return connected_components(links, directed=False)[1].astype(np.int64)[of_tile]
 
 
-def _iterative_stratification(
+def iterative_stratification(
     present: np.ndarray, sizes: np.ndarray, fractions: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """One draw of Sechidis, Tsoumakas & Vlahavas 2011 (ECML PKDD), algorithm 1, over units of unequal size.
@@ -140,7 +140,7 @@ def stratify(
     best, best_key = np.zeros(count, int), (math.inf, math.inf, math.inf)
     for draw in range(draws or int(np.clip(50_000 // count, FEWEST_DRAWS, MOST_DRAWS))):
         rng = np.random.default_rng([seed, draw])
-        chosen = _iterative_stratification(present, sizes, wanted, rng)
+        chosen = iterative_stratification(present, sizes, wanted, rng)
         chosen, missing = _repair(chosen, present, sizes, splits)
         empty = splits - len(np.unique(chosen))
         key = (empty, missing, _distance(chosen, unit_pixels, sizes, wanted))

@@ -4,9 +4,10 @@ import argparse
 
 import numpy as np
 
-from common.artifacts import SHARED_KINDS
+from common.artifacts import SHARED_KINDS, read_leakage
 from common.files import MANIFEST
-from common.inputs import Input
+from common.folds import fold_root
+from common.inputs import Command, Input
 from common.schema import is_count, is_number, is_text, list_of, misfit, optional
 from common.taxonomy import Taxonomy
 from common.text import hundredths, percent, starred
@@ -17,6 +18,7 @@ from evaluation.study.evidence import Evidence
 from evaluation.study.wording import about_the_split, sentence
 
 SPLITS = ("train", "val", "test")
+LEAKAGE, CHECK_LEAKAGE = "artifacts/leakage.json", "data_prep.check_leakage"
 # What the report says of a split beside what every tile set has.
 SPLIT_FORM = {
     "command": is_text,
@@ -154,12 +156,37 @@ def data_cautions(
     cautions, scored = [], evidence.results[0].tiles.split_digest
     if "val" in manifests and manifests["val"]["digest"] != scored:
         cautions.append(f"the scores are of another val split than {args.split_dir / 'val'} holds")
-    if leakage is not None:
-        if not leakage["passed"]:
-            cautions.append(f"the check for leakage failed: {'; '.join(f['text'] for f in leakage['findings'])}")
-        if leakage["sets"].get("val", {}).get("digest") != scored:
-            cautions.append(
-                "the check for leakage was made of another val split than was scored; run it again: "
-                f"{args.leakage.made_by}"
-            )
+    return cautions + (leakage_cautions(leakage, scored, args.leakage) if leakage else [])
+
+
+def leakage_cautions(leakage: dict, scored: str, source: Input) -> list[str]:
+    """Where a check for leakage failed, or was made of another val split than that with the digest ``scored``."""
+    cautions = []
+    if not leakage["passed"]:
+        cautions.append(f"the check for leakage failed: {'; '.join(f['text'] for f in leakage['findings'])}")
+    if leakage["sets"].get("val", {}).get("digest") != scored:
+        again = f"run it again: {source.made_by}"
+        cautions.append(f"the check for leakage was made of another val split than was scored; {again}")
+    return cautions
+
+
+def leakage_of_folds(evidence: Evidence, args: argparse.Namespace) -> list[str]:
+    """What is wrong with the checks for leakage of the folds, but for what ``data_cautions`` says of that of the first.
+
+    Raises:
+        UserError: a file is there and is something else.
+    """
+    if args.home == args.root:
+        return []
+    scored = {result.fold["fold"]: result.tiles.split_digest for result in evidence.results if result.fold}
+    cautions = []
+    for number, digest in sorted(scored.items()):
+        home = fold_root(args.root, number)
+        is_first = home == args.home
+        source = args.leakage if is_first else Input(home / LEAKAGE, Command.of(CHECK_LEAKAGE, home))
+        leakage = read_leakage(source)
+        if leakage is None:
+            cautions.append(f"fold {number}: the check for leakage was not made; run it: {source.made_by}")
+        elif not is_first:
+            cautions += [f"fold {number}: {problem}" for problem in leakage_cautions(leakage, digest, source)]
     return cautions

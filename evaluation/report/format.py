@@ -8,6 +8,7 @@ from common.text import hundredths, signed
 from evaluation.report.page import Html, el, joined
 from evaluation.study.evidence import Finding
 from evaluation.study.intervals import Estimate
+from evaluation.study.wording import verdict
 
 
 def short(digest: str) -> str:
@@ -44,18 +45,17 @@ def difference_cell(difference: Estimate | None) -> Html | str:
     return joined([signed(difference.value), el("span", interval, class_="pm") if interval else None])
 
 
-def mark(finding: Finding) -> Html:
-    """What came of a comparison in a word and a sign that need no colour."""
-    difference = finding.mIoU
+def mark(finding: Finding, metric: str = "mIoU") -> Html:
+    """What came of a comparison in a metric, in a word and a sign that need no colour."""
+    difference = finding.estimates.get(metric)
     if difference is None:
         return el("span", "– not compared", class_="mark open")
     if difference.half_width is None:
         return el("span", "? no interval", class_="mark open")
-    if not finding.comparison.planned:
-        return el("span", "described", class_="mark open")
-    if not finding.told_apart:
-        return el("span", "≈ not told apart", class_="mark open")
-    return el("span", "▲ gain" if difference.value > 0 else "▼ loss", class_="mark")
+    said = verdict(finding, metric)
+    if said != "shown":
+        return el("span", f"≈ {said}" if finding.corrected else said, class_="mark open")
+    return el("span", "▲ gain shown" if difference.value > 0 else "▼ loss shown", class_="mark")
 
 
 def value_text(value: object) -> str:

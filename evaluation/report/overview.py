@@ -1,16 +1,18 @@
 """The top of the report: verdict, ablation, figures."""
 
 import argparse
+import math
 from pathlib import Path
 
 from common.inputs import Command
 from common.stages import STAGES
 from common.text import count, hundredths, signed, starred
-from evaluation.report.format import arm_name, difference_cell, mark, score_cell
+from evaluation.report.format import arm_name, mark, score_cell
 from evaluation.report.page import Html, el, figure, html_table, joined, listed, missing, nowrap
 from evaluation.scoring.results import METRICS
-from evaluation.study import wording
-from evaluation.study.evidence import BEYOND, MINORITY, Evidence, Finding
+from evaluation.study import tables, wording
+from evaluation.study.comparisons import MINORITY, Family
+from evaluation.study.evidence import BEYOND, Evidence, Finding
 
 TITLE = "Land cover under class imbalance: what each stage gains"
 
@@ -22,7 +24,7 @@ def verdict(evidence: Evidence, cautions: list[str]) -> list[Html | None]:
     first = None
     if ranked:
         score = wording.score_text(ranked[0].estimate("mIoU"))
-        seeds = count(ranked[0].seeds, "seed")
+        seeds = count(ranked[0].seeds, evidence.unit)
         first = el(
             "p",
             el("strong", f"Stage {arm_name(ranked[0].arm)} ranks first"),
@@ -30,15 +32,23 @@ def verdict(evidence: Evidence, cautions: list[str]) -> list[Html | None]:
             "The comparisons below say which differences are more than noise.",
             class_="lead",
         )
-    findings = [joined([mark(f), el("span", wording.sentence(wording.finding_in_words(f)))]) for f in evidence.planned]
     lacking = wording.why_no_intervals(evidence)
     return [
         el("div", warned, class_="caution", role="note") if warned else None,
         first,
         el("p", lacking) if lacking else None,
-        el("h3", "Planned comparisons, each of one change"),
-        listed(findings, class_="verdicts"),
+        *(part for family, findings in evidence.families.items() for part in _said(family, findings, evidence.unit)),
     ]
+
+
+def _said(family: Family, findings: list[Finding], unit: str) -> list[Html | None]:
+    """What the comparisons of a family show, a line a comparison and metric."""
+    lines = []
+    for finding in findings:
+        for metric in wording.tested_metrics(finding) or ["mIoU"]:
+            text = wording.sentence(wording.finding_in_words(finding, metric, unit))
+            lines.append(joined([mark(finding, metric), el("span", text)]))
+    return [el("h3", f"{family.title}: {family.about}"), listed(lines, class_="verdicts")]
 
 
 def ablation_table(evidence: Evidence) -> Html:
@@ -46,8 +56,9 @@ def ablation_table(evidence: Evidence) -> Html:
     means = ["mIoU", *([MINORITY] if evidence.minority else []), "mF1", "OA"]
     metrics = [*means, *(f"IoU {name}" for name in evidence.classes)]
     by_arm = {scores.arm.name: {metric: scores.estimate(metric) for metric in metrics} for scores in evidence.stages}
-    best = {m: max((hundredths(of[m].value) for of in by_arm.values()), key=float, default="") for m in metrics}
-    header = ["stage", "rank", "seeds", *means, "best − last", "steps"]
+    known = {m: [of[m].value for of in by_arm.values() if not math.isnan(of[m].value)] for m in metrics}
+    best = {metric: hundredths(max(values, default=None)) for metric, values in known.items()}
+    header = ["stage", "rank", f"{evidence.unit}s", *means, "best − last", "steps"]
     header += [nowrap(starred(name, evidence.minority)) for name in evidence.classes] + list(BEYOND)
     groups = [("", 3), ("means, %", len(means)), ("", 2), ("IoU of each class, %", len(evidence.classes))]
     groups += [("also, %", len(BEYOND))]
@@ -67,36 +78,18 @@ def ablation_table(evidence: Evidence) -> Html:
     return html_table(caption, header, rows, groups=groups, first=0, dense=True)
 
 
-def comparison_table(caption: str, findings: list[Finding], evidence: Evidence, planned: bool) -> Html | None:
-    """A row a comparison with its differences; None where there is none."""
-    header = ["stage", "against", "seeds", "mIoU, points", *([f"{MINORITY}, points"] if evidence.minority else [])]
-    header += ["p", "p corrected"] if planned else ["remark"]
-    header += ["finding"]
-    rows = []
-    for finding in findings:
-        difference, comparison = finding.mIoU, finding.comparison
-        row = [
-            arm_name(comparison.arm),
-            arm_name(comparison.other),
-            len(finding.seeds) or "-",
-            difference_cell(difference),
-        ]
-        row += [difference_cell(finding.estimates.get(MINORITY))] if evidence.minority else []
-        if planned:
-            row += [wording.p_text(difference.p if difference else None), wording.p_text(finding.p_holm)]
-        else:
-            row += [comparison.unequal or ""]
-        rows.append([*row, mark(finding)])
-    return html_table(caption, header, rows, text=("against", "remark", "finding")) if rows else None
-
-
 def ablation(evidence: Evidence) -> list[Html | None]:
     """The tables of stages and comparisons, and how to read them."""
-    described = [finding for finding in evidence.descriptive if not finding.missing]
+    parts: list[Html | None] = [ablation_table(evidence)]
+    for family, findings in evidence.families.items():
+        header, rows = tables.tested(evidence, findings, name=arm_name)
+        caption = f"{family.title}: {family.about}; corrected over {family.hypotheses} tests"
+        parts.append(html_table(caption, header, rows, text=("to", "metric", "finding")) if rows else None)
+    header, rows = tables.described(evidence, name=arm_name)
+    caption = "Described, not tested; several may change at once"
     return [
-        ablation_table(evidence),
-        comparison_table("Planned comparisons: one change each, tested", evidence.planned, evidence, True),
-        comparison_table("Described, not tested; several may change at once", described, evidence, False),
+        *parts,
+        html_table(caption, header, rows, text=("to", "remark")) if rows else None,
         el("h3", "How to read the numbers"),
         listed(map(wording.sentence, wording.how_to_read(evidence)), class_="notes"),
     ]
@@ -115,15 +108,15 @@ def figures(evidence: Evidence, args: argparse.Namespace) -> list[Html | None]:
         (
             "ablation.png",
             f"Mean IoU of each stage on val: {', '.join(means)}.",
-            "Scores of each stage in the order of the stages. Left: each dot is a seed, the line their mean, the bar "
-            "the 95 % interval where there is one. Right: the darker a cell, the higher the IoU of the class; * marks "
-            "minority classes.",
+            "Scores of each stage in the order of the stages. Left: each dot is a training, the line the score, the "
+            "bar the 95 % interval where there is one. Right: the darker a cell, the higher the IoU of the class; * "
+            "marks minority classes.",
         ),
         (
             "comparisons.png",
             f"Differences in mean IoU, points: {'; '.join(differences) or 'none'}.",
             "Each row is a stage against another. A bar that does not touch 0 is a difference larger than the noise of "
-            "seeds and ground; above the dashed line stand the planned comparisons, which count as tests.",
+            "trainings and ground; above the dashed line stand the planned comparisons, which count as tests.",
         ),
         (
             "class_gains.png",
@@ -153,10 +146,8 @@ def figures(evidence: Evidence, args: argparse.Namespace) -> list[Html | None]:
 def page_header(evidence: Evidence, args: argparse.Namespace, contents: dict[str, str]) -> Html:
     """The title, what the study is of, and links to the sections ``contents``."""
     name = args.root.resolve().name if args.root != Path(".") else None
-    split = evidence.split_facts
     about = [
-        f"{split['tiles']} val tiles in {split['blocks']} spatial blocks",
-        f"{count(evidence.seeds, 'seed')}: {', '.join(map(str, evidence.seeds))}",
+        wording.about_the_split(evidence)[0],
         f"{len(evidence.classes)} classes: {', '.join(starred(n, evidence.minority) for n in evidence.classes)}"
         + (" (* minority)" if evidence.minority else ""),
     ]

@@ -39,13 +39,14 @@ def provenance(evidence: Evidence, args: argparse.Namespace) -> list[Html]:
                 el("code", result.run.get("command", "-")),
             ]
         )
+    digests = [result.tiles.split_digest for result in last]
     header = ["arm", "seed", "last.pt", "commit", "steps", "scored, UTC", "trained by"]
     return [
         described(
             {
                 "this report": joined([el("code", args.command), f", {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"]),
                 "scored by": shared_commands(last),
-                "val tiles": el("code", evidence.results[0].tiles.split_digest),
+                "val tiles": joined((el("code", digest) for digest in dict.fromkeys(digests)), "<br>"),
                 "seeds": ", ".join(map(str, evidence.seeds)),
                 "preset": shared_values(last, "preset"),
                 "commits trained with": shared_values(last, "git_commit"),

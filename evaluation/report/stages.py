@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from common.inputs import Input
+from common.inputs import Command
 from common.stages import ARM_OF, CONTROLS, STAGES, training_command
 from common.taxonomy import Taxonomy
 from common.text import count, hundredths, percent, signed, starred
@@ -14,6 +14,7 @@ from evaluation.report.format import arm_name, duration, mark, part_text
 from evaluation.report.page import Html, described, el, figure, fold, html_table, joined, listed, missing
 from evaluation.study.comparability import Result
 from evaluation.study.evidence import BEYOND, KEYS, ArmScores, Evidence
+from evaluation.study.where import SCORE_VAL
 from evaluation.study.wording import answer_of_control, score_text
 
 
@@ -50,7 +51,7 @@ def run_description(scores: ArmScores, taxonomy: Taxonomy) -> Html:
     if own is not None and own != scores.steps:
         start = f" ({arm_name(ARM_OF[arm.starts_from])})" if arm.starts_from else ""
         steps = f"{own:,} of its own, {steps} with those of the weights it starts from{start}"
-    mean = "" if len(runs) == 1 else " (mean of the seeds)"
+    mean = "" if len(runs) == 1 else " (mean)"
     return described(
         {
             "compared with": arm_name(ARM_OF[arm.compared_with]) if arm.compared_with else None,
@@ -69,33 +70,35 @@ def run_description(scores: ArmScores, taxonomy: Taxonomy) -> Html:
 
 
 def seeds_table(scores: ArmScores) -> Html:
-    """The scores of each seed, and what best.pt has over last.pt."""
-    header = ["seed", *KEYS, *BEYOND, "best.pt at step", "mIoU of best.pt", "best − last", "training"]
+    """The scores of each training, and what best.pt has over last.pt."""
+    header = ["run", *KEYS, *BEYOND, "best.pt at step", "mIoU of best.pt", "best − last", "training"]
     rows = []
     for seed, result in scores.last.items():
-        best, row = scores.best.get(seed), [seed, *(hundredths(result.scores[key]) for key in (*KEYS, *BEYOND))]
+        best = scores.best.get(seed)
+        row = [result.run_name, *(hundredths(result.scores[key]) for key in (*KEYS, *BEYOND))]
         gap = "-" if best is None else signed(best.scores["mIoU"] - result.scores["mIoU"])
         step = "-" if best is None else f"{best.metrics.get('step', 0):,}"
         row += [step, hundredths(best.scores["mIoU"] if best else None), gap]
         rows.append([*row, duration(mean_of([result], "seconds", "training")) or "-"])
-    return html_table("Scores of each seed on val, last.pt, %", header, rows)
+    return html_table("Scores of each training on its val, last.pt, %", header, rows)
 
 
 def classes_table(scores: ArmScores, evidence: Evidence, shares: dict[str, float]) -> Html:
-    """By class its scores, and what was drawn of it; means over the seeds."""
+    """By class its scores, and what was drawn of it; means over the trainings whose val holds it."""
     runs = list(scores.last.values())
     keys = ("IoU", "F1", "precision", "recall")
     drawn = any("drawn" in result.run for result in runs)
     header = ["class", *keys, *(["share of train", "share of pixels drawn", "crops that hold it"] if drawn else [])]
     rows = []
     for name in evidence.classes:
-        of_seeds = [result.scores["classes"][name] for result in runs]
-        row = [starred(name, evidence.minority), *(hundredths(float(np.mean([s[k] for s in of_seeds]))) for k in keys)]
+        of_seeds = [of_class for result in runs if (of_class := result.scores["classes"].get(name))]
+        means = [float(np.mean([s[k] for s in of_seeds])) if of_seeds else None for k in keys]
+        row = [starred(name, evidence.minority), *map(hundredths, means)]
         if drawn:
             row += [hundredths(shares.get(name))]
             row += [hundredths(mean_of(runs, "drawn", key, name)) for key in ("pixel_share", "crops_with_class")]
         rows.append(row)
-    mean = "" if len(runs) == 1 else ", means over the seeds"
+    mean = "" if len(runs) == 1 else f", means over the {evidence.unit}s"
     return html_table(f"Scores by class{', and what training drew' if drawn else ''}, %{mean}", header, rows)
 
 
@@ -133,19 +136,19 @@ def result_figures(folder: Path, about: str, confusion: np.ndarray, taxonomy: Ta
 
 
 def stage_fold(
-    scores: ArmScores, evidence: Evidence, rank: int | None, shares: dict[str, float], in_dir: Input
+    scores: ArmScores, evidence: Evidence, rank: int | None, shares: dict[str, float], score: Command
 ) -> Html:
-    """All of one arm, folded away."""
+    """All of one arm, folded away; ``score`` is the command that draws its figures."""
     arm, pictures = scores.arm, []
     for seed, result in scores.last.items():
         about, confusion = f"{arm_name(arm)}, seed {seed}, last.pt on val", result.tiles.confusions.sum(axis=0)
         of_seed = result_figures(result.folder, about, confusion, evidence.taxonomy)
         if of_seed and len(scores.last) > 1:
-            of_seed = fold(el("h4", f"Figures of seed {seed}"), of_seed)
+            of_seed = fold(el("h4", f"Figures of {result.run_name}"), of_seed)
         pictures.append(of_seed)
     if not any(pictures):
-        pictures = [missing("The figures of this stage are not there", in_dir.made_by.again())]
-    summary = f"mIoU {score_text(scores.estimate('mIoU'))}, {count(scores.seeds, 'seed')}"
+        pictures = [missing("The figures of this stage are not there", score.again())]
+    summary = f"mIoU {score_text(scores.estimate('mIoU'))}, {count(scores.seeds, evidence.unit)}"
     summary += f", rank {rank}" if rank else ""
     title = el("h3", arm_name(arm)) + el("span", summary, class_="note")
     tables = seeds_table(scores), classes_table(scores, evidence, shares)
@@ -157,11 +160,12 @@ def stages(evidence: Evidence, distribution: dict | None, args: argparse.Namespa
     ranks = {scores.arm.name: rank for rank, scores in enumerate(evidence.stages, 1)}
     shares = {name: of["share"] for name, of in distribution["classes"].items()} if distribution else {}
     arms = evidence.arms.items()
-    folds = [stage_fold(scores, evidence, ranks.get(name), shares, args.in_dir) for name, scores in arms]
+    score = Command.of(SCORE_VAL, args.home)
+    folds = [stage_fold(scores, evidence, ranks.get(name), shares, score) for name, scores in arms]
     commands = []
     for stage in STAGES:
         if stage.name not in evidence.arms:
-            command = el("code", training_command(args.root, stage.name, evidence.seeds[0]))
+            command = el("code", training_command(args.home, stage.name, evidence.seeds[0]))
             commands.append(joined([f"{arm_name(stage)} was {evidence.status(stage.name)}: ", command]))
     return [*folds, listed(commands)]
 
@@ -173,14 +177,14 @@ def controls(evidence: Evidence, args: argparse.Namespace) -> list[Html]:
         parts += [el("h3", f"Control: {control.title}"), el("p", el("em", control.question))]
         scores = evidence.arms.get(control.name)
         if scores is None:
-            command = training_command(args.root, control.name, evidence.seeds[0])
+            command = training_command(args.home, control.name, evidence.seeds[0])
             parts.append(missing(evidence.status(control.name).capitalize(), command))
             continue
         means = ", ".join(f"{key} {score_text(scores.estimate(key))}" for key in KEYS)
         parts.append(
             described(
                 {
-                    "result": f"{means} over {count(scores.seeds, 'seed')}, {scores.steps:,} steps",
+                    "result": f"{means} over {count(scores.seeds, evidence.unit)}, {scores.steps:,} steps",
                     "finding": mark(evidence.of_control(control)),
                     "answer": answer_of_control(evidence, control),
                     "more": el("a", "its scores, figures and runs", href=f"#{control.name}"),

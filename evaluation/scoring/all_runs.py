@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from tqdm import tqdm
@@ -13,6 +14,8 @@ from common.inputs import Command, Input
 from common.stages import ARM_OF, STAGE_NAMES, training_command
 from common.text import count, percent, table
 from evaluation.scoring import write
+from evaluation.scoring.agreement import Pair, count_agreement
+from evaluation.scoring.predicted_classes import PREDICTED
 from evaluation.scoring.report_text import heading
 from evaluation.scoring.results import METRICS, WHICH, TileCounts, results_folder, seed_folders
 from evaluation.scoring.score import Setting, evaluate, metrics_of, open_setting, run_folder
@@ -53,7 +56,7 @@ def score_run(stage: str, seed: int, args: argparse.Namespace, setting: Setting,
         current = {which: (digest, setting.tiles.digest, setting.minority) for which, digest in digests.items()}
         previous = {which: write.identity(metrics) for which, metrics in earlier.items()}
         same = current.items() <= previous.items()
-        if same and all(write.is_whole(results_folder(target, which), earlier[which]) for which in current):
+        if same and all(write.is_whole(results_folder(target, which), earlier[which], run.path) for which in current):
             return Outcome({which: earlier[which] for which in usable}, "unchanged", failures)
         if not previous.items() <= current.items():
             failures.append(
@@ -70,7 +73,8 @@ def score_run(stage: str, seed: int, args: argparse.Namespace, setting: Setting,
             results, digest = results_folder(folder, which), digests[which]
             is_copy = digest in counted
             if not is_copy:
-                counted[digest] = evaluate(checkpoint, model, setting)
+                predicted = folder / PREDICTED if which == "last" else None
+                counted[digest] = evaluate(checkpoint, model, setting, predicted)
             counts = counted[digest]
             scored[which] = metrics_of(checkpoint, which, counts, setting)
             write.write_results(results, scored[which], counts)
@@ -81,14 +85,19 @@ def score_run(stage: str, seed: int, args: argparse.Namespace, setting: Setting,
                 title = heading(scored[which], "last.pt and best.pt" if alike else None)
                 write.write_figures(results, scored[which], title, counts, setting)
             write.copy_run_record(run.path, results, checkpoint.metadata)
+            if which == "last":
+                write.copy_history(run.path, results)
             bar.update()
         if "last" not in usable:
             write.copy_run_record(run.path, folder, usable["best"][0].metadata)
     return Outcome(scored, "replaced" if replaces else "new", failures)
 
 
-def score_all_runs(args: argparse.Namespace) -> None:
-    """Score every run that is there; UserError, after all others are scored, for those that could not be."""
+def score_all_runs(args: argparse.Namespace, compared: Iterable[Pair]) -> None:
+    """Score every run that is there, and count how far the predictions of each of the pairs ``compared`` agree.
+
+    Raises UserError, after all others are scored, for those that could not be.
+    """
     setting = open_setting(args)
     stages = [name for name in ARM_OF if name in (args.stages or ARM_OF)]
     runs = [(stage, seed) for stage in stages for seed, _ in seed_folders(args.weights_dir / stage)]
@@ -107,6 +116,7 @@ def score_all_runs(args: argparse.Namespace) -> None:
             scores = [*(percent(last.get(key)) for key in ("mIoU", "mF1", "OA")), percent(best.get("mIoU"))]
             rows.append([stage, seed, *scores, outcome.state])
             bar.update(number * len(WHICH) - bar.n)
+    count_agreement(args.out_dir, args.root, setting.tiles, sorted({seed for _, seed in runs}), compared)
     print(table(["stage", "seed", "mIoU", "mF1", "OA", "mIoU best.pt", "results"], rows))
     not_run = [stage for stage in args.stages or STAGE_NAMES if stage not in {stage for stage, _ in runs}]
     if not_run:

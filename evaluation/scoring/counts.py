@@ -1,5 +1,7 @@
 """Counts of pixels on whole tiles, from which every score is computed: confusions, boundaries, calibration."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -74,8 +76,12 @@ def tile_counts(
     device: torch.device,
     workers: int,
     desc: str | None = None,
+    keep: Callable[[int, np.ndarray], None] | None = None,
 ) -> dict[str, np.ndarray]:
     """All counts of each tile from one forward pass, in the order of ``tiles``.
+
+    Args:
+        keep: takes the index of each tile and the (H, W) uint8 class ids predicted there.
 
     Returns:
         ``confusions``, ``boundary`` and ``calibration`` as evaluation.scoring.results.TileCounts holds them.
@@ -89,4 +95,6 @@ def tile_counts(
             confusions[i] = confusion_by_tile(truth[None], preds[None], num_classes)[0]
             boundary[i] = boundary_counts(truth, preds, num_classes)
             calibration[i] = calibration_counts(truth, preds, of_tile)
+            if keep is not None:
+                keep(i, preds.to(torch.uint8).cpu().numpy())
     return {"confusions": confusions.numpy(), "boundary": boundary.numpy(), "calibration": calibration.numpy()}

@@ -8,6 +8,7 @@ import torch
 from common.checkpoints import Checkpoint, open_to_score
 from common.errors import UserError
 from common.files import check_out_dir, locked, new_folder
+from common.folds import study_root
 from common.inputs import Command, Input
 from common.stages import FINAL_STAGE
 from common.tiles import TileSet
@@ -26,7 +27,7 @@ def score_final_stage(args: argparse.Namespace) -> None:
     val = TileSet.open(sibling).require_split("val")
     open_to_score(run / "last.pt", FINAL_STAGE, args.seed, val)  # of a finished run, under this split
     checkpoint, model = open_to_score(run / "best.pt", FINAL_STAGE, args.seed, setting.tiles)
-    with locked(args.root / TEST_LOG):
+    with locked(study_root(args.root) / TEST_LOG):
         _score_once(checkpoint, model, setting, args)
 
 
@@ -39,7 +40,7 @@ def _is_readable(source: Input) -> bool:
 
 
 def _score_once(checkpoint: Checkpoint, model: torch.nn.Module, setting: Setting, args: argparse.Namespace) -> None:
-    log, target = args.root / TEST_LOG, args.out_dir / FINAL_STAGE / f"seed{args.seed}"
+    log, target = study_root(args.root) / TEST_LOG, args.out_dir / FINAL_STAGE / f"seed{args.seed}"
     digest = checkpoint.digest
     entries = read_test_log(log)
     same = [e for e in entries if (e["checkpoint_digest"], e["split_digest"]) == (digest, setting.tiles.digest)]

@@ -3,6 +3,7 @@
 import re
 import zipfile
 import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from common.schema import is_count, is_number, is_object, is_text, list_of, misf
 from common.tiles import TileSet
 
 METRICS, CONFUSIONS, RUN_RECORD = "metrics.json", "tile_confusions.npz", "run.json"
+HISTORY, AGREEMENT = "history.csv", "agreement.json"  # beside the results of last.pt
 PHOTOS = ("image.png", "image.jpg")  # of a tile in that folder, without loss and with
 PREDICTIONS_INDEX = "predictions.json"  # of the folder of evaluation.plot_predictions
 WHICH = ("last", "best")  # last.pt, the end of the schedule; best.pt, chosen on val
@@ -31,6 +33,7 @@ METRICS_FORM = {
         **dict.fromkeys(("tiles", "blocks"), is_count),
         "strategy": optional(is_text),
         "blocks_shared_with_train": optional(is_count),
+        "fold?": optional(dict.fromkeys(("fold", "folds", "repeat", "seed"), is_count)),
     },
     "taxonomy": is_object,
     "command?": is_text,
@@ -63,13 +66,18 @@ def read_metrics(source: Input) -> dict:
 
 
 def describe_split(tiles: TileSet) -> dict:
-    """What a reader must know of a split to judge a score on it: ``split_facts`` of metrics.json."""
+    """What a reader must know of a split to judge a score on it: ``split_facts`` of metrics.json.
+
+    Of a fold it says which one it is.
+    """
+    fold = tiles.manifest.get("fold")
     return {
         "tiles": len(tiles),
         "blocks": len({tile.block for tile in tiles}),
         "strategy": tiles.manifest.get("split_strategy"),
         "block_size": tiles.manifest.get("block_size"),
         "blocks_shared_with_train": tiles.manifest.get("blocks_shared_with_train"),
+        **({"fold": fold} if fold else {}),
     }
 
 
@@ -82,6 +90,22 @@ def shared_blocks_note(split: str, description: dict) -> str | None:
         f"{shared} of {description['blocks']} spatial blocks of {split} also have tiles in train "
         f"({description['strategy']} split), so that scores are higher than on new ground."
     )
+
+
+def read_arrays(source: Input, names: Iterable[str]) -> Iterator[np.ndarray]:
+    """Yield arrays of an npz by name, one after the other; UserError if it is missing, lacks one or cannot be read."""
+    names = list(names)
+    try:
+        with np.load(source, allow_pickle=False) as arrays:
+            lacking = [name for name in names if name not in arrays]
+            if lacking:
+                raise source.unusable(f"{source} holds no {', '.join(lacking)}")
+            for name in names:
+                yield arrays[name]
+    except FileNotFoundError:
+        raise source.missing() from None
+    except (ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise source.unusable(f"{source} cannot be read ({error})") from None
 
 
 @dataclass(frozen=True)
@@ -114,19 +138,11 @@ class TileCounts:
     @classmethod
     def load(cls, source: Input) -> "TileCounts":
         """Read what ``save`` wrote; UserError where the file is missing, lacks counts or is something else."""
-        try:
-            with np.load(source, allow_pickle=False) as arrays:
-                lacking = [name for name in cls.__dataclass_fields__ if name not in arrays]
-                if lacking:
-                    raise source.unusable(f"{source} holds no {', '.join(lacking)}")
-                values = {
-                    name: arrays[name] if field.type is np.ndarray else arrays[name].tolist()
-                    for name, field in cls.__dataclass_fields__.items()
-                }
-        except FileNotFoundError:
-            raise source.missing() from None
-        except (ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-            raise source.unusable(f"{source} cannot be read ({error})") from None
+        fields = cls.__dataclass_fields__
+        values: dict[str, Any] = {
+            name: array if fields[name].type is np.ndarray else array.tolist()
+            for name, array in zip(fields, read_arrays(source, fields), strict=True)
+        }
         tiles, classes = np.size(values["tile_ids"]), np.size(values["class_names"])
         shapes = {
             "tile_ids": (tiles,),

@@ -1,7 +1,9 @@
 """Scoring a checkpoint on a split."""
 
 import argparse
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -16,6 +18,7 @@ from common.taxonomy import load_taxonomy
 from common.text import warn
 from common.tiles import TileSet
 from evaluation.scoring.counts import tile_counts
+from evaluation.scoring.predicted_classes import new_predicted_classes
 from evaluation.scoring.results import TileCounts, describe_split, shared_blocks_note
 
 
@@ -56,25 +59,24 @@ def run_folder(args: argparse.Namespace, arm: str, seed: int) -> Input:
     return Input(args.weights_dir / arm / f"seed{seed}", training_command(args.root, arm, seed), "--weights-dir")
 
 
-def evaluate(checkpoint: Checkpoint, model: torch.nn.Module, setting: Setting) -> TileCounts:
-    """Count what the network of a checkpoint predicts on every tile of the split."""
+def evaluate(
+    checkpoint: Checkpoint, model: torch.nn.Module, setting: Setting, predicted: Path | None = None
+) -> TileCounts:
+    """Count what the network of a checkpoint predicts on every tile of the split, and keep it in ``predicted``."""
     tiles = setting.tiles
-    counts = tile_counts(
-        place(model, setting.device),
-        tiles.tiles,
-        tiles.taxonomy.num_classes,
-        device=setting.device,
-        workers=setting.workers,
-        desc=f"{checkpoint.metadata['stage']} seed {checkpoint.metadata['seed']} {checkpoint.path.name}",
-    )
-    return TileCounts(
-        tile_ids=tiles.ids,
-        blocks=[tile.block for tile in tiles],
-        class_names=list(tiles.taxonomy.classes),
-        split_digest=tiles.digest,
-        checkpoint_digest=checkpoint.digest,
-        **counts,
-    )
+    facts = {"tile_ids": tiles.ids, "split_digest": tiles.digest, "checkpoint_digest": checkpoint.digest}
+    with new_predicted_classes(predicted, **facts) if predicted else nullcontext() as keep:
+        counts = tile_counts(
+            place(model, setting.device),
+            tiles.tiles,
+            tiles.taxonomy.num_classes,
+            device=setting.device,
+            workers=setting.workers,
+            desc=f"{checkpoint.metadata['stage']} seed {checkpoint.metadata['seed']} {checkpoint.path.name}",
+            keep=keep,
+        )
+    blocks = [tile.block for tile in tiles]
+    return TileCounts(blocks=blocks, class_names=list(tiles.taxonomy.classes), **facts, **counts)
 
 
 def metrics_of(checkpoint: Checkpoint, which: str, counts: TileCounts, setting: Setting) -> dict:

@@ -7,7 +7,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.text import percent
 
-TEST_LOG = Path("evaluation/evaluation_results/test/test_log.jsonl")  # under the root, whatever --out-dir is
+TEST_LOG = Path("evaluation/evaluation_results/test/test_log.jsonl")  # under the study's root, whatever --out-dir is
 
 
 def read_test_log(path: Path) -> list[dict]:

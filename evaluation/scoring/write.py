@@ -7,8 +7,19 @@ from common.figures import save_figure
 from common.files import FolderKind, write_json, write_text
 from common.inputs import Input
 from common.text import percent
+from evaluation.scoring.predicted_classes import PREDICTED
 from evaluation.scoring.report_text import describe_confidence, report
-from evaluation.scoring.results import CONFUSIONS, METRICS, RUN_RECORD, WHICH, TileCounts, read_metrics, results_folder
+from evaluation.scoring.results import (
+    AGREEMENT,
+    CONFUSIONS,
+    HISTORY,
+    METRICS,
+    RUN_RECORD,
+    WHICH,
+    TileCounts,
+    read_metrics,
+    results_folder,
+)
 from evaluation.scoring.score import Setting
 from evaluation.scoring.score_figures import boundary_figure, class_scores_figure, confusion_figure, reliability_figure
 
@@ -21,7 +32,8 @@ FIGURES = (
     "reliability_diagram.png",
 )
 RESULT_FILES = (METRICS, REPORT, CONFUSIONS, RUN_RECORD, *FIGURES)
-RESULTS = FolderKind(RUN_RECORD, lambda _: {*RESULT_FILES, *(f"best/{name}" for name in RESULT_FILES)})
+OF_LAST = (PREDICTED, HISTORY, AGREEMENT)
+RESULTS = FolderKind(RUN_RECORD, lambda _: {*RESULT_FILES, *OF_LAST, *(f"best/{name}" for name in RESULT_FILES)})
 
 
 def write_figures(folder: Path, metrics: dict, title: str, counts: TileCounts, setting: Setting) -> None:
@@ -56,6 +68,12 @@ def copy_run_record(source: Path, target: Path, metadata: dict) -> None:
         write_json(target / RUN_RECORD, metadata)
 
 
+def copy_history(run: Path, target: Path) -> None:
+    """The validations of the run, if they are there."""
+    if (run / HISTORY).is_file():
+        shutil.copyfile(run / HISTORY, target / HISTORY)
+
+
 def recorded(results: Input) -> dict[str, dict]:
     """metrics.json of last.pt and best.pt where a results folder has them; UserError where one is damaged."""
     sources = {which: results_folder(results, which) / METRICS for which in WHICH}
@@ -67,6 +85,12 @@ def identity(metrics: dict) -> tuple:
     return metrics["checkpoint_digest"], metrics["split_digest"], metrics["minority_classes"]
 
 
-def is_whole(folder: Path, metrics: dict) -> bool:
-    """Whether a checkpoint's results have every score and every file that this script writes."""
-    return {"boundary", "calibration"} <= metrics.keys() and all((folder / name).is_file() for name in RESULT_FILES)
+def is_whole(folder: Path, metrics: dict, run: Path) -> bool:
+    """Whether a checkpoint's results have every score and every file that this script writes for it.
+
+    What agreement.json lacks is counted at the end of each call.
+    """
+    names = [*RESULT_FILES]
+    if metrics["which"] == "last":
+        names += [PREDICTED, *([HISTORY] if (run / HISTORY).is_file() else [])]
+    return {"boundary", "calibration"} <= metrics.keys() and all((folder / name).is_file() for name in names)

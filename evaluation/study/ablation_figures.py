@@ -10,7 +10,8 @@ from matplotlib.ticker import MaxNLocator
 from common.figures import class_legend, new_figure
 from common.stages import STAGES, Arm
 from common.text import hundredths, starred
-from evaluation.study.evidence import MINORITY, Evidence, controls_run
+from evaluation.study.comparisons import MINORITY
+from evaluation.study.evidence import Evidence, controls_run
 from evaluation.study.intervals import Estimate
 from evaluation.study.wording import difference_text
 
@@ -30,19 +31,20 @@ def _rows(axes: Axes, count: int, labels: list[str] | None, width: float) -> Non
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
 
 
-def _mark(axes: Axes, row: int, mean: Estimate, by_seed: np.ndarray, color: str = DARK) -> None:
-    """Seeds as dots, their mean as a line, and the interval as a bar behind them; points."""
+def _mark(axes: Axes, row: int, mean: Estimate, by_training: np.ndarray, color: str = DARK) -> None:
+    """Trainings as dots, the pooled score as a line, and its interval as a bar behind them; points."""
     if mean.half_width is not None:
         ends = [100 * mean.low, 100 * mean.high]
         axes.plot(ends, [row] * 2, color=color, linewidth=5, alpha=0.35, solid_capstyle="butt", zorder=2)
     axes.plot([100 * mean.value] * 2, [row - 0.28, row + 0.28], color=color, linewidth=2, zorder=3)
-    if len(by_seed) > 1 or mean.half_width is None:
+    if len(by_training) > 1 or mean.half_width is None:
         face = {"markerfacecolor": "white", "markeredgecolor": color, "markersize": 5}
-        axes.plot(100 * by_seed, [row] * len(by_seed), "o", zorder=4, **face)
+        axes.plot(100 * by_training, [row] * len(by_training), "o", zorder=4, **face)
 
 
 def _how_marked(evidence: Evidence) -> str:
-    several = "dot: a seed; line: mean" if len(evidence.seeds) > 1 else "dot: the one seed"
+    line = "all folds pooled" if evidence.folds else "mean"
+    several = f"dot: a {evidence.unit}; line: {line}" if len(evidence.seeds) > 1 else f"dot: the one {evidence.unit}"
     return several + ("; bar: 95 % interval" if evidence.has_intervals else "")
 
 
@@ -62,8 +64,8 @@ def ablation_figure(evidence: Evidence) -> Figure:
             if scores is None:
                 axes.text(0.02, row, evidence.status(stage.name), color="#777777", style="italic", **in_row)
                 continue
-            _mark(axes, row, scores.estimate(metric), scores.by_seed[metric])
-            axes.text(1.02, row, hundredths(scores.by_seed[metric].mean()), weight="bold", **in_row)
+            _mark(axes, row, scores.estimate(metric), scores.by_training(metric))
+            axes.text(1.02, row, hundredths(scores.value(metric)), weight="bold", **in_row)
         axes.set_title(f"{metric} on val, %", fontsize=11, loc="left")
     panels[0].set_xlabel(_how_marked(evidence), fontsize=9, loc="left")
     if evidence.minority:
@@ -71,7 +73,7 @@ def ablation_figure(evidence: Evidence) -> Figure:
     grid = np.full((len(STAGES), len(names)), np.nan)
     for row, stage in enumerate(STAGES):
         if stage.name in evidence.arms:
-            grid[row] = [evidence.arms[stage.name].by_seed[f"IoU {name}"].mean() for name in evidence.classes]
+            grid[row] = [evidence.arms[stage.name].value(f"IoU {name}") for name in evidence.classes]
     _heatmap(right, grid, names, turned)
     star = " (* minority class)" if evidence.minority else ""
     right.set_title(f"IoU of each class, %{star}", fontsize=11, loc="left")
@@ -83,7 +85,7 @@ def _heatmap(axes: Axes, grid: np.ndarray, names: list[str], turned: bool) -> No
     axes.set_facecolor("#f2f2f2")
     axes.imshow(grid, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(grid):
-        text = hundredths(None if np.isnan(value) else value)
+        text = hundredths(value)
         axes.text(column, row, text, ha="center", va="center", color="white" if value > 0.6 else "#222222")
     axes.set_xticks(range(len(names)), names, rotation=30 if turned else 0, ha="right" if turned else "center")
     axes.set_yticks([])
@@ -109,13 +111,13 @@ def comparisons_figure(evidence: Evidence) -> Figure | None:
     _rows(axes, len(made), labels, 330)
     for row, finding in enumerate(made):
         mine, theirs = (evidence.arms[arm.name] for arm in finding.comparison[:2])
-        color = DARK if finding.comparison.planned else "#777777"
+        color = DARK if finding.family else "#777777"
         _mark(axes, row, finding.estimates["mIoU"], mine.paired(theirs, "mIoU", finding.seeds), color)
-        weight = "bold" if finding.comparison.planned and finding.told_apart else "normal"
+        weight = "bold" if finding.is_shown() else "normal"
         in_row = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 9}
         axes.text(1.02, row, difference_text(finding.mIoU), weight=weight, **in_row)
     axes.axvline(0, color="#333333", linewidth=1)
-    planned, position = sum(finding.comparison.planned for finding in made), ""
+    planned, position = sum(finding.family is not None for finding in made), ""
     if 0 < planned < len(made):
         axes.axhline(planned - 0.5, color="#555555", linewidth=0.8, linestyle="--")
         position = "; above the dashed line the planned comparisons"
@@ -151,8 +153,9 @@ def class_gains_figure(evidence: Evidence) -> Figure | None:
         _rows(axes, len(rows), labels if axes is panels[0] else None, 190)
         axes.axvline(0, color="#333333", linewidth=1)
         for row, (stage, finding) in enumerate(rows):
-            mine = evidence.arms[stage.name]
-            _mark(axes, row, finding.estimates[metric], mine.paired(base, metric, finding.seeds))
+            if metric in finding.estimates:
+                mine = evidence.arms[stage.name]
+                _mark(axes, row, finding.estimates[metric], mine.paired(base, metric, finding.seeds))
         title = textwrap.fill(starred(name, evidence.minority), 20)
         axes.set_title(title, fontsize=11, loc="left")
         axes.plot([0, 1], [1.0, 1.0], color=color, linewidth=5, transform=axes.transAxes, clip_on=False)
@@ -171,8 +174,8 @@ def draws_figure(evidence: Evidence) -> Figure | None:
     names = list(taxonomy.foreground)
 
     def shares(key: str) -> np.ndarray:
-        by_seed = ([[r.run["drawn"][key][n] for n in names] for r in scores.last.values()] for scores in arms)
-        return np.array([np.mean(of_arm, axis=0) for of_arm in by_seed])
+        of_runs = ([[r.run["drawn"][key][n] for n in names] for r in scores.last.values()] for scores in arms)
+        return np.array([np.mean(of_arm, axis=0) for of_arm in of_runs])
 
     pixels, crops = shares("pixel_share"), shares("crops_with_class")
     turned = max(map(len, names)) > 14
@@ -192,7 +195,7 @@ def draws_figure(evidence: Evidence) -> Figure | None:
         start = start + pixels[:, column]
     left.set_xlim(0, 100)
     left.grid(False)
-    means = ", means over seeds" if len(evidence.seeds) > 1 else ""
+    means = f", means over {evidence.unit}s" if len(evidence.seeds) > 1 else ""
     left.set_title(f"Class shares of the labelled pixels drawn, %{means}", fontsize=11, loc="left")
     _heatmap(right, crops, [starred(name, evidence.minority) for name in names], turned)
     right.set_title("Crops that hold the class, %", fontsize=11, loc="left")

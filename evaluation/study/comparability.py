@@ -4,7 +4,7 @@ What differs from most other results in anything but what its arm is about is le
 """
 
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,8 +29,10 @@ from evaluation.scoring.results import (
     results_folder,
     seed_folders,
 )
+from evaluation.study.where import fold_of
 
 OF_ONE_SEED = ("sampler.sha256", "init.digest", "loss.kd.teacher_digest")  # what a recipe takes from its own seed
+OF_ONE_FOLD = ("tiles.digest", "cropper.classes", "cropper.shares")  # what it takes from the train of its own fold
 
 RUN_FORM = {
     "settings": is_object,
@@ -57,7 +59,17 @@ class Result:
 
     @property
     def name(self) -> str:
-        return f"{self.arm} seed {self.seed}"
+        return f"{self.arm} {self.run_name}"
+
+    @property
+    def run_name(self) -> str:
+        """``seed 42``, or ``fold 3 seed 44``."""
+        return f"fold {self.fold['fold']} seed {self.seed}" if self.fold else f"seed {self.seed}"
+
+    @property
+    def fold(self) -> dict | None:
+        """Of a result in a study by folds, ``fold``, ``folds``, ``repeat`` and ``seed`` of the dealing; None else."""
+        return self.metrics["split_facts"].get("fold")
 
     @cached_property
     def taxonomy(self) -> Taxonomy:
@@ -109,8 +121,33 @@ class LeftOut(NamedTuple):
     reason: str
 
 
-def read_results(in_dir: Input) -> tuple[list[Result], list[LeftOut]]:
-    """Every result under ``in_dir`` that can be compared with most others, and what is left out."""
+def read_results(in_dirs: Iterable[Input]) -> tuple[list[Result], list[LeftOut]]:
+    """Every result that can be compared with most others, and what is left out.
+
+    ``in_dirs``: the results of one split, or those of each fold.
+    """
+    in_dirs = list(in_dirs)
+    results, left_out = [], []
+    for in_dir in in_dirs:
+        of_folder, out = _read_folder(in_dir, among_folds=len(in_dirs) > 1)
+        results += of_folder
+        left_out += out
+    for find in (_other_dealing, _other_seeds_of_folds, _folds_in_common):
+        foreign = find(results)
+        left_out += foreign.values()
+        results = [result for result in results if result.folder not in foreign]
+
+    last: Runs = {(result.arm, result.seed): result for result in results if result.which == "last"}
+    unfair: dict[tuple[str, int], LeftOut] = {}
+    for find in (_other_settings, _other_budgets, _other_recipes, _other_ancestors):
+        fair = [result for run, result in last.items() if run not in unfair]
+        unfair |= {(out.arm, out.seed): out for out in find(fair, last)}
+    left_out += unfair.values()
+    return [result for result in results if (result.arm, result.seed) not in unfair], left_out
+
+
+def _read_folder(in_dir: Input, among_folds: bool) -> tuple[list[Result], list[LeftOut]]:
+    """The results under a folder that are of its fold and of the same val tiles as most, and what is left out."""
     results, left_out = [], []
     for arm in ARM_OF:
         for seed, seed_dir in seed_folders(in_dir.path / arm):
@@ -123,17 +160,82 @@ def read_results(in_dir: Input) -> tuple[list[Result], list[LeftOut]]:
                     results.append(read_result(source, arm, seed, which))
                 except UserError as problem:
                     left_out.append(LeftOut(arm, seed, str(problem)))
-    foreign = unlike_most(results, lambda result: result.ground, _other_ground)
+    number = fold_of(in_dir.path)
+    foreign = {
+        result.folder: LeftOut(result.arm, result.seed, f"{result.folder} is of {_told(result)}, not of fold {number}")
+        for result in results
+        if (result.fold["fold"] != number if result.fold and number else among_folds)
+    }
+    of_fold = [result for result in results if result.folder not in foreign]
+    foreign |= unlike_most(of_fold, lambda result: result.ground, _other_ground)
     left_out += [out._replace(reason=str(in_dir.unusable(out.reason))) for out in foreign.values()]
-    results = [result for result in results if result.folder not in foreign]
+    return [result for result in results if result.folder not in foreign], left_out
 
-    last: Runs = {(result.arm, result.seed): result for result in results if result.which == "last"}
-    unfair: dict[tuple[str, int], LeftOut] = {}
-    for find in (_other_settings, _other_budgets, _other_recipes, _other_ancestors):
-        fair = [result for run, result in last.items() if run not in unfair]
-        unfair |= {(out.arm, out.seed): out for out in find(fair, last)}
-    left_out += unfair.values()
-    return [result for result in results if (result.arm, result.seed) not in unfair], left_out
+
+def _other_dealing(results: list[Result]) -> dict[Path, LeftOut]:
+    """By folder, the results of another dealing into folds, or of other classes, than most."""
+
+    def dealing(result: Result) -> tuple:
+        fold = result.fold
+        return (fold["folds"], fold["seed"]) if fold else None, result.ground[1]
+
+    def told(result: Result) -> str:
+        return f"{_told(result)} with classes {some(result.tiles.class_names)}"
+
+    def explain(result: Result, most: Result) -> str:
+        return f"{result.folder} is of {told(result)}, where most are of {told(most)}"
+
+    return unlike_most(results, dealing, explain)
+
+
+def _told(result: Result) -> str:
+    fold = result.fold
+    return f"fold {fold['fold']} of {fold['folds']} (seed {fold['seed']})" if fold else "a split without folds"
+
+
+def _by_fold(results: list[Result]) -> dict[int, list[Result]]:
+    """The results of each fold, none of one split, by its number in order."""
+    folds: dict[int, list[Result]] = {}
+    for result in results:
+        if result.fold:
+            folds.setdefault(result.fold["fold"], []).append(result)
+    return dict(sorted(folds.items()))
+
+
+def _other_seeds_of_folds(results: list[Result]) -> dict[Path, LeftOut]:
+    """By folder, results of another seed than most of their fold, which count once."""
+
+    def explain(result: Result, most: Result) -> str:
+        return f"{result.name} was trained with another seed than most runs of its fold ({most.seed})"
+
+    left_out = {}
+    for of_fold in _by_fold(results).values():
+        left_out |= unlike_most(of_fold, lambda result: result.seed, explain)
+    return left_out
+
+
+def _folds_in_common(results: list[Result]) -> dict[Path, LeftOut]:
+    """By folder, results of a fold that has val tiles of its repeat, or its seed, in common with an earlier fold."""
+    left_out, kept = {}, []
+    for number, of_fold in _by_fold(results).items():
+        for earlier in kept:
+            what = _in_common(of_fold[0], earlier)
+            if what:
+                reason = f"fold {number} has {what} in common with {earlier.run_name}"
+                left_out |= {r.folder: LeftOut(r.arm, r.seed, f"{r.folder}: {reason}") for r in of_fold}
+                break
+        else:
+            kept.append(of_fold[0])
+    return left_out
+
+
+def _in_common(one: Result, two: Result) -> str | None:
+    """What results of two folds must not have in common; None where there is nothing."""
+    same_repeat = one.fold and two.fold and one.fold["repeat"] == two.fold["repeat"]
+    shared = sorted(set(one.tiles.tile_ids) & set(two.tiles.tile_ids)) if same_repeat else []
+    if shared:
+        return f"the val tiles {some(shared)}"
+    return f"seed {one.seed}" if one.seed == two.seed else None
 
 
 def unlike_most(
@@ -196,14 +298,15 @@ def _other_budgets(fair: list[Result], _: Runs) -> list[LeftOut]:
 
 
 def _other_recipes(fair: list[Result], _: Runs) -> list[LeftOut]:
-    """Runs whose recipe is not that of the arm's other seeds."""
+    """Runs whose recipe is not that of most runs of the arm."""
 
     def recipe(result: Result) -> dict[str, str]:
-        return {path: value for path, value in _flat(result.run["recipe"]).items() if path not in OF_ONE_SEED}
+        own = OF_ONE_SEED + (OF_ONE_FOLD if result.fold else ())
+        return {path: value for path, value in _flat(result.run["recipe"]).items() if path not in own}
 
     def explain(result: Result, most: Result) -> str:
         changed = ", ".join(_differences(recipe(result), recipe(most)))
-        return f"{result.name} was trained with another {changed} than most seeds of its arm"
+        return f"{result.name} was trained with another {changed} than most runs of its arm"
 
     left_out = []
     for arm in ARM_OF:

@@ -1,19 +1,17 @@
-"""Which arms are compared with which, and which of the comparisons are tested."""
+"""Which arms are compared with which, and which of the comparisons are tested together."""
 
 from typing import NamedTuple
 
 from common.stages import ARM_OF, STAGE_NAMES, Arm
 
+MINORITY = "minority mIoU"
+
 
 class Comparison(NamedTuple):
-    """``arm`` against ``other``; a planned one is tested.
-
-    ``component``: the path in the recipe below which alone the two may differ, None for any.
-    """
+    """``arm`` against ``other``. Their recipes may differ below ``component`` alone, or anywhere if it is None."""
 
     arm: Arm
     other: Arm
-    planned: bool
     component: str | None
 
     @property
@@ -22,18 +20,48 @@ class Comparison(NamedTuple):
         return "twice the steps" if self.arm.trainings == 2 * self.other.trainings else None
 
 
-def _comparison(arm: str, other: str, component: str | None, *, planned: bool = False) -> Comparison:
-    return Comparison(ARM_OF[arm], ARM_OF[other], planned, component)
+class Family(NamedTuple):
+    """Comparisons whose p-values are corrected together, for each of ``metrics``."""
+
+    title: str
+    about: str
+    comparisons: tuple[Comparison, ...]
+    metrics: tuple[str, ...]
+
+    @property
+    def hypotheses(self) -> int:
+        """How many tests the family holds, made or not."""
+        return len(self.comparisons) * len(self.metrics)
 
 
-PLANNED = (
-    _comparison("stage2_replication", "stage1_baseline", "tiles", planned=True),
-    _comparison("stage3_difficulty", "stage2_replication", "sampler", planned=True),
-    _comparison("stage4_minority_crop", "stage3_difficulty", "cropper", planned=True),
-    _comparison("stage5b_finetune", "control_5b_from_stage1", "init", planned=True),
-    _comparison("stage6_distill", "stage5b_finetune", "loss.kd", planned=True),
-    _comparison("stage6_distill", "control_kd_uniform", "loss.kd.remap", planned=True),
+def _comparison(arm: str, other: str, component: str | None) -> Comparison:
+    return Comparison(ARM_OF[arm], ARM_OF[other], component)
+
+
+PRIMARY = Family(
+    "Primary comparisons",
+    "what the recipe as a whole brings at an equal number of steps",
+    (
+        _comparison("stage4_minority_crop", "stage1_baseline", None),
+        _comparison("stage6_distill", "control_5b_from_stage1", None),
+    ),
+    ("mIoU", MINORITY),
 )
+COMPONENTS = Family(
+    "Components",
+    "what each one change brings",
+    (
+        _comparison("stage2_replication", "stage1_baseline", "tiles"),
+        _comparison("stage3_difficulty", "stage2_replication", "sampler"),
+        _comparison("stage4_minority_crop", "stage3_difficulty", "cropper"),
+        _comparison("stage5b_finetune", "control_5b_from_stage1", "init"),
+        _comparison("stage6_distill", "stage5b_finetune", "loss.kd"),
+        _comparison("stage6_distill", "control_kd_uniform", "loss.kd.remap"),
+    ),
+    ("mIoU",),
+)
+FAMILIES = (PRIMARY, COMPONENTS)  # fixed before any result was looked at
+PLANNED = tuple(comparison for family in FAMILIES for comparison in family.comparisons)
 _DESCRIBED = (
     _comparison("stage5a_pretrain", "stage1_baseline", "tiles"),
     _comparison("stage5b_finetune", "stage4_minority_crop", "init"),

@@ -1,43 +1,50 @@
-"""What the results of a study show: scores with intervals, fair comparisons, and verdicts in words.
+"""What the results of a study show: scores with intervals, fair comparisons, and what they say.
 
 Reads only what evaluation.compute_metrics wrote. Every score is computed again from the confusion matrices of the
-tiles, pooled over the split for each seed and then averaged over the seeds.
+tiles: pooled over val for each seed and averaged over the seeds, or in a study by folds pooled over all folds.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
 from common.errors import UserError
 from common.inputs import Input
-from common.metrics import class_ratios
 from common.stages import ARMS, CONTROLS, STAGE_NAMES, Arm
 from common.taxonomy import Taxonomy
-from evaluation.scoring.results import TileCounts, shared_blocks_note
+from common.text import count, some
+from evaluation.scoring.results import shared_blocks_note
 from evaluation.study.comparability import LeftOut, Result, mixed_changes, read_results
-from evaluation.study.comparisons import DESCRIPTIVE, PLANNED, Comparison
-from evaluation.study.intervals import LEVEL, Estimate, estimate, holm
+from evaluation.study.comparisons import DESCRIPTIVE, FAMILIES, PLANNED, Comparison, Family
+from evaluation.study.intervals import (
+    FEWEST_TESTED,
+    LEVEL,
+    Estimate,
+    Statistic,
+    compare_family,
+    difference,
+    estimate,
+    holm,
+)
+from evaluation.study.pooling import FEW_BLOCKS, Scored, Trainings, by_block, trainings_of
+from evaluation.study.void_checks import void_comparisons
+from evaluation.study.where import not_compared, results_of
 
 KEYS = ("mIoU", "mF1", "OA")
 BEYOND = ("boundary mIoU", "ECE")
-MINORITY = "minority mIoU"
 SIGNIFICANT = 1 - LEVEL
-FEW_BLOCKS = 5  # a class in fewer blocks than this has an interval that says little
 
 
 @dataclass(frozen=True)
 class ArmScores:
-    """An arm over its seeds: for each metric (S,) ``by_seed`` and (S, B) ``without_block``, in the order of seeds.
-
-    ``unsettled`` names the metrics of classes that occur in too few blocks for an interval.
-    """
+    """An arm over its trainings: results by seed, and the confusion matrices of last.pt in the order of the seeds."""
 
     arm: Arm
     last: dict[int, Result]
     best: dict[int, Result]
-    by_seed: dict[str, np.ndarray]
-    without_block: dict[str, np.ndarray]
-    unsettled: frozenset[str]
+    trainings: Trainings
 
     @property
     def seeds(self) -> list[int]:
@@ -47,8 +54,21 @@ class ArmScores:
     def steps(self) -> int:
         return next(iter(self.last.values())).metrics["cumulative_steps"]
 
+    @property
+    def metrics(self) -> list[str]:
+        return list(self.trainings.statistics())
+
+    def value(self, metric: str) -> float:
+        """The pooled score, which is also that of ``estimate``."""
+        return float(self.trainings.statistics()[metric].by_repeat.mean())
+
+    def by_training(self, metric: str) -> np.ndarray:
+        """(T,) the score of each training on what it was scored on; NaN where that lacks the classes."""
+        return self.trainings.by_training()[metric]
+
     def estimate(self, metric: str) -> Estimate:
-        return self._settle(metric, estimate(self.by_seed[metric], self.without_block[metric]))
+        found = estimate(self.trainings.statistics()[metric], self.trainings.of.holders_of(metric))
+        return self.settle(metric, found)
 
     def mean_over_seeds(self, key: str) -> float | None:
         """Mean of a score of last.pt that has no interval; None where a seed lacks it."""
@@ -61,67 +81,30 @@ class ArmScores:
         return float(np.mean(gaps)) if gaps else None
 
     def paired(self, other: "ArmScores", metric: str, seeds: list[int]) -> np.ndarray:
-        """(len(seeds),) difference to another arm with the same seed."""
-        mine, theirs = self._positions(other, seeds)
-        return self.by_seed[metric][mine] - other.by_seed[metric][theirs]
+        """(len(seeds),) difference to another arm with the same seed, each on what it was scored on."""
+        mine, theirs = (scores.of_seeds(seeds).by_training()[metric] for scores in (self, other))
+        return mine - theirs
 
-    def difference(self, other: "ArmScores", metric: str, seeds: list[int]) -> Estimate:
-        """This arm minus another, paired by seed and by block."""
-        mine, theirs = self._positions(other, seeds)
-        without_block = self.without_block[metric][mine] - other.without_block[metric][theirs]
-        return self._settle(metric, estimate(self.paired(other, metric, seeds), without_block))
+    def against(self, other: "ArmScores", metric: str, seeds: list[int]) -> Statistic:
+        """This arm minus another, paired by training and by block."""
+        mine, theirs = (scores.of_seeds(seeds).statistics()[metric] for scores in (self, other))
+        return mine - theirs
 
-    def _settle(self, metric: str, uncut: Estimate) -> Estimate:
-        return uncut._replace(half_width=None, p=None) if metric in self.unsettled else uncut
+    def of_seeds(self, seeds: list[int]) -> Trainings:
+        return self.trainings.only([self.seeds.index(seed) for seed in seeds])
 
-    def _positions(self, other: "ArmScores", seeds: list[int]) -> tuple[list[int], list[int]]:
-        return [self.seeds.index(seed) for seed in seeds], [other.seeds.index(seed) for seed in seeds]
-
-
-def score_arm(arm: Arm, results: list[Result], present: list[int], minority: list[int], few: list[str]) -> ArmScores:
-    """The scores of an arm among all results; ``present`` and ``minority`` are class ids, ``few`` class names."""
-    last = {result.seed: result for result in results if (result.arm, result.which) == (arm.name, "last")}
-    best = {r.seed: r for r in results if (r.arm, r.which) == (arm.name, "best") and r.seed in last}
-    counts = np.stack([by_block(result.tiles) for result in last.values()])
-    scores = crossed_scores(counts, results[0].taxonomy, present, minority)
-    return ArmScores(arm, last, best, *scores, frozenset(f"IoU {name}" for name in few))
-
-
-def crossed_scores(
-    counts: np.ndarray, taxonomy: Taxonomy, present: list[int], minority: list[int]
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Scores of (S, B, C, C) confusion matrices of S seeds on B blocks, pooled over the blocks.
-
-    Returns:
-        By metric name the (S,) scores, and the (S, B) scores with one block left out.
-    """
-
-    def metrics(confusions: np.ndarray) -> dict[str, np.ndarray]:
-        scores = class_ratios(confusions)
-        means = {f"m{key}": scores[key][..., present].mean(axis=-1) for key in ("IoU", "F1")}
-        rare = {MINORITY: scores["IoU"][..., minority].mean(axis=-1)} if minority else {}
-        return {**means, "OA": scores["OA"], **rare} | {
-            f"IoU {taxonomy.classes[i]}": scores["IoU"][..., i] for i in present
-        }
-
-    totals = counts.sum(axis=1)
-    return metrics(totals), metrics(totals[:, None] - counts)
-
-
-def by_block(tiles: TileCounts) -> np.ndarray:
-    """(B, C, C) int64 confusion matrix of each spatial block with a labelled pixel, blocks sorted by name."""
-    names, index = np.unique(tiles.blocks, return_inverse=True)
-    summed = np.zeros((len(names), *tiles.confusions.shape[1:]), np.int64)
-    np.add.at(summed, index, tiles.confusions)
-    return summed[summed[:, 1:].sum(axis=(1, 2)) > 0]
+    def settle(self, metric: str, found: Estimate) -> Estimate:
+        """The estimate of a metric, without what cannot be had where its class is in too few blocks, or in none."""
+        has_interval = self.trainings.of.is_settled(metric) and not np.isnan(found.value)
+        return found if has_interval else found.without_interval()
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of a comparison: estimates of the difference by metric, over ``seeds``.
+    """What came of a comparison: estimates of the difference by metric, over the trainings with ``seeds``.
 
-    ``refused`` says which pairs of runs are not comparable and why, ``missing`` what was not run. ``p_holm`` is the
-    corrected p-value of mIoU of a planned one.
+    ``refused`` says which pairs of runs are not comparable and why, ``missing`` what was not run. ``family`` is that in
+    which it is tested, None where it is described alone; ``corrected`` holds the corrected p-values by metric.
     """
 
     comparison: Comparison
@@ -129,38 +112,56 @@ class Finding:
     estimates: dict[str, Estimate] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
     missing: str | None = None
-    p_holm: float | None = None
+    family: Family | None = None
+    corrected: dict[str, float | None] = field(default_factory=dict)
 
     @property
     def mIoU(self) -> Estimate | None:
         return self.estimates.get("mIoU")
 
     @property
-    def told_apart(self) -> bool:
-        """Whether the corrected p-value of a planned comparison says that the two differ."""
-        return self.p_holm is not None and self.p_holm < SIGNIFICANT
+    def is_screening(self) -> bool:
+        """Whether it would be tested if there were more trainings."""
+        return self.family is not None and bool(self.estimates) and len(self.seeds) < FEWEST_TESTED
+
+    def is_shown(self, metric: str = "mIoU") -> bool:
+        """Whether the corrected p-value of a metric says that the two differ."""
+        p = self.corrected.get(metric)
+        return p is not None and p < SIGNIFICANT
+
+    def is_equivalent(self, metric: str = "mIoU") -> bool:
+        """Whether a metric is shown to differ by less than matters."""
+        found = self.estimates.get(metric)
+        return found is not None and bool(found.equivalent) and not self.is_shown(metric)
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that a study shows. ``cautions`` are what a reader must know before any number."""
+    """All that a study shows. ``cautions`` are what a reader must know before any number.
+
+    ``families`` holds the findings of each family, in the order of FAMILIES.
+    """
 
     results: list[Result]
     arms: dict[str, ArmScores]
-    planned: list[Finding]
+    families: dict[Family, list[Finding]]
     descriptive: list[Finding]
-    minority: list[str]
+    scored: Scored
     absent: list[str]
     left_out: list[LeftOut]
     cautions: list[str]
 
     @property
     def taxonomy(self) -> Taxonomy:
-        return self.results[0].taxonomy
+        return self.scored.taxonomy
+
+    @property
+    def minority(self) -> list[str]:
+        return [self.taxonomy.classes[i] for i in self.scored.minority]
 
     @property
     def classes(self) -> list[str]:
-        """The foreground classes that occur in the truth of the split."""
+        """The foreground classes that occur in the truth."""
         return [name for name in self.taxonomy.foreground if name not in self.absent]
 
     @property
@@ -168,8 +169,22 @@ class Evidence:
         return self.results[0].metrics["split_facts"]
 
     @property
+    def _any(self) -> Trainings:
+        return next(iter(self.arms.values())).trainings
+
+    @property
+    def folds(self) -> int | None:
+        """How many folds the blocks were dealt into; None for several seeds on one split."""
+        return self._any.folds if self._any.folds > 1 else None
+
+    @property
+    def unit(self) -> str:
+        """What one training of an arm is: a fold, or a seed."""
+        return "fold" if self.folds else "seed"
+
+    @property
     def blocks(self) -> int:
-        return next(iter(self.arms.values())).without_block["mIoU"].shape[1]
+        return self._any.counts.shape[1]
 
     @property
     def seeds(self) -> list[int]:
@@ -179,7 +194,12 @@ class Evidence:
     def stages(self) -> list[ArmScores]:
         """The stages that were run, controls apart, best first."""
         stages = [scores for name, scores in self.arms.items() if name in STAGE_NAMES]
-        return sorted(stages, key=lambda scores: tuple(-scores.by_seed[key].mean() for key in KEYS))
+        return sorted(stages, key=lambda scores: tuple(-scores.value(key) for key in KEYS))
+
+    @property
+    def planned(self) -> list[Finding]:
+        """The findings of all families."""
+        return [finding for findings in self.families.values() for finding in findings]
 
     @property
     def findings(self) -> list[Finding]:
@@ -224,43 +244,143 @@ def _compare(comparison: Comparison, arms: dict[str, ArmScores], left_out: list[
         if problem:
             shared.remove(seed)
             refused.append(problem)
-    estimates = {metric: mine.difference(theirs, metric, shared) for metric in mine.by_seed} if shared else {}
-    return Finding(comparison, shared, estimates, refused)
+    estimates = {
+        metric: mine.settle(metric, difference(mine.against(theirs, metric, shared)))
+        for metric in (mine.metrics if shared else ())
+    }
+    known = {metric: found for metric, found in estimates.items() if not np.isnan(found.value)}
+    return Finding(comparison, shared, known, refused)
+
+
+def _test(family: Family, arms: dict[str, ArmScores], left_out: list[LeftOut]) -> list[Finding]:
+    """The findings of a family, tested and corrected together."""
+    findings = [_compare(comparison, arms, left_out) for comparison in family.comparisons]
+    tested: list[dict[str, Estimate]] = [{} for _ in findings]
+    for metric in family.metrics:
+        statistics = [
+            arms[f.comparison.arm.name].against(arms[f.comparison.other.name], metric, f.seeds)
+            if metric in f.estimates
+            else None
+            for f in findings
+        ]
+        for of_finding, found in zip(tested, compare_family(statistics, family.hypotheses), strict=True):
+            of_finding |= {metric: found} if found else {}
+    keys = [(row, metric) for row in range(len(findings)) for metric in family.metrics]
+    p_values = [tested[row][metric].p if metric in tested[row] else None for row, metric in keys]
+    corrected = dict(zip(keys, holm(p_values), strict=True))
+    return [
+        replace(
+            finding,
+            family=family,
+            estimates=finding.estimates | tested[row],
+            corrected={metric: corrected[row, metric] for metric in tested[row]},
+        )
+        for row, finding in enumerate(findings)
+    ]
+
+
+def _minority(results: list[Result]) -> tuple[list[str], str | None]:
+    """The minority classes, and a caution where results name different ones.
+
+    They follow from the classes of train. In a study by folds, whose train differs a little, they are those that more
+    than half of the results name.
+    """
+    named = Counter(tuple(result.metrics["minority_classes"] or ()) for result in results)
+    if len(named) == 1:
+        return list(next(iter(named))), None
+    if any(result.fold is None for result in results):
+        return [], "results name different minority classes, so that their mean is left out"
+    times = Counter(name for names, number in named.items() for name in names * number)
+    taken = [name for name in results[0].taxonomy.foreground if 2 * times[name] > len(results)]
+    differing = [name for name in results[0].taxonomy.foreground if 0 < times[name] < len(results)]
+    return taken, (
+        f"{' and '.join(differing)}: a minority class in the train of some folds and not of others; the mean of "
+        f"minority classes runs over those of most folds, {', '.join(taken) or 'none'}"
+    )
+
+
+def _score(results: list[Result], minority: list[str]) -> tuple[Scored, dict[str, ArmScores]]:
+    """What is scored, and the scores of each arm."""
+    truth: dict[str, np.ndarray] = {}
+    for result in results:
+        truth |= {name: counts.sum(axis=1) for name, counts in by_block(result.tiles).items() if name not in truth}
+    blocks, taxonomy = sorted(truth), results[0].taxonomy
+    holders = (np.stack([truth[name] for name in blocks]) > 0).sum(axis=0)
+    present = [i for i in range(1, taxonomy.num_classes) if holders[i]]
+    scored = Scored(
+        taxonomy,
+        present,
+        [i for i in present if taxonomy.classes[i] in minority],
+        {i: int(holders[i]) for i in present},
+    )
+    arms = {}
+    for arm in ARMS:
+        last = {result.seed: result for result in results if (result.arm, result.which) == (arm.name, "last")}
+        best = {r.seed: r for r in results if (r.arm, r.which) == (arm.name, "best") and r.seed in last}
+        if last:
+            repeats = [result.fold["repeat"] if result.fold else seed for seed, result in last.items()]
+            folds = results[0].fold["folds"] if results[0].fold else 1
+            trainings = trainings_of([r.tiles for r in last.values()], repeats, folds, blocks, scored)
+            arms[arm.name] = ArmScores(arm, last, best, trainings)
+    return scored, arms
 
 
 def gather(results: list[Result], left_out: list[LeftOut]) -> Evidence:
     """Score and compare what ``read_results`` found."""
-    taxonomy = results[0].taxonomy
-    truth = by_block(results[0].tiles).sum(axis=2)
-    present = [i for i in range(1, taxonomy.num_classes) if truth[:, i].sum() > 0]
-    absent = [name for i, name in enumerate(taxonomy.foreground, 1) if i not in present]
-    named = sorted({tuple(result.metrics["minority_classes"] or ()) for result in results})
-    minority = list(named[0]) if len(named) == 1 else []
-    minority_ids = [i for i in present if taxonomy.classes[i] in minority]
-    with_last = {result.arm for result in results if result.which == "last"}
-    few = [taxonomy.classes[i] for i in present if (truth[:, i] > 0).sum() < FEW_BLOCKS]
-    arms = {arm.name: score_arm(arm, results, present, minority_ids, few) for arm in ARMS if arm.name in with_last}
-
-    planned = [_compare(comparison, arms, left_out) for comparison in PLANNED]
-    corrected = holm([finding.mIoU.p if finding.mIoU else None for finding in planned])
-    planned = [replace(finding, p_holm=p) for finding, p in zip(planned, corrected, strict=True)]
+    minority, unlike_minority = _minority(results)
+    scored, arms = _score(results, minority)
+    taxonomy = scored.taxonomy
+    absent = [name for i, name in enumerate(taxonomy.foreground, 1) if i not in scored.present]
+    families = {family: _test(family, arms, left_out) for family in FAMILIES}
     descriptive = [_compare(comparison, arms, left_out) for comparison in DESCRIPTIVE]
 
     cautions = [f"left out: {out.reason}" for out in left_out]
-    refused = dict.fromkeys(reason for finding in planned + descriptive for reason in finding.refused)
+    findings = [finding for of_family in families.values() for finding in of_family] + descriptive
+    refused = dict.fromkeys(reason for finding in findings for reason in finding.refused)
     cautions += [f"not compared: {reason}" for reason in refused]
-    if len(named) > 1:
-        cautions.append("results name different minority classes, so that their mean is left out")
-    if few:
+    cautions += [unlike_minority] if unlike_minority else []
+    if scored.few:
         cautions.append(
-            f"{' and '.join(few)}: in fewer than {FEW_BLOCKS} blocks of val, so without an interval; the intervals of "
-            "means that hold it are wide"
+            f"{' and '.join(scored.few)}: in fewer than {FEW_BLOCKS} blocks of val, so without an interval; the "
+            "intervals of means that hold it are wide"
         )
+    cautions += _missing_folds(arms)
+    cautions += void_comparisons(results, PLANNED + DESCRIPTIVE)
     cautions += _mixed_devices(arms)
-    shared = shared_blocks_note("val", results[0].metrics["split_facts"])
-    if shared:
-        cautions.append(shared)
-    return Evidence(results, arms, planned, descriptive, minority, absent, left_out, cautions)
+    cautions += _shared_blocks(results)
+    return Evidence(results, arms, families, descriptive, scored, absent, left_out, cautions)
+
+
+def _missing_folds(arms: dict[str, ArmScores]) -> list[str]:
+    """A sentence on the folds that arms lack, which others have or the dealing holds."""
+    have = {name: {r.fold["fold"]: r.fold for r in scores.last.values() if r.fold} for name, scores in arms.items()}
+    all_of = {fold: facts for folds in have.values() for fold, facts in folds.items()}
+    dealt = {
+        fold
+        for facts in all_of.values()
+        for fold in range((facts["repeat"] - 1) * facts["folds"] + 1, facts["repeat"] * facts["folds"] + 1)
+    }
+    lacking: dict[tuple[int, ...], list[str]] = {}
+    for name, folds in have.items():
+        if dealt - folds.keys():
+            lacking.setdefault(tuple(sorted(dealt - folds.keys())), []).append(name)
+    sentences = []
+    for folds, names in lacking.items():
+        unmet = arms[names[0]].trainings.unmet
+        without = f" and without {' and '.join(unmet)}, in no other fold" if unmet else ""
+        missing = f"without fold {', '.join(map(str, folds))} of {count(dealt, 'fold')}"
+        sentences.append(f"{some(names)}: {missing}, so scored on less ground{without}")
+    return sentences
+
+
+def _shared_blocks(results: list[Result]) -> list[str]:
+    """A sentence for each fold, or for the one split, whose val shares blocks with train."""
+    notes = {}
+    for result in results:
+        fold, note = result.fold, shared_blocks_note("val", result.metrics["split_facts"])
+        if note:
+            notes.setdefault(f"fold {fold['fold']}: {note}" if fold else note)
+    return list(notes)
 
 
 def _mixed_devices(arms: dict[str, ArmScores]) -> list[str]:
@@ -276,14 +396,20 @@ def _mixed_devices(arms: dict[str, ArmScores]) -> list[str]:
     ]
 
 
-def gather_from(in_dir: Input) -> Evidence:
-    """The evidence that the results under ``in_dir`` give; UserError where there is none."""
-    results, left_out = read_results(in_dir)
+def gather_from(in_dir: Input, root: Path) -> Evidence:
+    """The evidence that the results of the study at ``root`` give: those of its folds, or those in ``in_dir``.
+
+    Raises:
+        UserError: there is none.
+    """
+    in_dirs = results_of(in_dir, root)
+    results, left_out = read_results(in_dirs)
     if not any(result.which == "last" for result in results):
-        problem = "holds no results of a last.pt"
-        error = in_dir.unusable(f"{in_dir} {problem} that can be compared") if left_out else in_dir.missing(problem)
+        first, problem = in_dirs[0], "holds no results of a last.pt"
+        error = first.unusable(f"{first} {problem} that can be compared") if left_out else first.missing(problem)
         raise UserError("\n  ".join([str(error), *(out.reason for out in left_out)]))
-    return gather(results, left_out)
+    evidence = gather(results, left_out)
+    return replace(evidence, cautions=[*not_compared(in_dir, root), *evidence.cautions])
 
 
 def controls_run(evidence: Evidence) -> list[Arm]:

@@ -1,16 +1,19 @@
 """The tables of a study: ranking, classes, comparisons, controls."""
 
+from collections.abc import Callable
+
 from common.metrics import mean_iou_of
-from common.stages import STAGE_NAMES
+from common.stages import STAGE_NAMES, Arm
 from common.text import hundredths, signed, starred
-from evaluation.study.evidence import BEYOND, KEYS, MINORITY, Evidence, controls_run
-from evaluation.study.wording import difference_text, p_text, score_text
+from evaluation.study.comparisons import MINORITY
+from evaluation.study.evidence import BEYOND, KEYS, Evidence, Finding, controls_run
+from evaluation.study.wording import difference_text, p_text, score_text, tested_metrics, verdict
 
 
 def ranking(evidence: Evidence) -> tuple[list[str], list[list]]:
     """Header and a row a stage, by rank; stages that were not run last."""
     metrics = [*KEYS, *([MINORITY] if evidence.minority else [])]
-    header = ["stage", "rank", "seeds", *metrics, "best - last", "steps"]
+    header = ["stage", "rank", f"{evidence.unit}s", *metrics, "best - last", "steps"]
     rows = []
     for rank, scores in enumerate(evidence.stages, 1):
         gap = scores.best_minus_last()
@@ -35,24 +38,46 @@ def class_scores(evidence: Evidence) -> tuple[list[str], list[list]]:
     return ["IoU", *(scores.arm.short for scores in arms)], rows
 
 
-def comparisons(evidence: Evidence, planned: bool) -> tuple[list[str], list[list]]:
-    """Header and a row a comparison whose arms were run: differences in points, and for planned ones the p-value."""
-    header = ["difference", "to", "seeds", "mIoU", *([MINORITY] if evidence.minority else [])]
-    header += ["p", "p corrected"] if planned else ["remark"]
+def _own_name(arm: Arm) -> str:
+    return arm.name
+
+
+def tested(
+    evidence: Evidence, findings: list[Finding], name: Callable[[Arm], str] = _own_name
+) -> tuple[list[str], list[list]]:
+    """Header and a row for each comparison of a family, and metric it is tested in, whose arms were run."""
+    checked = ["N-B"] if evidence.folds else []
+    header = ["difference", "to", "metric", f"{evidence.unit}s", "points", *checked, "p", "p corrected", "finding"]
+    header += ["could show", "needed", "P(better)"]
     rows = []
-    for finding in evidence.planned if planned else evidence.descriptive:
+    for finding in findings:
+        metrics = tested_metrics(finding)
+        pair = [name(finding.comparison.arm), name(finding.comparison.other)]
+        for metric in metrics:
+            found = finding.estimates[metric]
+            check = [hundredths(found.cross_check)] if checked else []
+            p_values = [p_text(found.p), p_text(finding.corrected.get(metric))]
+            needed = "-" if found.needed is None else f"{found.needed:,}"
+            better = "-" if found.better is None else f"{found.better:.2f}"
+            row = [*pair, metric, len(finding.seeds), difference_text(found), *check, *p_values]
+            rows.append([*row, verdict(finding, metric), hundredths(found.smallest), needed, better])
+        if finding.refused and not metrics:
+            dashes = ["-"] * (3 + len(checked))
+            rows.append([*pair, "-", len(finding.seeds), *dashes, "not comparable, see the warnings", *"---"])
+    return header, rows
+
+
+def described(evidence: Evidence, name: Callable[[Arm], str] = _own_name) -> tuple[list[str], list[list]]:
+    """Header and a row for each comparison that is not tested and whose arms were run: differences in points."""
+    header = ["difference", "to", f"{evidence.unit}s", "mIoU", *([MINORITY] if evidence.minority else []), "remark"]
+    rows = []
+    for finding in evidence.descriptive:
         if finding.missing:
             continue
-        difference, comparison = finding.mIoU, finding.comparison
-        row = [comparison.arm.name, comparison.other.name, len(finding.seeds), difference_text(difference)]
+        comparison = finding.comparison
+        row = [name(comparison.arm), name(comparison.other), len(finding.seeds), difference_text(finding.mIoU)]
         row += [difference_text(finding.estimates.get(MINORITY))] if evidence.minority else []
-        if planned:
-            row += [p_text(difference.p if difference else None), p_text(finding.p_holm)]
-        else:
-            row += [comparison.unequal or ""]
-        if difference is None:
-            row[-1] = "not comparable, see the warnings"
-        rows.append(row)
+        rows.append([*row, (comparison.unequal or "") if finding.mIoU else "not comparable, see the warnings"])
     return header, rows
 
 
@@ -61,11 +86,11 @@ def control_scores(evidence: Evidence) -> tuple[list[str], list[list]]:
     arms = [evidence.arms[control.name] for control in controls_run(evidence)]
     metrics = [*KEYS, *([MINORITY] if evidence.minority else [])]
     rows = [[a.arm.name, len(a.seeds), *(score_text(a.estimate(key)) for key in metrics), f"{a.steps:,}"] for a in arms]
-    return ["control", "seeds", *metrics, "steps"], rows
+    return ["control", f"{evidence.unit}s", *metrics, "steps"], rows
 
 
 def tidy_rows(evidence: Evidence) -> list[list]:
-    """stage, seed, checkpoint, metric, value of every score."""
+    """stage, fold, seed, checkpoint, metric, value of every score; no fold where there is one split."""
     rows = []
     for result in evidence.results:
         scores = result.scores
@@ -74,5 +99,6 @@ def tidy_rows(evidence: Evidence) -> list[list]:
         for name, of_class in scores["classes"].items():
             values |= {f"{key} {name}": value for key, value in of_class.items()}
         values["cumulative_steps"] = result.metrics["cumulative_steps"]
-        rows += [[result.arm, result.seed, result.which, key, value] for key, value in values.items()]
+        run = [result.arm, result.fold["fold"] if result.fold else "", result.seed, result.which]
+        rows += [[*run, key, value] for key, value in values.items()]
     return rows

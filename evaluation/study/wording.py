@@ -1,10 +1,13 @@
 """Scores, differences and intervals in words."""
 
+from common.folds import repeat_of
 from common.stages import Arm
-from common.text import count, hundredths, signed
-from evaluation.study.comparisons import PLANNED
-from evaluation.study.evidence import MINORITY, Evidence, Finding
-from evaluation.study.intervals import FEWEST_BLOCKS, FEWEST_SEEDS, Estimate
+from common.text import count, hundredths, percent, signed
+from evaluation.study.comparisons import FAMILIES, MINORITY
+from evaluation.study.evidence import Evidence, Finding
+from evaluation.study.intervals import EQUIVALENT, FEWEST_BLOCKS, FEWEST_SEEDS, FEWEST_TESTED, POWER, Estimate
+
+SAME = f"equivalent within ±{100 * EQUIVALENT:g} point"
 
 
 def short_name(arm: Arm) -> str:
@@ -42,86 +45,164 @@ def sentence(text: str) -> str:
     return text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
-def finding_in_words(finding: Finding) -> str:
-    """The finding in words."""
+def verdict(finding: Finding, metric: str = "mIoU") -> str:
+    """What a comparison says of a metric, in a word or two."""
+    found = finding.estimates.get(metric)
+    if found is None:
+        return "not compared"
+    if found.half_width is None:
+        return "no interval"
+    if finding.family is None or metric not in finding.family.metrics:
+        return "described"
+    if finding.is_shown(metric):
+        return "shown"
+    if finding.is_screening or metric not in finding.corrected or finding.corrected[metric] is None:
+        return "screening"
+    return SAME if finding.is_equivalent(metric) else "not shown"
+
+
+def finding_in_words(finding: Finding, metric: str = "mIoU", unit: str = "seed") -> str:
+    """What came of a comparison in a metric. ``unit``: what one training of an arm is, a seed or a fold."""
     mine, theirs = short_name(finding.comparison.arm), short_name(finding.comparison.other)
-    difference = finding.mIoU
-    if difference is None:
+    found = finding.estimates.get(metric)
+    if found is None:
         return f"{mine} and {theirs} are not compared: {finding.missing or '; '.join(finding.refused)}"
-    points = f"{hundredths(abs(difference.value))} points of mIoU"
-    above = f"{mine} is {points} {'above' if difference.value >= 0 else 'below'} {theirs}"
-    if difference.half_width is None:
-        return f"{above} in {count(finding.seeds, 'seed')}, without an interval"
-    interval = f"95 % interval {signed(difference.low)} to {signed(difference.high)}"
-    if not finding.comparison.planned:
+    points = f"{hundredths(abs(found.value))} points of {metric}"
+    above = f"{mine} is {points} {'above' if found.value >= 0 else 'below'} {theirs}"
+    if found.half_width is None:
+        return f"{above} in {count(finding.seeds, unit)}, without an interval"
+    interval = f"95 % interval {signed(found.low)} to {signed(found.high)}"
+    said = verdict(finding, metric)
+    if said == "described":
         return f"{above} ({interval}; described, not tested)"
-    p = f"p {_equals(p_text(finding.p_holm))} after correction"
-    if not finding.told_apart:
-        return f"{mine} cannot be told from {theirs} ({signed(difference.value)} points of mIoU, {interval}, {p})"
-    verb, against = ("gains", "over") if difference.value > 0 else ("loses", "against")
-    return f"{mine} {verb} {points} {against} {theirs} ({interval}, {p})"
+    if said == "screening":
+        trainings = f"{count(finding.seeds, unit)}, tested from {FEWEST_TESTED} on"
+        return f"{above} ({interval}; a screening of {trainings})"
+    numbers = f"{interval}, p {_equals(p_text(finding.corrected[metric]))} after correction"
+    if said == "shown":
+        verb, against = ("gains", "over") if found.value > 0 else ("loses", "against")
+        return f"{mine} {verb} {points} {against} {theirs}: shown ({numbers})"
+    difference = f"{mine} against {theirs}, {signed(found.value)} points of {metric}"
+    if said == SAME:
+        return f"{difference}: {SAME} ({numbers})"
+    power = f"this study would have shown {hundredths(found.smallest)} points"
+    return f"{difference}: not shown ({numbers}; {power}; {_needed(found, unit)})"
+
+
+def _needed(found: Estimate, unit: str) -> str:
+    if found.needed is None:
+        return f"no number of {unit}s that one could train would show the difference seen"
+    return f"{found.needed} {unit}s would show the difference seen"
+
+
+def tested_metrics(finding: Finding) -> list[str]:
+    """The metrics in which a finding is tested and has estimates."""
+    return [metric for metric in (finding.family.metrics if finding.family else ()) if metric in finding.estimates]
+
+
+def findings_in_words(finding: Finding, unit: str) -> list[str]:
+    """A sentence for each metric in which a finding is tested, or for mIoU."""
+    return [sentence(finding_in_words(finding, metric, unit)) for metric in tested_metrics(finding) or ["mIoU"]]
 
 
 def answer_of_control(evidence: Evidence, control: Arm) -> str:
     """The finding of a control that was run, and what it says to the control's question."""
     finding = evidence.of_control(control)
-    if finding.mIoU is None or finding.mIoU.half_width is None or control.answers is None:
+    found, said = finding.mIoU, verdict(finding)
+    if found is None or found.half_width is None or control.answers is None or said == "screening":
         answer = "That is no answer yet."
-    elif not (finding.told_apart if finding.comparison.planned else finding.mIoU.excludes_zero):
+    elif not (finding.is_shown() if finding.family else found.excludes_zero):
         answer = control.answers.alike
     else:
-        answer = control.answers.better if finding.mIoU.value > 0 else control.answers.worse
-    return f"{sentence(finding_in_words(finding))} {answer}"
+        answer = control.answers.better if found.value > 0 else control.answers.worse
+    return f"{sentence(finding_in_words(finding, unit=evidence.unit))} {answer}"
 
 
 def why_no_intervals(evidence: Evidence) -> str | None:
-    """Why no interval is given, or not everywhere; None where all have one."""
+    """Why no interval or no test is given, or not everywhere; None where all have both."""
     by_arm = min((len(arm.seeds) for arm in evidence.arms.values()), default=0)
     by_pair = min((len(finding.seeds) for finding in evidence.findings if finding.estimates), default=by_arm)
-    lacking = []
-    if min(by_arm, by_pair) < FEWEST_SEEDS:
-        in_common = "" if by_arm < FEWEST_SEEDS else " in common"
-        more = "(reproduce.py --seeds adds some)"
-        lacking.append(f"{min(by_arm, by_pair)} of {FEWEST_SEEDS} seeds{in_common} {more}")
+    fewest, unit = min(by_arm, by_pair), evidence.unit
+    more = "reproduce.py --folds 5 makes enough" if unit == "seed" else "run those that lack, or --repeats 2"
+    in_common = "" if by_arm < FEWEST_SEEDS else " in common"
+    lacking = [f"{fewest} of {FEWEST_SEEDS} {unit}s{in_common} ({more})"] if fewest < FEWEST_SEEDS else []
     if evidence.blocks < FEWEST_BLOCKS:
         lacking.append(f"{evidence.blocks} of {FEWEST_BLOCKS} spatial blocks in val (more tiles, or smaller blocks)")
-    if not lacking:
-        return None
     where = " for some arms or pairs" if evidence.has_intervals else ""
-    return f"No interval and no p-value{where}: there are {' and '.join(lacking)}."
+    if lacking:
+        return f"No interval and no p-value{where}: there are {' and '.join(lacking)}."
+    if fewest < FEWEST_TESTED:
+        return f"A screening, without p-values: {fewest} {unit}s, where {FEWEST_TESTED} are needed for a test ({more})."
+    return None
 
 
 def about_the_split(evidence: Evidence) -> list[str]:
-    """Sentences on the tiles, the seeds and the classes."""
+    """Sentences on the tiles, the trainings and the classes."""
     split = evidence.split_facts
     split_by = f", split by {split['strategy']}" if split["strategy"] else ""
-    lines = [
-        f"Val: {split['tiles']} tiles in {split['blocks']} spatial blocks{split_by}. Seeds: "
-        + ", ".join(map(str, evidence.seeds)),
-        f"mIoU and mF1 over {', '.join(evidence.classes)}; {evidence.taxonomy.void} counts nowhere.",
-    ]
+    seeds = f"Seeds: {', '.join(map(str, evidence.seeds))}"
+    if evidence.folds:
+        lines = [f"{_about_folds(evidence)}{split_by}. {seeds}, one a fold"]
+    else:
+        lines = [
+            f"Val: {split['tiles']} tiles in {split['blocks']} spatial blocks{split_by}. {seeds}",
+            "One split: all seeds look at the same ground, so that what is found holds less for other ground than a "
+            "study by folds would (reproduce.py --folds 5).",
+        ]
+    lines.append(f"mIoU and mF1 over {', '.join(evidence.classes)}; {evidence.taxonomy.void} counts nowhere.")
+    if split["strategy"] == "random":
+        lines.append("Tiles were drawn one by one, so that neighbours may sit on both sides of the split.")
     if evidence.absent:
         lines.append(f"Not in val, so neither scored nor averaged: {', '.join(evidence.absent)}.")
     return lines
 
 
+def _about_folds(evidence: Evidence) -> str:
+    folds = {r.fold["fold"]: r for r in evidence.results if r.fold}
+    repeats, number = {repeat_of(fold, evidence.folds or 1) for fold in folds}, evidence.folds or 1
+    tiles = {tile for result in folds.values() for tile in result.tiles.tile_ids}
+    ground = f"{count(tiles, 'tile')} in {evidence.blocks} spatial blocks"
+    dealt = f"dealt {len(repeats)} times into" if len(repeats) > 1 else "in"
+    if len(folds) < len(repeats) * number:
+        found = ", ".join(map(str, sorted(folds)))
+        return f"Fold {found}: {ground}, {dealt} {number} folds of which others are missing"
+    return f"All but test: {ground}, {dealt} {number} folds"
+
+
 def how_to_read(evidence: Evidence) -> list[str]:
     """Sentences on what the numbers are, and what they do not say."""
+    pooled = (
+        "pooled over all folds, each scored by the training that left it out"
+        if evidence.folds
+        else "pooled over val for each seed, means over the seeds"
+    )
     lines = [
-        "Percentages and points, from confusion matrices pooled over val for each seed, means over the seeds. Ranked "
-        "by mIoU, then mF1, then OA of last.pt.",
+        f"Percentages and points, from confusion matrices {pooled}. Ranked by mIoU, then mF1, then OA of last.pt.",
     ]
     lacking = why_no_intervals(evidence)
     if lacking:
         lines.append(lacking)
     if evidence.has_intervals:
+        families = " and ".join(f"{family.hypotheses} of {family.title.lower()}" for family in FAMILIES)
+        lines += [
+            "± and [ ]: 95 % intervals over trainings and spatial blocks together, each for itself. p: how often a "
+            "difference as large as this would come about if there were none in truth, corrected by Holm for the tests "
+            f"of its family, run or not ({families}). The rest is described, not tested.",
+            f"Shown: p under 0.05. {SAME[0].upper()}{SAME[1:]}: shown to be no larger than that. Not shown says that "
+            "this study cannot tell, never that there is no effect.",
+            f"could show: the smallest difference that a study like this one shows in {percent(POWER, 0)} of cases. "
+            f"needed: {evidence.unit}s that would show the difference seen as often. P(better): probability that one "
+            "more training of the arm, on other ground, scores higher than one of its opponent.",
+        ]
+    if evidence.folds and evidence.has_intervals:
         lines.append(
-            "± and [ ]: 95 % intervals over seeds and spatial blocks together, each for itself. p: how often a "
-            "difference in mIoU as large as this would come about if there were none in truth; corrected by Holm for "
-            f"the {len(PLANNED)} planned comparisons, run or not. The rest is described, not tested."
+            "N-B: half-width of the interval of Nadeau and Bengio, a cross-check that allows for the training ground "
+            "which the folds share."
         )
     if len({tuple(scores.seeds) for scores in evidence.arms.values()}) > 1:
-        lines.append("The arms have different seeds, so that the rank also compares seeds; differences are paired.")
+        lines.append(
+            f"The arms have different {evidence.unit}s, so that the rank also compares these; differences are paired."
+        )
     if evidence.seeds and len(evidence.seeds) == 1:
         lines.append("One seed: differences of a point or two are noise, on small sets more.")
     lines += [

@@ -15,7 +15,7 @@ import numpy as np
 import rasterio
 from PIL import Image
 
-import reproduce
+from reproduction.documents import read_document
 from tests.benchmarks.generated import write_biodiversity_raw, write_oem_raw
 from tests.benchmarks.measuring import REPOSITORY, Figure, at_least, at_most, run_module
 from tests.helpers import OEM_RAW
@@ -106,7 +106,7 @@ def measure(biodiversity: int = BIODIVERSITY_TILES, oem: int = OEM_TILES) -> lis
         scratch.mkdir()
         write_biodiversity_raw(root, biodiversity)
         write_oem_raw(root, oem)
-        for step in reproduce.read_document(REPOSITORY, "REPRODUCE_DATA.md"):
+        for step in read_document(REPOSITORY, "REPRODUCE_DATA.md"):
             name = step.module.split(".")[-1]
             flags = ("--root", root, *step.argv[3:])
             ended = run_module(step.module, *flags)

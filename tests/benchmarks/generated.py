@@ -1,4 +1,4 @@
-"""Generated tiles at the real sizes, made quickly: cut at random places from one large scene."""
+"""Generated tiles at the real sizes, made quickly: raw ones of small patches, others cut from one large scene."""
 
 import argparse
 import hashlib
@@ -15,6 +15,7 @@ from tests.helpers import OEM_RAW, write_tif
 
 SIDE, OEM_SIDE = 512, 1000  # pixels
 SCENE = 3072
+PATCH_DETAIL = 4  # pixels
 PLACE = {"crs": None, "bounds": None, "gsd": None}
 
 
@@ -35,6 +36,22 @@ def scene(num_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return ids, image
 
 
+def patches(num_classes: int, side: int, seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """(side, side) uint8 class ids and a (3, side, side) uint8 image of them, ground that no other number shows."""
+    rng = np.random.default_rng([seed, number])
+    small = side // PATCH_DETAIL
+    scores = np.stack(
+        [
+            np.asarray(Image.fromarray(rng.standard_normal((8, 8), np.float32)).resize((small, small)))
+            - np.float32(0.1) * label
+            for label in range(num_classes)
+        ]
+    )
+    ids = np.kron(scores.argmax(axis=0).astype(np.uint8), np.ones((PATCH_DETAIL, PATCH_DETAIL), np.uint8))
+    palette = np.random.default_rng(seed).integers(40, 216, (num_classes, 3)).astype(np.uint8)
+    return ids, np.moveaxis(palette[ids], -1, 0) + rng.integers(0, 40, (3, side, side), np.uint8)
+
+
 def cuts(count: int, side: int, seed: int):
     """Yield ``count`` slices of side x side pixels of a scene."""
     for top, left in np.random.default_rng(seed).integers(0, SCENE - side, (count, 2)):
@@ -46,29 +63,27 @@ def write_biodiversity_raw(root: Path, count: int, seed: int = 0) -> None:
     folder = root / "data/biodiversity_raw"
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True)
-    ids, image = scene(BIODIVERSITY.num_classes, seed)
-    reflectance = np.concatenate([image, image[:1]]).astype(np.float32) / 1000
-    for i, cut in enumerate(cuts(count, SIDE, seed)):
+    for i in range(count):
+        ids, image = patches(BIODIVERSITY.num_classes, SIDE, seed, i)
+        reflectance = np.concatenate([image, image[:1]]).astype(np.float32) / 1000
         row, column = divmod(i, 48)
         left, top = 500_000 + column * SIDE * 0.5, 5_000_000 - row * SIDE * 0.5
-        write_tif(folder / f"images/tile_{i:05d}.tif", reflectance[:, *cut], origin=(left, top), interleave="pixel")
-        write_mask(folder / f"masks/tile_{i:05d}.png", ids[cut])
+        write_tif(folder / f"images/tile_{i:05d}.tif", reflectance, origin=(left, top), interleave="pixel")
+        write_mask(folder / f"masks/tile_{i:05d}.png", ids)
 
 
 def write_oem_raw(root: Path, count: int, seed: int = 1) -> None:
     """OpenEarthMap tiles in regions of fifty, under ROOT where filter_oem_rural looks for them."""
     folder = root / OEM_RAW
-    ids, image = scene(OPENEARTHMAP.num_classes, seed)
-    for i, cut in enumerate(cuts(count, OEM_SIDE, seed)):
+    for i in range(count):
+        ids, image = patches(OPENEARTHMAP.num_classes, OEM_SIDE, seed, i)
         region, number = divmod(i, 50)
         here = folder / f"region{region:02d}"
         for name in ("images", "labels"):
             (here / name).mkdir(parents=True, exist_ok=True)
         left, top = 300_000 + region * 20_000 + number % 7 * OEM_SIDE, 4_000_000 - number // 7 * OEM_SIDE
-        write_tif(
-            here / f"images/region{region:02d}_{number}.tif", image[:, *cut], origin=(left, top), interleave="pixel"
-        )
-        write_tif(here / f"labels/region{region:02d}_{number}.tif", ids[cut][None], origin=(left, top))
+        write_tif(here / f"images/region{region:02d}_{number}.tif", image, origin=(left, top), interleave="pixel")
+        write_tif(here / f"labels/region{region:02d}_{number}.tif", ids[None], origin=(left, top))
 
 
 def write_tile_set(

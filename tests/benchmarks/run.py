@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from rasterio.errors import NotGeoreferencedWarning
 
-from tests.benchmarks import aggregate, counting, crops, data_steps, loop, sizes
+from tests.benchmarks import aggregate, counting, crops, data_steps, groups, loop, sizes
 from tests.benchmarks.measuring import write_figures
 
 BENCHMARKS = {
@@ -23,6 +23,7 @@ BENCHMARKS = {
     "counting": counting.measure,
     "sizes": sizes.measure,
     "data_steps": data_steps.measure,
+    "groups": groups.measure,
     "aggregate": aggregate.measure,
 }
 

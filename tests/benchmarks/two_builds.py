@@ -117,7 +117,8 @@ def write_raw(root: Path, tree: Path, real: bool) -> str:
 def prepare(root: Path, tree: Path, real: bool) -> str:
     """Make the tile sets of stages 1 to 4 with the data steps of a tree; returns what they are made of."""
     made_of = write_raw(root, tree, real)
-    for step in ("split_biodiversity", "analyze_class_distribution", "replicate_minority", "check_leakage"):
+    steps = ("check_biodiversity", "split_biodiversity", "analyze_class_distribution", "replicate_minority")
+    for step in (*steps, "check_leakage"):
         call(tree, [sys.executable, "-m", f"data_prep.{step}", "--root", str(root)])
     return made_of
 

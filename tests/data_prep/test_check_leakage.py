@@ -12,7 +12,17 @@ from data_prep import check_leakage, prepare_oem_teacher, split_biodiversity
 from data_prep.tile_sets.writer import describe_tile
 from tests.faults.harness import copy_root
 from tests.faults.leaks import NOWHERE, bring, edit, edit_entry, folder_of, put, tiles_of
-from tests.helpers import CRS, make_raw, quiet, run_data_steps, write_tif
+from tests.helpers import (
+    CRS,
+    audited_split,
+    make_biodiversity,
+    make_raw,
+    quiet,
+    run_data_steps,
+    ungroup,
+    write_groups,
+    write_tif,
+)
 
 
 @pytest.fixture
@@ -71,7 +81,7 @@ def test_overlapping_ground_is_found_although_no_pixel_is_equal(root):
 
 
 def test_neighbours_of_a_random_split_are_counted_and_pass(root):
-    quiet(split_biodiversity.main, "--root", root, "--overwrite", "--strategy", "random")
+    quiet(audited_split, "--root", root, "--overwrite", "--strategy", "random")
     for name in ("biodiversity_split/train_rep", "biodiversity_oem_combined"):
         shutil.rmtree(root / "data" / name)
     printed = quiet(check_leakage.main, "--root", root)
@@ -112,7 +122,7 @@ def test_an_entry_that_its_files_do_not_bear_out_is_found(root):
 
 
 def test_sets_made_from_another_train_are_found(root):
-    quiet(split_biodiversity.main, "--root", root, "--overwrite", "--seed", 3)
+    quiet(audited_split, "--root", root, "--overwrite", "--seed", 3)
     found = leaks(root)
     assert sorted(found["stale"]) == [("combined",), ("train_rep",)]
     assert ("train_rep",) in found["base"]
@@ -138,17 +148,23 @@ def test_tiles_that_no_raw_tile_is_are_found_unless_others_were_split(root, caps
 
 
 def test_raw_tiles_that_overlap_unknown_to_the_split_are_named_with_the_remedy(tmp_path):
-    make_raw(tmp_path)
+    make_biodiversity(tmp_path)
     rng = np.random.default_rng(3)
     ground = rng.integers(0, 256, (3, 64, 64 + 4 * 63), dtype=np.uint8)
     raw = tmp_path / "data/biodiversity_raw/images"
+    write_groups(tmp_path)
     for n, path in enumerate(sorted(raw.iterdir())):
         path.unlink()
         write_tif(path, ground[:, :, 4 * n : 4 * n + 64])
+    with pytest.raises(UserError, match="is out of date"):
+        quiet(split_biodiversity.main, "--root", tmp_path)
+    write_groups(tmp_path)
+    ungroup(tmp_path)
+    quiet(split_biodiversity.main, "--root", tmp_path)
     with pytest.raises(UserError) as stop:
-        run_data_steps(tmp_path)
+        quiet(check_leakage.main, "--root", tmp_path)
     assert "val and train share overlapping window in" in str(stop.value)
-    assert "Where raw tiles overlap or repeat one another, leave some out" in str(stop.value)
+    assert "split_biodiversity --groups FILE" in str(stop.value)
 
 
 def test_a_missing_split_is_named(root):

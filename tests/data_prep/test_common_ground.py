@@ -5,8 +5,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 
@@ -14,7 +12,7 @@ from common.errors import UserError
 from common.taxonomy import OPENEARTHMAP
 from common.tiles import Tile, is_blank, is_openearthmap, shared_ids
 from data_prep.check_leakage import shown
-from data_prep.leakage import near_duplicates, provenance, sets
+from data_prep.leakage import provenance, sets
 from data_prep.leakage.provenance import untrue_entries
 from data_prep.leakage.sets import ImageLook, MaskLook, Part, is_elsewhere, look_at_image, look_at_mask
 from data_prep.leakage.shared import pairs_apart, shared_tiles
@@ -279,113 +277,3 @@ def test_the_tables_of_sets_name_what_each_was_made_from():
         "OEM teacher val": ["OEM filtered"],
         "combined": ["train", "OEM relabelled"],
     }
-
-
-# From the pixels
-
-
-def turns(image):
-    """The eight flips and quarter turns of (3, H, W), by hand."""
-    for flipped in (image, image[:, :, ::-1]):
-        for quarter in range(4):
-            yield np.ascontiguousarray(np.rot90(flipped, quarter, axes=(1, 2)))
-
-
-def test_anchors_do_not_change_with_flips_and_turns_and_say_where_they_are():
-    image = noise_of("a", 150, 80)  # hashed in three strips
-    hashes, rows, columns = near_duplicates.located_anchors(image)
-    assert len(hashes) > 20 and (np.diff(hashes.astype(object)) > 0).all()
-    assert rows.min() >= 2 and 64 + 64 < rows.max() <= 147 and columns.min() >= 2 and columns.max() <= 77
-    for turned in turns(image):
-        np.testing.assert_array_equal(near_duplicates.anchors(turned), hashes)
-    cut, cut_rows, cut_columns = near_duplicates.located_anchors(image[:, 10:, 20:])
-    at = {h: (r, c) for h, r, c in zip(hashes, rows, columns, strict=True)}
-    assert len(cut) > 10
-    assert all(at[h] == (r + 10, c + 20) for h, r, c in zip(cut, cut_rows, cut_columns, strict=True))
-    other = image.copy()
-    other[0] = image[1]
-    other[1] = image[0]
-    assert not set(near_duplicates.anchors(other).tolist()) & set(hashes.tolist())  # bands exchanged
-
-
-def test_flat_neighbourhoods_are_no_anchors():
-    ripple = (100 + np.random.default_rng(0).integers(0, 8, (3, 90, 90))).astype(np.uint8)
-    assert len(near_duplicates.anchors(ripple)) == 0  # a range of 7
-    assert len(near_duplicates.anchors((ripple - 100) * 2 + 100)) > 20
-
-
-@given(st.integers(0, 7), st.integers(0, 30), st.integers(0, 30))
-def test_a_window_is_recognized_however_it_is_shifted_and_turned(way, down, right):
-    scene = noise_of("scene", 110, 110)
-    image, other = scene[:, :80, :80], scene[:, down : down + 80, right : right + 80]
-    assert near_duplicates.same_window(image, list(turns(other))[way])
-    assert near_duplicates.same_window(list(turns(image))[way], other)
-    assert not near_duplicates.same_window(image, list(turns(noise_of("elsewhere", 80, 80)))[way])
-
-
-def test_four_common_anchors_make_a_candidate_and_those_of_many_tiles_do_not_count():
-    def hashes(*values):
-        return np.array(values, np.uint64)
-
-    held = [hashes(1, 2, 3, 4, 5), hashes(4, 5, 6, 7), hashes(1, 2, 3, 9)]
-    others = [hashes(1, 2, 3, 4), hashes(4, 5, 6, 7, 8), hashes(1, 2, 3), hashes()]
-    assert list(near_duplicates.sharing(held, others)) == [[0], [1], [], []]
-    assert list(near_duplicates.sharing([], others)) == [[]] * 4
-    alike = [hashes(1, 2, 3, 4)] * 32
-    assert list(near_duplicates.sharing(alike, others[:1])) == [list(range(32))]
-    assert list(near_duplicates.sharing([*alike, hashes(1, 2, 3, 4)], others[:1])) == [[]]
-
-
-def smooth_scene(seed, side=96):
-    """(3, side, side) uint8 with detail at several scales."""
-    rng = np.random.default_rng(seed)
-    scene = sum(np.kron(rng.normal(0, 20, (3, side // n, side // n)), np.ones((n, n))) for n in (2, 4, 12))
-    return np.clip(128 + scene, 0, 255).astype(np.uint8)
-
-
-@pytest.mark.parametrize("way", range(8))
-def test_an_altered_copy_is_found_in_the_orientation_that_it_was_turned_to(way):
-    image = smooth_scene(1)
-    brighter = np.clip(1.2 * image + 5, 0, 255).astype(np.uint8)
-    other = list(turns(brighter))[way]
-    thumbnails = [near_duplicates.thumbnail(one) for one in (image, other, smooth_scene(2))]
-    assert [np.linalg.norm(one) for one in thumbnails] == pytest.approx([1, 1, 1])
-    ((i, j, orientation),) = near_duplicates.resembling(thumbnails[:1], thumbnails[1:])
-    assert (i, j) == (0, 0)
-    grey = list(near_duplicates.orientations(image[0]))[orientation]
-    np.testing.assert_array_equal(grey, list(turns(image))[way][0])
-    assert near_duplicates.same_picture(image, other, orientation)
-    assert not near_duplicates.same_picture(image, other, (orientation + 1) % 8)
-    assert not near_duplicates.same_picture(image, smooth_scene(2), orientation)
-
-
-def test_thumbnails_that_resemble_one_another_are_named_by_their_positions_among_many():
-    held = [near_duplicates.thumbnail(smooth_scene(seed)) for seed in range(40)]
-    others = [near_duplicates.thumbnail(smooth_scene(seed)) for seed in (90, 35, 3)]
-    assert list(near_duplicates.resembling(held, others)) == [(3, 2, 0), (35, 1, 0)]
-
-
-def test_blocks_that_have_detail_in_both_images_decide_by_their_median():
-    rng = np.random.default_rng(0)
-    image, other = rng.normal(0, 30, (2, 64, 64)).astype(np.float32)
-    correlation = near_duplicates.block_correlation
-    assert correlation(image, image) == pytest.approx(1) and correlation(image, -image) == pytest.approx(-1)
-    assert abs(correlation(image, other)) < 0.1
-    half = np.where(np.arange(64) < 24, image, other)  # three of eight columns of blocks
-    assert correlation(image, half) < 0.3
-    half = np.where(np.arange(64) < 40, image, other)
-    assert correlation(image, half) > 0.9
-    few = np.zeros((64, 64), np.float32)
-    few[:16, :] = image[:16]  # 16 blocks, and the edge of the next row
-    assert correlation(few * 1.0, np.where(np.arange(64)[:, None] < 12, few, 0)) == 0
-
-
-def test_a_pair_of_files_is_confirmed_as_what_it_was_proposed_for(tmp_path):
-    image = smooth_scene(1)
-    write_tif(tmp_path / "a.tif", image)
-    write_tif(tmp_path / "b.tif", np.clip(1.2 * image, 0, 255).astype(np.uint8))
-    write_tif(tmp_path / "c.tif", np.roll(image, 20, axis=2))
-    a, b, c = (tmp_path / f"{name}.tif" for name in "abc")
-    assert near_duplicates.confirm((a, c, True, None)) == "overlapping window"
-    assert near_duplicates.confirm((a, b, True, 0)) == "altered copy"
-    assert near_duplicates.confirm((a, c, False, None)) is near_duplicates.confirm((a, b, False, None)) is None

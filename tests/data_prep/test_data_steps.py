@@ -21,6 +21,7 @@ from data_prep import (
 from tests.helpers import (
     OEM_RAW,
     THREE_CLASSES,
+    audited_split,
     made,
     make_biodiversity,
     make_raw,
@@ -71,9 +72,9 @@ def test_the_splits_share_the_tiles_out_by_whole_blocks_and_all_have_every_class
 
 def test_one_seed_gives_one_split_and_another_seed_another(root):
     before = [part.digest for part in splits(root)]
-    quiet(split_biodiversity.main, "--root", root, "--overwrite", "--workers", 2)
+    quiet(audited_split, "--root", root, "--overwrite", "--workers", 2)
     assert [part.digest for part in splits(root)] == before
-    quiet(split_biodiversity.main, "--root", root, "--overwrite", "--seed", 1)
+    quiet(audited_split, "--root", root, "--overwrite", "--seed", 1)
     assert [part.digest for part in splits(root)] != before
 
 
@@ -84,7 +85,7 @@ def test_tiles_without_a_place_are_split_one_by_one(tmp_path):
             pixels = src.read()
         path.unlink()
         write_tif(path, pixels)
-    quiet(split_biodiversity.main, "--root", tmp_path)
+    quiet(audited_split, "--root", tmp_path)
     train, _, _ = splits(tmp_path)
     assert train.manifest["split_strategy"] == "random"
     assert len({tile.block for tile in train}) == len(train)
@@ -103,7 +104,7 @@ def rewrite(root, change):
 def test_one_tile_without_a_place_among_many_is_named_and_keeps_the_blocks_of_the_others(tmp_path, capsys):
     make_biodiversity(tmp_path, size=32)
     rewrite(tmp_path, lambda row, column, origin: None if (row, column) == (0, 0) else origin)
-    split_biodiversity.main(["--root", str(tmp_path)])
+    audited_split(["--root", str(tmp_path)])
     assert "1 of 64 tiles are not georeferenced" in (said := capsys.readouterr().err) and "tile_0_0" in said
     assert splits(tmp_path)[0].manifest["split_strategy"] == "blocks"
 
@@ -115,14 +116,14 @@ def test_tiles_that_all_overlap_are_named_as_the_cause(tmp_path):
     with pytest.raises(
         UserError, match=r"1 blocks to draw.*36 tiles overlap their neighbours by more than 0\.01 pixels"
     ):
-        quiet(split_biodiversity.main, "--root", tmp_path)
+        quiet(audited_split, "--root", tmp_path)
 
 
 def test_blocks_that_hang_together_are_counted_as_one(tmp_path, capsys):
     make_biodiversity(tmp_path, size=32)
     shift = 1.0  # the two rightmost columns of each row of blocks cover common ground across the edge of two blocks
     rewrite(tmp_path, lambda row, column, o: (o[0] - shift, o[1]) if column == 6 else o)
-    split_biodiversity.main(["--root", str(tmp_path)])
+    audited_split(["--root", str(tmp_path)])
     said = capsys.readouterr()
     drawn = [int(line.split()[2]) for line in said.out.splitlines() if line.startswith(SPLITS)]
     assert sum(drawn) == 12  # of 16 blocks four hang together with their neighbour
@@ -132,7 +133,7 @@ def test_blocks_that_hang_together_are_counted_as_one(tmp_path, capsys):
 def test_a_random_split_warns_of_tiles_not_of_blocks(tmp_path, capsys):
     make_biodiversity(tmp_path, rows=4, columns=4, size=32)
     rewrite(tmp_path, lambda *_: None)
-    split_biodiversity.main(["--root", str(tmp_path)])
+    audited_split(["--root", str(tmp_path)])
     said = capsys.readouterr().err
     assert "val has 3 tiles; under 10" in said and "block" not in said
 
@@ -149,7 +150,7 @@ def test_a_split_that_fails_while_writing_leaves_the_earlier_one(root, monkeypat
 
     monkeypatch.setattr(split_biodiversity, "write_tile", full_disk)
     with pytest.raises(OSError, match="disk full"):
-        quiet(split_biodiversity.main, "--root", root, "--overwrite", "--seed", 5)
+        quiet(audited_split, "--root", root, "--overwrite", "--seed", 5)
     assert [part.digest for part in splits(root)] == before
     assert not [p.name for p in (root / "data" / "biodiversity_split").iterdir() if p.name.startswith(".")]
 
@@ -157,7 +158,7 @@ def test_a_split_that_fails_while_writing_leaves_the_earlier_one(root, monkeypat
 def test_an_existing_split_is_refused_before_any_tile_is_read(root, monkeypatch):
     monkeypatch.setattr(split_biodiversity, "inspect_all", lambda *_: pytest.fail("read tiles"))
     with pytest.raises(UserError, match="--overwrite"):
-        quiet(split_biodiversity.main, "--root", root)
+        quiet(audited_split, "--root", root)
 
 
 def test_a_split_without_a_labelled_pixel_is_refused(tmp_path):
@@ -169,7 +170,7 @@ def test_a_split_without_a_labelled_pixel_is_refused(tmp_path):
         path.unlink()
         split_biodiversity.write_mask(path, from_first)
     with pytest.raises(UserError, match="would have a labelled pixel"):
-        quiet(split_biodiversity.main, "--root", tmp_path)
+        quiet(audited_split, "--root", tmp_path)
 
 
 @pytest.mark.parametrize("fractions", [("0.5", "0.2", "0.2"), ("1", "0", "0"), ("0.8", "0.3", "-0.1")])
@@ -181,7 +182,7 @@ def test_fractions_that_do_not_share_out_all_tiles_are_wrong_use(fractions):
 
 def test_remedies_name_the_root(root):
     with pytest.raises(UserError, match=f"python -m data_prep.check_biodiversity --root {root}"):
-        quiet(split_biodiversity.main, "--root", root, "--overwrite", "--exclude", root / "none.txt")
+        quiet(audited_split, "--root", root, "--overwrite", "--exclude", root / "none.txt")
     shutil.rmtree(root / "data" / "openearthmap_filtered")
     with pytest.raises(UserError, match=f"python -m data_prep.filter_oem_rural --root {root}"):
         quiet(relabel_oem.main, "--root", root, "--overwrite")

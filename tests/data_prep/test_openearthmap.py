@@ -14,7 +14,7 @@ from data_prep.filter_oem_rural import built_share, find_pairs, find_regions, re
 from data_prep.relabel_oem import relabel
 from data_prep.tile_sets import stratify
 from tests.helpers import OEM_RAW, THREE_CLASSES, made, quiet, write_taxonomy, write_tif
-from tests.small_sets import LEFT, TOP, noise_of, with_pixels, write_set
+from tests.small_sets import LEFT, TOP, noise_of, with_pixels, write_grid, write_set
 
 UNKNOWN, BARELAND, RANGELAND, DEVELOPED, ROAD, TREE, WATER, AGRICULTURE, BUILDING = range(9)
 STRETCH = {"kind": "train", "percentiles": [2, 98], "ranges": [[0.0, 1.0]] * 3}
@@ -253,8 +253,9 @@ def test_only_tiles_in_openearthmaps_own_classes_are_relabelled_and_taught(pool_
 
 @pytest.mark.parametrize("step", [relabel_oem, prepare_oem_teacher])
 def test_resampled_tiles_are_recorded_as_such_and_keep_block_region_and_source(pool_root, step):
+    write_grid(pool_root, 1, 1, gsd=0.4)
     printed = quiet(step.main, "--root", pool_root, "--gsd", "0.25", "--out-dir", pool_root / "data/out")
-    assert "OpenEarthMap 0.5 m, resampled to 0.25 m; train 0.5 m" in printed
+    assert "OpenEarthMap 0.5 m, resampled to 0.25 m; Biodiversity 0.4 m" in printed
     native = opened(pool_root, "openearthmap_filtered")
     parts = [("out",)] if step is relabel_oem else [("out", "train"), ("out", "val")]
     sets = [opened(pool_root, *part) for part in parts]
@@ -318,7 +319,6 @@ def test_every_class_in_two_blocks_is_taught_and_validated(tmp_path):
         masks[f"r_{n:02}"] = with_pixels(8, {TREE: 50, rare: 14} if rare != TREE else {TREE: 64})
         entries[f"r_{n:02}"] = {"block": f"r/{n}", "region": "r"}
     write_set(tmp_path / "data/openearthmap_filtered", masks, split="pool", taxonomy=OPENEARTHMAP, entries=entries)
-    write_set(tmp_path / "data/biodiversity_split/train", {"t": with_pixels(8, {1: 64})}, split="train")
     for seed in range(3):
         for tiles in teacher(tmp_path, "--seed", seed, "--val-fraction", "0.25")[:2]:
             assert (tiles.pixels[[BARELAND, TREE, BUILDING]] > 0).all()
@@ -334,7 +334,6 @@ def test_tiles_of_two_blocks_that_overlap_are_not_divided_between_the_teachers_s
         entries[name] = {"block": f"r/r{row}_c{n}", "region": "r"}
     filtered = tmp_path / "data/openearthmap_filtered"
     write_set(filtered, masks, split="pool", taxonomy=OPENEARTHMAP, origins=origins, entries=entries)
-    write_set(tmp_path / "data/biodiversity_split/train", {"t": with_pixels(8, {1: 64})}, split="train")
     for seed in range(2):
         train, val, _ = teacher(tmp_path, "--val-fraction", "0.5", "--seed", seed)
         assert {tile.id[2] for tile in train}.isdisjoint({tile.id[2] for tile in val})
@@ -351,7 +350,6 @@ def test_tiles_of_one_block_cannot_be_split_for_the_teacher(tmp_path, located, r
     origins = {name: (LEFT + 4 * n, TOP) for n, name in enumerate(masks)} if located else None
     filtered = tmp_path / "data/openearthmap_filtered"
     write_set(filtered, masks, split="pool", taxonomy=OPENEARTHMAP, entries=entries, origins=origins)
-    write_set(tmp_path / "data/biodiversity_split/train", {"t": with_pixels(8, {1: 64})}, split="train")
     with pytest.raises(UserError, match=f"its 3 tiles form one spatial block .*{remedy}"):
         teacher(tmp_path)
 

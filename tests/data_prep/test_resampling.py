@@ -13,8 +13,8 @@ from common.rasters import METRES_PER_DEGREE, georeference, open_raster, write_i
 from common.taxonomy import BIODIVERSITY
 from common.tiles import Tile
 from data_prep.tile_sets import resampling
-from data_prep.tile_sets.resampling import compare_gsd, require_gsd, resample, write_resampled
-from tests.small_sets import LEFT, TOP, noise_of, with_pixels, write_set
+from data_prep.tile_sets.resampling import compare_gsd, raw_gsd, require_gsd, resample, write_resampled
+from tests.small_sets import LEFT, TOP, noise_of, with_pixels, write_raw, write_set
 
 factors = st.floats(0.2, 4)
 sides = st.integers(8, 40)
@@ -127,6 +127,17 @@ def a_set(folder, gsds, *, side=64, height=None):
     return write_set(folder, masks, split="train", entries=entries)
 
 
+def test_the_resolution_of_raw_tiles_is_the_median_of_those_that_tell_it(tmp_path):
+    raw = tmp_path / "data/biodiversity_raw"
+    assert raw_gsd(raw) is None
+    write_raw(tmp_path, "nowhere", np.ones((8, 8)))
+    assert raw_gsd(raw) is None
+    for n, gsd in enumerate([0.5, 2, 9]):
+        write_raw(tmp_path, f"t{n}", np.ones((8, 8)), origin=(100 * n, 0), gsd=gsd)
+    (raw / "images/broken.tif").write_text("no image")
+    assert raw_gsd(raw) == 2
+
+
 def test_tiles_of_unknown_resolution_are_not_resampled(tmp_path):
     tiles = a_set(tmp_path / "set", [0.5, None, None])
     require_gsd(tiles, None)
@@ -172,12 +183,12 @@ def test_resolutions_are_warned_of_that_differ_by_more_than_one_and_a_half_times
     tmp_path, capsys, oem, train, gsd, warned
 ):
     tiles = a_set(tmp_path / "oem", oem, side=8)
-    compare_gsd(tiles, a_set(tmp_path / "train", train, side=8), gsd)
+    compare_gsd(tiles, train[0], gsd)
     said = capsys.readouterr()
     assert ("differ by more than 1.5 times" in said.err) == warned
     if warned:
         assert f"Resample with --gsd {train[0]:g}" in said.err
     known = f"{sorted(oem)[len(oem) // 2]:g} m" if oem[0] else "not known"
     assert f"OpenEarthMap {known}" in said.out
-    assert f"train {f'{train[0]:g} m' if train[0] else 'not known'}" in said.out
+    assert f"Biodiversity {f'{train[0]:g} m' if train[0] else 'not known'}" in said.out
     assert (f"resampled to {gsd} m" in said.out) == bool(gsd)

@@ -7,7 +7,7 @@ from common.errors import UserError
 from data_prep import split_biodiversity
 from data_prep.raw import images
 from data_prep.tile_sets import stratify as stratification
-from tests.helpers import quiet, write_png
+from tests.helpers import audited_split, quiet, write_png
 from tests.small_sets import LEFT, TOP, noise_of, split_sets, with_pixels, write_grid, write_raw
 
 
@@ -19,7 +19,7 @@ def few_draws(monkeypatch):
 
 
 def split(root, *flags):
-    printed = quiet(split_biodiversity.main, "--root", root, "--overwrite", *flags)
+    printed = quiet(audited_split, "--root", root, "--overwrite", *flags)
     return split_sets(root), printed
 
 
@@ -46,7 +46,7 @@ def test_val_needs_tiles_of_ten_blocks_for_an_interval(few_draws, tmp_path, caps
     write_grid(tmp_path, 5, 10)
     for fractions, count, warned in ((("0.6", "0.2", "0.2"), 10, False), (("0.62", "0.18", "0.2"), 9, True)):
         flags = ("--root", tmp_path, "--overwrite", "--block-size", 4, "--fractions", *fractions)
-        split_biodiversity.main([str(flag) for flag in flags])
+        audited_split([str(flag) for flag in flags])
         said = capsys.readouterr()
         assert len(split_sets(tmp_path)[1]) == count
         assert ("no interval can be given" in said.err) == warned
@@ -86,7 +86,7 @@ def test_each_split_has_a_class_of_three_blocks_and_one_of_fewer_is_named(few_dr
 
     write_grid(tmp_path, 6, 6, mask_of=mask_of)
     for seed in range(2):
-        split_biodiversity.main(["--root", str(tmp_path), "--overwrite", "--seed", str(seed)])
+        audited_split(["--root", str(tmp_path), "--overwrite", "--seed", str(seed)])
         said = capsys.readouterr().err
         sets = split_sets(tmp_path)
         assert all((tiles.pixels[[1, 2, 4, 5]] > 0).all() for tiles in sets)
@@ -135,7 +135,7 @@ def test_the_table_of_a_split_gives_tiles_blocks_and_shares_of_labelled_pixels(f
 
 def test_neighbours_on_both_sides_are_counted_for_val_and_test_apart(few_draws, tmp_path, capsys):
     write_grid(tmp_path, 6, 6)
-    split_biodiversity.main(["--root", str(tmp_path), "--strategy", "random", "--fractions", "0.7", "0.1", "0.2"])
+    audited_split(["--root", str(tmp_path), "--strategy", "random", "--fractions", "0.7", "0.1", "0.2"])
     sets = split_sets(tmp_path)
     blocks = [{tile.block for tile in tiles} for tiles in sets]
     crossing = [len(blocks[s] & blocks[0]) for s in (1, 2)]
@@ -212,7 +212,7 @@ def test_pairs_of_tiles_that_cannot_be_compared_are_counted_once(few_draws, tmp_
     for n in range(4):
         mask = np.tile(np.arange(8) % 5 + 1, (8, 1))
         write_raw(tmp_path, f"local{n}", mask, origin=(4 * n, 0), crs='LOCAL_CS["grid",UNIT["metre",1]]')
-    split_biodiversity.main(["--root", str(tmp_path), "--block-size", "4"])
+    audited_split(["--root", str(tmp_path), "--block-size", "4"])
     said = capsys.readouterr().err
     assert (
         "24 pairs of tiles are not comparable" in said and "tiles are in 2 coordinate systems, 6 in EPSG:32633" in said

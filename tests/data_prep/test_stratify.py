@@ -69,7 +69,7 @@ def drawn(present, fractions, seed, sizes=None):
     """One draw, before anything is repaired or chosen."""
     present = np.asarray(present, bool)
     sizes = np.ones(len(present), int) if sizes is None else np.asarray(sizes)
-    return stratification._iterative_stratification(present, sizes, np.asarray(fractions), np.random.default_rng(seed))
+    return stratification.iterative_stratification(present, sizes, np.asarray(fractions), np.random.default_rng(seed))
 
 
 def test_the_rarest_class_is_dealt_out_first():
@@ -112,7 +112,7 @@ def test_units_of_unequal_size_fill_the_splits_by_tiles_not_by_units():
 def test_of_two_splits_that_want_a_class_alike_the_one_with_more_room_gets_the_unit():
     in_order = SimpleNamespace(permutation=np.arange, random=np.zeros)
     halves, sizes = np.array([0.5, 0.5]), np.array([8, 1, 8, 1])
-    chosen = stratification._iterative_stratification(np.ones((4, 1), bool), sizes, halves, in_order)
+    chosen = stratification.iterative_stratification(np.ones((4, 1), bool), sizes, halves, in_order)
     assert chosen.tolist() == [0, 1, 1, 0]  # nine tiles each
 
 
@@ -218,7 +218,7 @@ def test_the_fewer_units_there_are_the_more_draws_are_made(count, draws, monkeyp
         streams.append(rng.bit_generator.seed_seq.entropy)
         return np.arange(len(present)) % 3
 
-    monkeypatch.setattr(stratification, "_iterative_stratification", one_draw)
+    monkeypatch.setattr(stratification, "iterative_stratification", one_draw)
     stratify(np.arange(count), np.ones((count, 1), np.int64), (0.6, 0.2, 0.2), 7)
     assert streams == [[7, n] for n in range(draws)]
 
@@ -230,7 +230,7 @@ def test_of_many_draws_that_is_kept_which_lacks_least_and_then_is_closest(monkey
     far = [0, 0, 0, 0, 1, 2]
     near = [0, 0, 1, 0, 0, 2]
     ways = iter([empty, far, near, far])
-    monkeypatch.setattr(stratification, "_iterative_stratification", lambda *_: np.array(next(ways)))
+    monkeypatch.setattr(stratification, "iterative_stratification", lambda *_: np.array(next(ways)))
     monkeypatch.setattr(stratification, "_repair", lambda chosen, *_: (chosen, 0))
     assert stratify(np.arange(6), pixels, (4 / 6, 1 / 6, 1 / 6), 0, draws=4).tolist() == near
     ways = iter([near, far])

@@ -7,7 +7,9 @@ from types import SimpleNamespace
 
 from common.stages import ARM_OF, STAGE_NAMES
 from common.taxonomy import BIODIVERSITY
-from evaluation.study.evidence import MINORITY, Evidence
+from evaluation.study.comparisons import FAMILIES, MINORITY
+from evaluation.study.evidence import Evidence
+from evaluation.study.pooling import Scored
 from tests.helpers import made
 from tests.synthetic_results import arm_of
 
@@ -16,6 +18,7 @@ FOREGROUND = BIODIVERSITY.foreground
 METRICS = ("mIoU", "mF1", "OA", MINORITY, *(f"IoU {name}" for name in FOREGROUND))
 ARGS = SimpleNamespace(
     root=Path("."),
+    home=Path("."),
     in_dir=made("results"),
     split_dir=made("split"),
     leakage=made("leakage.json", "python -m data_prep.check_leakage"),
@@ -70,6 +73,8 @@ def arm(name, mious, seeds=(1, 2, 3)):
         scores.last[seed] = SimpleNamespace(
             arm=name,
             seed=seed,
+            run_name=f"seed {seed}",
+            fold=None,
             metrics={"cumulative_steps": 20 * ARM_OF[name].trainings, "split_facts": FACTS, "step": 20},
             scores=scores_of(miou, 0.5 + place / 10),
             run=run,
@@ -82,11 +87,12 @@ FACTS = {"tiles": 30, "blocks": 12, "strategy": "blocks", "blocks_shared_with_tr
 
 
 def evidence_of(*arms, planned=(), descriptive=(), minority=("Settlement", "Seminatural"), cautions=()):
-    result = SimpleNamespace(
-        metrics={"split_facts": FACTS}, taxonomy=BIODIVERSITY, tiles=SimpleNamespace(split_digest="of val")
-    )
+    result = SimpleNamespace(metrics={"split_facts": FACTS}, fold=None, tiles=SimpleNamespace(split_digest="of val"))
     by_name = {scores.arm.name: scores for scores in arms}
-    return Evidence([result], by_name, list(planned), list(descriptive), list(minority), [], [], list(cautions))
+    present = list(range(1, BIODIVERSITY.num_classes))
+    scored = Scored(BIODIVERSITY, present, [BIODIVERSITY.index(name) for name in minority], dict.fromkeys(present, 12))
+    families = {family: [f for f in planned if f.family is family] for family in FAMILIES}
+    return Evidence([result], by_name, families, list(descriptive), scored, [], [], list(cautions))
 
 
 ARMS = [arm(ONE, [0.3, 0.4, 0.5]), arm(THREE, [0.6, 0.7, 0.8]), arm(TWO, [0.1, 0.2, 0.3])]

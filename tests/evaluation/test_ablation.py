@@ -12,7 +12,6 @@ from common.files import read_json, write_json
 from common.stages import ARM_OF, CONTROLS, STAGE_NAMES, STAGES
 from common.taxonomy import BIODIVERSITY
 from evaluation import aggregate_metrics
-from evaluation.simulate_coverage import World
 from evaluation.study import tables
 from evaluation.study.ablation_figures import (
     FIGURES,
@@ -22,14 +21,14 @@ from evaluation.study.ablation_figures import (
     draws_figure,
 )
 from evaluation.study.comparability import read_results
-from evaluation.study.comparisons import DESCRIPTIVE, PLANNED
-from evaluation.study.evidence import MINORITY, gather
+from evaluation.study.comparisons import COMPONENTS, DESCRIPTIVE, MINORITY, PRIMARY
+from evaluation.study.evidence import gather
 from evaluation.study.wording import finding_in_words
 from tests.helpers import made, quiet
-from tests.synthetic_results import VAL, write_result, write_study
+from tests.synthetic_results import VAL, WORLD, write_result, write_study
 
 ONE, TWO, THREE, FOUR, FIVE_A, FIVE_B, SIX = STAGE_NAMES[:7]
-SEEDS = (42, 43, 44)
+SEEDS = (42, 43, 44, 45, 46)
 # Ranks that are not the order of stages; 5A was not run.
 GAINS = {ONE: 0.5, TWO: 0.1, THREE: 0.9, FOUR: 0.3, FIVE_B: 0.7, SIX: 0.0}
 GAINS |= {control.name: 0.4 for control in CONTROLS}
@@ -42,7 +41,7 @@ COLORS = ["#1b7837", "#a6d96a", "#f2b134", "#d7301f", "#7b5aa6"]
 def root(tmp_path_factory):
     """Results of all arms but 5A, each of which drew other pixels."""
     root = tmp_path_factory.mktemp("ablation")
-    write_study(root, GAINS, SEEDS, 12, world=World(of_seed=0.03))
+    write_study(root, GAINS, SEEDS, 12, world=replace(WORLD, of_training=0.03, of_training_on_class=0.03))
     for place, arm in enumerate(GAINS):
         for seed in SEEDS:
             folder = root / VAL / arm / f"seed{seed}"
@@ -56,11 +55,11 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def evidence(root):
-    return gather(*read_results(made(root / VAL)))
+    return gather(*read_results([made(root / VAL)]))
 
 
 def means(evidence, metric, arms):
-    return [100 * float(np.mean(evidence.arms[arm].by_seed[metric])) for arm in arms]
+    return [100 * float(np.mean(evidence.arms[arm].by_training(metric))) for arm in arms]
 
 
 def leading(cell: str) -> float:
@@ -76,7 +75,7 @@ def test_the_ranking_holds_each_stage_by_rank_with_its_own_means(evidence):
     found = columns(*tables.ranking(evidence))
     assert list(found) == ["stage", "rank", "seeds", "mIoU", "mF1", "OA", MINORITY, "best - last", "steps"]
     assert found["stage"] == [*RANKED, FIVE_A] and found["rank"] == [1, 2, 3, 4, 5, 6, "not run"]
-    assert found["seeds"] == [3] * 6 + ["-"] and found["best - last"] == ["+0.0"] * 6 + ["-"]
+    assert found["seeds"] == [5] * 6 + ["-"] and found["best - last"] == ["+0.0"] * 6 + ["-"]
     assert found["steps"] == [f"{20 * ARM_OF[arm].trainings:,}" for arm in RANKED] + ["-"]
     for metric in ("mIoU", "mF1", "OA", MINORITY):
         assert [leading(cell) for cell in found[metric][:6]] == pytest.approx(
@@ -95,39 +94,70 @@ def test_the_table_of_classes_heads_each_column_with_the_stage_that_fills_it(evi
     assert rows[5][1:] == ["100.0"] * 6 and rows[6][1:] == ["0.0"] * 6
 
 
-def test_each_comparison_has_its_difference_in_points_and_a_planned_one_both_p_values(evidence):
-    header, rows = tables.comparisons(evidence, planned=True)
-    assert header == ["difference", "to", "seeds", "mIoU", MINORITY, "p", "p corrected"]
-    assert [row[:3] for row in rows] == [[c.arm.name, c.other.name, 3] for c in PLANNED]
-    raw = [finding.mIoU.p for finding in evidence.planned]
-    order = sorted(range(6), key=raw.__getitem__)
-    worst = 0.0
-    corrected = {}
-    for step, place in enumerate(order):  # Holm 1979, step by step
-        worst = max(worst, min(1.0, (6 - step) * raw[place]))
+def corrected_by_hand(p_values, hypotheses):
+    """Holm 1979, step by step."""
+    worst, corrected = 0.0, {}
+    for step, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        worst = max(worst, min(1.0, (hypotheses - step) * p_values[place]))
         corrected[place] = worst
-    for place, row in enumerate(rows):
-        for metric, cell in (("mIoU", row[3]), (MINORITY, row[4])):
-            (mine,), (theirs,) = (means(evidence, metric, [arm]) for arm in row[:2])
-            assert leading(cell) == pytest.approx(mine - theirs, abs=0.051)
-            low, high = (leading(end) for end in re.findall("[+\u2212][0-9.]+", cell)[1:])
-            assert low < leading(cell) < high
-        for p, cell in ((raw[place], row[5]), (corrected[place], row[6])):
+    return corrected
+
+
+@pytest.mark.parametrize(("family", "hypotheses"), [(PRIMARY, 4), (COMPONENTS, 6)])
+def test_each_comparison_and_metric_has_a_row_with_its_difference_and_both_p_values(evidence, family, hypotheses):
+    header, rows = tables.tested(evidence, evidence.families[family])
+    assert header[:8] == ["difference", "to", "metric", "seeds", "points", "p", "p corrected", "finding"]
+    assert header[8:] == ["could show", "needed", "P(better)"]
+    wanted = [[c.arm.name, c.other.name, metric, 5] for c in family.comparisons for metric in family.metrics]
+    assert [row[:4] for row in rows] == wanted and len(rows) == hypotheses
+    estimates = [f.estimates[metric] for f in evidence.families[family] for metric in family.metrics]
+    corrected = corrected_by_hand([found.p for found in estimates], hypotheses)
+    for place, (row, found) in enumerate(zip(rows, estimates, strict=True)):
+        (mine,), (theirs,) = (means(evidence, row[2], [arm]) for arm in row[:2])
+        assert leading(row[4]) == pytest.approx(mine - theirs, abs=0.051)
+        low, high = (leading(end) for end in re.findall("[+\u2212][0-9.]+", row[4])[1:])
+        assert low < leading(row[4]) < high
+        for p, cell in ((found.p, row[5]), (corrected[place], row[6])):
             assert cell == ("<0.001" if p < 0.001 else f"{p:.3f}")
+        assert (row[7] == "shown") == (corrected[place] < 0.05)
+        needed = "-" if found.needed is None else str(found.needed)
+        assert row[8:] == [f"{100 * found.smallest:.1f}", needed, f"{found.better:.2f}"]
     assert any(row[5] != row[6] for row in rows)
 
 
 def test_a_comparison_keeps_its_row_where_some_pairs_of_it_are_refused(evidence):
-    refused = [replace(finding, refused=["one pair mixes changes"]) for finding in evidence.planned]
-    assert tables.comparisons(replace(evidence, planned=refused), True) == tables.comparisons(evidence, True)
+    findings = evidence.families[COMPONENTS]
+    refused = [replace(finding, refused=["one pair mixes changes"]) for finding in findings]
+    assert tables.tested(evidence, refused) == tables.tested(evidence, findings)
+    void = replace(findings[0], refused=["all pairs do"], estimates={}, corrected={}, seeds=[])
+    (row,) = tables.tested(evidence, [void])[1]
+    assert row == [TWO, ONE, "-", 0, "-", "-", "-", "not comparable, see the warnings", "-", "-", "-"]
+    assert tables.tested(evidence, [replace(void, missing="not run", refused=[])])[1] == []
 
 
 def test_described_comparisons_have_a_remark_and_no_p(evidence):
-    header, rows = tables.comparisons(evidence, planned=False)
+    header, rows = tables.described(evidence)
     assert header == ["difference", "to", "seeds", "mIoU", MINORITY, "remark"]
     made = [c for c in DESCRIPTIVE if c.arm.name != FIVE_A]
     assert [row[:2] for row in rows] == [[c.arm.name, c.other.name] for c in made]
     assert [row[-1] for row in rows] == ["twice the steps" if c.unequal else "" for c in made]
+    for row in rows:
+        for metric, cell in (("mIoU", row[3]), (MINORITY, row[4])):
+            (mine,), (theirs,) = (means(evidence, metric, [arm]) for arm in row[:2])
+            assert leading(cell) == pytest.approx(mine - theirs, abs=0.051)
+    void = replace(evidence.descriptive[-1], estimates={}, refused=["mixes changes"])
+    (row,) = tables.described(replace(evidence, descriptive=[void]))[1]
+    assert row[3:] == ["-", "-", "not comparable, see the warnings"]
+
+
+def test_a_table_that_is_too_wide_stands_in_pieces_that_each_name_their_rows():
+    header, rows = ["a", "b", *"cdef"], [["x" * 20, "y" * 20, *(c * 30 for c in "cdef")]]
+    first, space, second = aggregate_metrics.narrow(header, rows, names=2)
+    assert space == "" and all(len(line) <= 120 for line in [*first.splitlines(), *second.splitlines()])
+    assert first.splitlines()[0].split() == ["a", "b", "c", "d"] and second.splitlines()[0].split() == [*"abef"]
+    assert second.splitlines()[1].split() == ["x" * 20, "y" * 20, "e" * 30, "f" * 30]
+    assert len(aggregate_metrics.narrow(header, [["x"] * 6], names=2)) == 1
+    assert len(aggregate_metrics.narrow(["a", "b"], [["x" * 200, "y"]], names=1)) == 1  # cannot be had narrower
 
 
 def test_controls_have_a_table_of_their_own(evidence):
@@ -141,7 +171,7 @@ def test_controls_have_a_table_of_their_own(evidence):
 def test_the_summary_says_what_was_planned_and_not_made_and_that_test_is_apart(tmp_path):
     write_study(tmp_path, {ONE: 0.0, TWO: 0.4}, SEEDS, 12)
     (tmp_path / VAL.parent / "test" / SIX).mkdir(parents=True)
-    evidence = gather(*read_results(made(tmp_path / VAL)))
+    evidence = gather(*read_results([made(tmp_path / VAL)]))
     text = aggregate_metrics.summary(aggregate_metrics.parts_of(evidence, tmp_path / VAL, "python -m the.command"))
     joined = " ".join(text.split())
     lacking = f"{THREE} to {TWO} ({THREE} not run); {FOUR} to {THREE} ({FOUR} not run, {THREE} not run); {FIVE_B} to "
@@ -150,11 +180,11 @@ def test_the_summary_says_what_was_planned_and_not_made_and_that_test_is_apart(t
     assert "The final stage on test, which is no part of this ranking: " in joined
     assert text.endswith("python -m the.command\n")
     titles = [line for line in text.splitlines() if line.startswith("== ")]
-    wanted = ["Stages by rank", "Classes", "Planned comparisons", "How to read it"]
+    wanted = ["Stages by rank", "Classes", "Primary comparisons", "Components", "Checks", "How to read it"]
     assert titles == [f"== {title}" for title in wanted]  # what would be empty is left out
     (finding, *_) = (f for f in evidence.planned if f.estimates)
-    verdict = finding_in_words(finding)
-    assert f"- {verdict[0].upper()}{verdict[1:]}." in joined
+    said = finding_in_words(finding)
+    assert f"- {said[0].upper()}{said[1:]}." in joined
 
 
 def test_a_table_in_markdown_has_a_cell_for_each_and_no_more():
@@ -176,7 +206,7 @@ def test_the_csv_holds_every_score_of_last_and_best(tmp_path):
         quiet(aggregate_metrics.main, "--root", tmp_path)
     with open(tmp_path / VAL / "metrics_summary.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["stage", "seed", "checkpoint", "metric", "value"]
+    assert list(rows[0]) == ["stage", "fold", "seed", "checkpoint", "metric", "value"]
     found = {which: {r["metric"]: float(r["value"]) for r in rows if r["checkpoint"] == which} for which in
              ("last", "best")}  # fmt: skip
     assert found["last"] == pytest.approx(
@@ -243,7 +273,7 @@ def test_the_ablation_shows_each_stage_in_its_row(evidence):
         said = {round(y): text.get_text() for text in axes.texts for y in [text.get_position()[1]]}
         for row, of_row in found.items():
             scores = evidence.arms[STAGES[row].name]
-            by_seed = 100 * scores.by_seed[metric]
+            by_seed = 100 * scores.by_training(metric)
             assert of_row["dots"] == pytest.approx(by_seed) and of_row["mean"] == pytest.approx(by_seed.mean())
             estimate = scores.estimate(metric)
             ends = [of_row["mean"] - 100 * estimate.half_width, of_row["mean"] + 100 * estimate.half_width]
@@ -268,30 +298,33 @@ def test_comparisons_are_drawn_with_their_sign_the_planned_ones_first(evidence):
     rows_run_down(axes, len(made))
     found = marks(axes)
     said = {round(text.get_position()[1]): text for text in axes.texts}
-    assert len(found) == len(made) == 15
+    assert len(found) == len(made) == 16
     for row, finding in enumerate(made):
         arms = finding.comparison.arm.name, finding.comparison.other.name
-        mine, theirs = (100 * evidence.arms[arm].by_seed["mIoU"] for arm in arms)
+        mine, theirs = (100 * evidence.arms[arm].by_training("mIoU") for arm in arms)
         assert found[row]["dots"] == pytest.approx(mine - theirs)
         assert found[row]["mean"] == pytest.approx((mine - theirs).mean())
         low, high = found[row]["interval"]
         assert (low + high) / 2 == pytest.approx(found[row]["mean"])
         assert (high - low) / 2 == pytest.approx(100 * finding.mIoU.half_width)
-        assert found[row]["color"] == ("#1f4e79" if row < 6 else "#777777")
+        assert found[row]["color"] == ("#1f4e79" if row < 8 else "#777777")
         assert leading(said[row].get_text()) == pytest.approx(found[row]["mean"], abs=0.051)
-        assert (said[row].get_weight() == "bold") == (row < 6 and finding.p_holm < 0.05)
-    assert labels(axes)[0] == "2 + Replication  to  1 Baseline"
-    assert labels(axes)[5] == "6 + Distillation  to  6, uniform target (control)"
+        assert (said[row].get_weight() == "bold") == (row < 8 and finding.corrected["mIoU"] < 0.05)
+    assert labels(axes)[0] == "4 + Minority crop  to  1 Baseline"
+    assert labels(axes)[7] == "6 + Distillation  to  6, uniform target (control)"
     assert "5B Finetuned from 5A  to  4 + Minority crop (twice the steps)" in labels(axes)
     dashed = [line.get_ydata()[0] for line in axes.lines if line.get_linestyle() == "--"]
-    assert dashed == [5.5] and "above the dashed line the planned" in axes.get_title(loc="left")
+    assert dashed == [7.5] and "above the dashed line the planned" in axes.get_title(loc="left")
 
 
 def test_a_difference_is_bold_only_where_it_holds_after_correction(evidence):
-    for p_holm, bold in ((0.2, 0), (0.01, 6)):
-        planned = [replace(finding, p_holm=p_holm) for finding in evidence.planned]
-        assert any(finding.mIoU.excludes_zero for finding in planned)
-        (axes,) = comparisons_figure(replace(evidence, planned=planned)).axes
+    for p_holm, bold in ((0.2, 0), (0.01, 8)):
+        families = {
+            family: [replace(finding, corrected={"mIoU": p_holm}) for finding in findings]
+            for family, findings in evidence.families.items()
+        }
+        assert any(finding.mIoU.excludes_zero for findings in families.values() for finding in findings)
+        (axes,) = comparisons_figure(replace(evidence, families=families)).axes
         assert sum(text.get_weight() == "bold" for text in axes.texts) == bold
 
 
@@ -308,7 +341,7 @@ def test_gains_of_each_class_are_over_stage_1_in_its_colour(evidence):
         assert [to_hex(line.get_color()) for line in axes.lines if line.get_transform() == axes.transAxes] == [color]
         found = marks(axes)
         for row, stage in enumerate(stages):
-            by_seed = 100 * (evidence.arms[stage].by_seed[f"IoU {name}"] - evidence.arms[ONE].by_seed[f"IoU {name}"])
+            by_seed = 100 * evidence.arms[stage].paired(evidence.arms[ONE], f"IoU {name}", list(SEEDS))
             assert found[row]["dots"] == pytest.approx(by_seed) and found[row]["mean"] == pytest.approx(by_seed.mean())
             low, high = found[row]["interval"]
             half = evidence.finding(stage, ONE).estimates[f"IoU {name}"].half_width
@@ -320,8 +353,8 @@ def test_what_was_drawn_is_the_mean_over_the_seeds_of_each_arm(evidence):
     arms = list(GAINS)
     rows_run_down(left, len(arms))
     assert labels(left)[0] == "1 Baseline" and labels(left)[-1] == "6, uniform target (control)"
-    shares = np.array([[5, 4, 3, 2, 1 + place + change] for place in range(9) for change in (-1, 0, 1)]) / 1.0
-    pixels = 100 * (shares / shares.sum(axis=1, keepdims=True)).reshape(9, 3, 5).mean(axis=1)
+    shares = np.array([[5, 4, 3, 2, 1 + place + change] for place in range(9) for change in (-1, 0, 1, 2, 3)]) / 1.0
+    pixels = 100 * (shares / shares.sum(axis=1, keepdims=True)).reshape(9, 5, 5).mean(axis=1)
     drawn = np.array([[bar.get_x(), bar.get_width(), bar.get_y() + bar.get_height() / 2] for bar in left.patches])
     drawn = drawn.reshape(5, 9, 3)  # a class after the other
     np.testing.assert_allclose(drawn[..., 1].T, pixels)
@@ -330,7 +363,7 @@ def test_what_was_drawn_is_the_mean_over_the_seeds_of_each_arm(evidence):
     assert [to_hex(bar.get_facecolor()) for bar in left.patches[::9]] == COLORS
     said = {(text.get_text(), round(text.get_position()[1])) for text in left.texts}
     assert (f"{pixels[0, 0]:.0f}", 0) in said and (f"{pixels[8, 4]:.0f}", 8) in said
-    crops = (shares / 20).reshape(9, 3, 5).mean(axis=1)
+    crops = (shares / 20).reshape(9, 5, 5).mean(axis=1)
     np.testing.assert_allclose(right.images[0].get_array(), crops)
     assert [label.get_text() for label in right.get_xticklabels()] == STARRED
 
@@ -341,14 +374,14 @@ def test_an_arm_that_does_not_say_what_it_drew_is_not_drawn(tmp_path):
     run = read_json(made(path))
     del run["drawn"]
     write_json(path, run)
-    found = gather(*read_results(made(tmp_path / VAL)))
+    found = gather(*read_results([made(tmp_path / VAL)]))
     assert labels(draws_figure(found).axes[0]) == ["1 Baseline"]
     assert comparisons_figure(found) is not None and class_gains_figure(found) is not None
 
 
 def test_there_is_no_figure_of_comparisons_where_none_was_made(tmp_path):
     write_result(tmp_path, TWO, 1, np.ones((3, 6, 6), int))
-    found = gather(*read_results(made(tmp_path / VAL)))
+    found = gather(*read_results([made(tmp_path / VAL)]))
     assert comparisons_figure(found) is None and class_gains_figure(found) is None
     (dots,) = [of["dots"] for of in marks(ablation_figure(found).axes[0]).values()]
     assert dots == pytest.approx([10.0])  # one seed is shown as a dot; every class has IoU 1 / 10

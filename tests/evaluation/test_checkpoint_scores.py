@@ -14,11 +14,12 @@ from common.stages import STAGE_NAMES
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet
 from evaluation import compute_metrics
-from evaluation.scoring import all_runs, final_stage, write
+from evaluation.scoring import agreement, all_runs, final_stage, write
+from evaluation.scoring.predicted_classes import new_predicted_classes
 from evaluation.scoring.results import TileCounts
 from tests.helpers import made, quiet
 
-ONE, TWO, SIX = STAGE_NAMES[0], STAGE_NAMES[1], STAGE_NAMES[6]
+ONE, TWO, THREE, SIX = (STAGE_NAMES[i] for i in (0, 1, 2, 6))
 RESULTS = "evaluation/evaluation_results"
 RIGHT = {"last": 0.5, "best": 0.75}  # share of each class that is right, by the name of the checkpoint
 TAKEN_FOR = [0, 2, 3, 4, 5, 1]  # where the others go
@@ -47,8 +48,13 @@ class Scorer:
         metadata |= {"arch": "unet", "encoder": "resnet18"}
         return SimpleNamespace(path=path, digest=self.digests[path], metadata=metadata), None
 
-    def evaluate(self, checkpoint, model, setting):
+    def evaluate(self, checkpoint, model, setting, predicted=None):
         digest = checkpoint.digest
+        facts = {"tile_ids": setting.tiles.ids, "split_digest": setting.tiles.digest, "checkpoint_digest": digest}
+        if predicted:
+            with new_predicted_classes(predicted, **facts) as keep:
+                for place, tile in enumerate(setting.tiles):
+                    keep(place, np.where(tile.read_mask() > 3, 1, 2).astype(np.uint8))
         self.evaluated.append((checkpoint.path.parent.parent.name, checkpoint.path.name, digest, setting.tiles.split))
         share = RIGHT[checkpoint.path.stem]
         counts = np.zeros((len(setting.tiles), 6, 6), np.int64)
@@ -161,7 +167,8 @@ def test_best_that_is_last_is_predicted_once(scorer):
     assert metrics(scorer, ONE, 42, "best")["which"] == "best"
     assert metrics(scorer, ONE, 42, "best")["mIoU"] == metrics(scorer, ONE, 42)["mIoU"]
     folder = scorer.root / RESULTS / "val" / ONE / "seed42"
-    assert {path.name for path in folder.iterdir()} == {path.name for path in (folder / "best").iterdir()} | {"best"}
+    of_last = {"best", "predicted_classes.npz"}
+    assert {path.name for path in folder.iterdir()} == {path.name for path in (folder / "best").iterdir()} | of_last
 
 
 def said_of(scorer, *flags):
@@ -193,6 +200,84 @@ def test_results_of_something_else_are_replaced_only_when_asked(scorer, changed)
     assert predicted == 0 and metrics(scorer, ONE, 42) == before
     assert said_of(scorer, "--overwrite") == ("replaced", 2)
     assert said_of(scorer) == ("unchanged", 0)
+
+
+@pytest.mark.parametrize("name", ["predicted_classes.npz", "history.csv"])
+def test_results_of_last_that_lack_a_file_are_made_again(scorer, name):
+    run = scorer.add(ONE, 42)
+    (run / "history.csv").write_text("step\n1\n")
+    score(scorer)
+    path = scorer.root / RESULTS / "val" / ONE / "seed42" / name
+    whole = path.read_bytes()
+    path.unlink()
+    assert said_of(scorer) == ("replaced", 2) and path.read_bytes() == whole
+    assert said_of(scorer) == ("unchanged", 0)
+
+
+@pytest.fixture
+def pairs(monkeypatch):
+    """How many tiles were compared."""
+    compared = []
+
+    def count(truth, mine, theirs, num_classes, original=agreement.pair_counts):
+        compared.append(truth.shape)
+        return original(truth, mine, theirs, num_classes)
+
+    monkeypatch.setattr(agreement, "pair_counts", count)
+    return compared
+
+
+def agreement_with(scorer, stage, other, seed=42):
+    path = scorer.root / RESULTS / "val" / stage / f"seed{seed}" / "agreement.json"
+    content = json.loads(path.read_text())
+    return content["checkpoint_digest"], content["with"][other]["checkpoint_digest"]
+
+
+def test_agreement_is_counted_once_for_the_same_two_checkpoints(scorer, pairs):
+    for stage, seed in ((ONE, 42), (TWO, 42), (ONE, 43)):
+        scorer.add(stage, seed)
+    score(scorer)
+    tiles = len(TileSet.open(made(scorer.root / "data/biodiversity_split/val")))
+    assert len(pairs) == tiles and agreement_with(scorer, TWO, ONE) == (f"l of {TWO} 42", f"l of {ONE} 42")
+    score(scorer)
+    assert len(pairs) == tiles
+    scorer.add(ONE, 42, last="trained again")  # the opponent alone
+    score(scorer, "--overwrite", "--stages", ONE)
+    assert len(pairs) == 2 * tiles and agreement_with(scorer, TWO, ONE)[1] == f"trained again of {ONE} 42"
+    scorer.add(TWO, 42, last="trained again")
+    score(scorer, "--overwrite", "--stages", TWO)
+    assert len(pairs) == 3 * tiles and agreement_with(scorer, TWO, ONE)[0] == f"trained again of {TWO} 42"
+    path = scorer.root / RESULTS / "val" / TWO / "seed42" / "agreement.json"
+    for number, content in enumerate(("{}", path.read_text().replace(f"again of {TWO}", "before")), 4):
+        path.write_text(content)
+        score(scorer)
+        assert len(pairs) == number * tiles
+        assert agreement_with(scorer, TWO, ONE)[0] == f"trained again of {TWO} 42"
+    scorer.add(THREE, 42)
+    score(scorer)  # with stage 2 and with stage 1
+    assert len(pairs) == 7 * tiles and agreement_with(scorer, THREE, TWO) and agreement_with(scorer, THREE, ONE)
+    assert not list((scorer.root / RESULTS).rglob("best/agreement.json"))
+    assert not list((scorer.root / RESULTS).glob(f"val/{ONE}/*/agreement.json"))
+
+
+def test_predictions_that_cannot_be_read_leave_an_arm_out_of_the_agreement(scorer, pairs, capsys):
+    for stage in (ONE, TWO):
+        scorer.add(stage, 42)
+    score(scorer)
+    tiles = len(TileSet.open(made(scorer.root / "data/biodiversity_split/val")))
+    pairs.clear()
+    folder = scorer.root / RESULTS / "val" / TWO / "seed42"
+    (folder / "agreement.json").unlink()
+    path = folder / "predicted_classes.npz"
+    whole = path.read_bytes()
+    spoilt = whole.replace(whole[500:600], bytes(100))  # within a tile, so that only reading it tells
+    for content, counted in ((b"PK", 0), (spoilt, None), (whole, tiles)):
+        path.write_bytes(content)
+        compute_metrics.main(["--root", str(scorer.root), "--device", "cpu"])
+        warned = capsys.readouterr().err
+        assert (f"{path} cannot be read" in warned and "--split val --overwrite" in warned) == (content != whole)
+        assert counted in (None, len(pairs))
+    assert agreement_with(scorer, TWO, ONE)
 
 
 @pytest.mark.parametrize("content", ["{", "{}", "[]"])

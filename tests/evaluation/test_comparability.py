@@ -19,7 +19,8 @@ ROWS = np.full((2, 6, 6), 10)
 
 
 def result(arm, seed=1, recipe=None):
-    return Result(arm, seed, "last", Path(arm), {}, SimpleNamespace(), {"recipe": recipe or recipe_of(arm, seed)})
+    metrics, run = {"split_facts": {}}, {"recipe": recipe or recipe_of(arm, seed)}
+    return Result(arm, seed, "last", Path(arm), metrics, SimpleNamespace(), run)
 
 
 def changed(arm, path, value, seed=1):
@@ -93,7 +94,7 @@ def test_three_entries_of_a_recipe_are_of_its_seed():
 
 
 def reasons(root):
-    return [out.reason for out in read_results(made(root / VAL))[1]]
+    return [out.reason for out in read_results([made(root / VAL)])[1]]
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def test_seeds_may_differ_in_what_comes_from_their_own_seed_and_in_nothing_else(
     recipe = recipe_of(THREE, 3)
     recipe["sampler"]["alpha"] = 2
     write_result(tmp_path, THREE, 3, ROWS, recipe=recipe)
-    assert reasons(tmp_path) == [f"{THREE} seed 3 was trained with another sampler.alpha than most seeds of its arm"]
+    assert reasons(tmp_path) == [f"{THREE} seed 3 was trained with another sampler.alpha than most runs of its arm"]
 
 
 def test_a_run_of_another_ancestor_is_left_out_and_one_whose_ancestor_was_not_scored_is_not(tmp_path):
@@ -181,7 +182,7 @@ def test_a_run_of_another_ancestor_is_left_out_and_one_whose_ancestor_was_not_sc
 def test_a_run_is_left_out_with_the_run_that_it_starts_from(tmp_path):
     write_arms(tmp_path, ONE, TWO, THREE, FIVE_A, FIVE_B, SIX)
     write_result(tmp_path, FIVE_A, 2, ROWS, settings=SETTINGS | {"lr": 1})
-    left_out = {(out.arm, out.seed): out.reason for out in read_results(made(tmp_path / VAL))[1]}
+    left_out = {(out.arm, out.seed): out.reason for out in read_results([made(tmp_path / VAL)])[1]}
     assert left_out == {
         (FIVE_A, 2): f"{FIVE_A} seed 2 was trained with lr 1 (most: 0.001)",
         (FIVE_B, 2): f"{FIVE_B} seed 2 starts from {FIVE_A} seed 2, which is left out",
@@ -194,7 +195,7 @@ def test_best_is_left_out_with_the_last_of_its_run(tmp_path):
     for seed in (1, 2):
         write_result(tmp_path, TWO, seed, ROWS, which="best")
     write_result(tmp_path, TWO, 2, ROWS, settings=SETTINGS | {"lr": 1})
-    results, _ = read_results(made(tmp_path / VAL))
+    results, _ = read_results([made(tmp_path / VAL)])
     assert [(r.arm, r.seed, r.which) for r in results] == [
         (ONE, 1, "last"),
         (ONE, 2, "last"),

@@ -3,24 +3,24 @@
 import csv
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from common.errors import UserError
-from common.metrics import mean_iou_of, score
+from common.metrics import score
 from common.stages import ARM_OF, CONTROLS, STAGE_NAMES
 from common.taxonomy import BIODIVERSITY, Taxonomy
 from evaluation import aggregate_metrics
-from evaluation.simulate_coverage import World
 from evaluation.study.comparability import read_results
-from evaluation.study.comparisons import DESCRIPTIVE, PLANNED
-from evaluation.study.evidence import MINORITY, by_block, crossed_scores, gather
+from evaluation.study.comparisons import COMPONENTS, DESCRIPTIVE, MINORITY, PRIMARY
+from evaluation.study.evidence import gather
 from evaluation.study.intervals import holm
-from evaluation.study.wording import finding_in_words
+from evaluation.study.wording import finding_in_words, verdict
 from tests.helpers import made
-from tests.synthetic_results import SETTINGS, STEPS, VAL, recipe_of, write_result, write_study
+from tests.synthetic_results import SETTINGS, STEPS, VAL, WORLD, recipe_of, write_result, write_study
 
 SEEDS = [42, 43, 44]
 ONE, TWO, THREE, FOUR, FIVE_A, FIVE_B, SIX = STAGE_NAMES[:7]
@@ -44,7 +44,7 @@ def without_figures(monkeypatch):
 
 
 def evidence_of(root):
-    return gather(*read_results(made(root / VAL)))
+    return gather(*read_results([made(root / VAL)]))
 
 
 def summarise(root, suffix="txt"):
@@ -52,73 +52,63 @@ def summarise(root, suffix="txt"):
     return (root / VAL / f"metrics_summary.{suffix}").read_text()
 
 
-def test_scores_are_those_of_the_pooled_matrix():
-    counts = World().draw(np.random.default_rng(0), [0.0], 2, 5)[0].astype(np.int64)
-    present, minority = [1, 2, 3, 4, 5], [4, 5]
-    by_seed, without_block = crossed_scores(counts, BIODIVERSITY, present, minority)
-    names = [BIODIVERSITY.classes[i] for i in minority]
-    for seed, block in np.ndindex(2, 5):
-        whole = score(counts[seed].sum(axis=0), BIODIVERSITY)
-        rest = score(np.delete(counts[seed], block, axis=0).sum(axis=0), BIODIVERSITY)
-        for scores, found in ((whole, by_seed), (rest, {key: value[:, block] for key, value in without_block.items()})):
-            expected = {key: scores[key] for key in ("mIoU", "mF1", "OA")} | {MINORITY: mean_iou_of(scores, names)}
-            expected |= {f"IoU {name}": scores["classes"][name]["IoU"] for name in scores["classes"]}
-            assert {key: value[seed] for key, value in found.items()} == pytest.approx(expected)
-
-
-def test_blocks_pair_up_whatever_the_order_of_tiles_and_empty_ones_do_not_count(tmp_path):
-    counts = World().draw(np.random.default_rng(0), [0.0], 1, 4)[0, 0].round()
-    counts[2] = 0
-    counts[2, 0, 1] = 500  # nothing labelled
-    folder = write_result(tmp_path, ONE, 1, counts, tiles_a_block=3)
-    (result,), _ = read_results(made(tmp_path / VAL))
-    tiles = result.tiles
-    assert by_block(tiles).tolist() == counts[[0, 1, 3]].tolist()
-    turned = type(tiles)(tiles.tile_ids[::-1], tiles.blocks[::-1], tiles.confusions[::-1], *_rest(tiles))
-    assert by_block(turned).tolist() == by_block(tiles).tolist() and folder.is_dir()
-
-
-def _rest(tiles):
-    return tiles.class_names, tiles.split_digest, tiles.checkpoint_digest, tiles.boundary, tiles.calibration
-
-
 def test_differences_are_narrower_than_scores_where_blocks_have_much_in_common(tmp_path):
-    write_study(tmp_path, {ONE: 0.0, TWO: 0.3}, SEEDS, 12, world=World(of_seed=0.02))
+    write_study(
+        tmp_path, {ONE: 0.0, TWO: 0.3}, SEEDS, 12, world=replace(WORLD, of_training=0.02, of_training_on_class=0.02)
+    )
     evidence = evidence_of(tmp_path)
     alone = min(evidence.arms[arm].estimate("mIoU").half_width for arm in (ONE, TWO))
     assert evidence.finding(TWO, ONE).mIoU.half_width < alone
 
 
-def test_planned_comparisons_get_corrected_p_values_and_no_others(study):
-    evidence = evidence_of(study)
-    assert [f.comparison for f in evidence.planned] == list(PLANNED) and len(PLANNED) == 6
-    raw = [finding.mIoU.p for finding in evidence.planned]
-    assert [finding.p_holm for finding in evidence.planned] == holm(raw)
-    assert [f.comparison for f in evidence.descriptive] == list(DESCRIPTIVE)
-    assert all(finding.p_holm is None for finding in evidence.descriptive)
-    family = {(c.arm.name, c.other.name) for c in PLANNED}
-    assert family == {
+def test_each_family_is_corrected_by_itself_and_nothing_else_is_tested(tmp_path):
+    write_study(tmp_path, GAINS, range(42, 47), 12)
+    evidence = evidence_of(tmp_path)
+    assert list(evidence.families) == [PRIMARY, COMPONENTS]
+    primary, components = evidence.families.values()
+    pairs = [[(f.comparison.arm.name, f.comparison.other.name) for f in of] for of in (primary, components)]
+    assert pairs[0] == [(FOUR, ONE), (SIX, "control_5b_from_stage1")]
+    assert pairs[1] == [
         (TWO, ONE),
         (THREE, TWO),
         (FOUR, THREE),
         (FIVE_B, "control_5b_from_stage1"),
         (SIX, FIVE_B),
         (SIX, "control_kd_uniform"),
-    }
+    ]
+    both = [(finding, metric) for finding in primary for metric in ("mIoU", MINORITY)]
+    raw = holm([finding.estimates[metric].p for finding, metric in both])
+    assert [finding.corrected[metric] for finding, metric in both] == raw and None not in raw
+    assert [f.corrected for f in components] == [{"mIoU": p} for p in holm([f.mIoU.p for f in components])]
+    assert all(f.estimates[MINORITY].p is None for f in components)
+    assert [f.comparison for f in evidence.descriptive] == list(DESCRIPTIVE)
+    assert all(f.corrected == {} and f.mIoU.p is None and f.family is None for f in evidence.descriptive)
+
+
+def test_comparisons_that_were_not_made_still_count_in_the_correction(tmp_path):
+    write_study(tmp_path, {ONE: 0.0, FOUR: 0.3, TWO: 0.1}, range(42, 47), 12)
+    primary, components = evidence_of(tmp_path).families.values()
+    p = sorted((primary[0].estimates[metric].p, metric) for metric in ("mIoU", MINORITY))
+    first, second = (primary[0].corrected[metric] for _, metric in p)
+    assert first == pytest.approx(min(1, 4 * p[0][0])) and second == pytest.approx(max(first, min(1, 3 * p[1][0])))
+    assert components[0].corrected["mIoU"] == pytest.approx(min(1, 6 * components[0].mIoU.p))
+    assert primary[1].missing and primary[1].corrected == {} and not primary[1].is_shown()
 
 
 def test_the_summary_ranks_stages_and_answers_the_questions_of_controls(study):
     text = summarise(study)
     ranking = text.split("== ")[1].split("\n\n")[1].splitlines()
     scores = evidence_of(study).arms
-    by_mean = sorted(STAGE_NAMES, key=lambda name: -scores[name].by_seed["mIoU"].mean())
+    by_mean = sorted(STAGE_NAMES, key=lambda name: -scores[name].value("mIoU"))
     assert [line.split()[0] for line in ranking[1:]] == by_mean
     assert not any(control.name in line for line in ranking for control in CONTROLS)
     joined = " ".join(text.split())
     for control in CONTROLS:
         answer = joined.split(control.question)[1].split("- Is it")[0]
         assert f'the control "{control.title}"' in answer and "points of mIoU" in answer
-        assert sum(words in answer for words in control.answers) == 1
+        planned = control.name != "control_kd_cycled"
+        assert sum(words in answer for words in control.answers) == (not planned)
+        assert ("That is no answer yet." in answer) == planned  # three seeds are a screening
     first = scores[ONE].estimate("mIoU")
     assert f"{100 * first.value:.1f} ± {100 * first.half_width:.1f}" in text
     five_to_four = next(line for line in text.splitlines() if line.startswith(FIVE_B) and FOUR in line)
@@ -136,13 +126,14 @@ def test_every_output_is_written(tmp_path):
             assert min(picture.size) > 400
     with open(study / VAL / "metrics_summary.csv", newline="") as file:
         rows = list(csv.DictReader(file))
+    assert {row["fold"] for row in rows} == {""}
     keys = [(row["stage"], row["seed"], row["checkpoint"], row["metric"]) for row in rows]
     assert len(set(keys)) == len(keys)
     assert {(arm, str(seed)) for arm in ARM_OF for seed in SEEDS} == {(arm, seed) for arm, seed, *_ in keys}
     found = {key: float(row["value"]) for key, row in zip(keys, rows, strict=True)}
-    last = evidence_of(study).arms[SIX].by_seed
-    assert found[SIX, "43", "last", "mIoU"] == pytest.approx(last["mIoU"][1])
-    assert found[SIX, "44", "last", MINORITY] == pytest.approx(last[MINORITY][2])
+    last = evidence_of(study).arms[SIX]
+    assert found[SIX, "43", "last", "mIoU"] == pytest.approx(last.by_training("mIoU")[1])
+    assert found[SIX, "44", "last", MINORITY] == pytest.approx(last.by_training(MINORITY)[2])
 
 
 def test_scores_come_from_the_matrices_and_the_gap_to_best_is_told(tmp_path, without_figures):
@@ -159,7 +150,7 @@ def test_scores_come_from_the_matrices_and_the_gap_to_best_is_told(tmp_path, wit
 def test_under_three_seeds_or_ten_blocks_it_says_what_is_missing(tmp_path):
     write_study(tmp_path, {ONE: 0.0, TWO: 0.5}, [42, 43], 6)
     text = summarise(tmp_path)
-    assert "2 of 3 seeds" in text and "6 of 10 spatial blocks" in text and "--seeds" in text
+    assert "2 of 3 seeds" in text and "6 of 10 spatial blocks" in text and "reproduce.py --folds 5 makes enough" in text
     assert "±" not in text and "[" not in text and "above stage 1 in 2 seeds, without an interval" in text
     assert [line.split()[1:3] for line in text.splitlines() if line.startswith(SIX)] == [["not", "run"]]
     assert "Planned and not made: " in text and "Described" not in text
@@ -167,7 +158,7 @@ def test_under_three_seeds_or_ten_blocks_it_says_what_is_missing(tmp_path):
 
 
 def left_out(root):
-    return [out.reason for out in read_results(made(root / VAL))[1]]
+    return [out.reason for out in read_results([made(root / VAL)])[1]]
 
 
 ROWS = COUNTS[None].repeat(12, 0)
@@ -284,7 +275,7 @@ def test_a_seed_with_another_recipe_than_its_arm_is_refused(study):
     recipe = recipe_of(FOUR, 44)
     recipe["cropper"]["p"] = 0.9
     write_result(study, FOUR, 44, ROWS, recipe=recipe)
-    assert left_out(study) == [f"{FOUR} seed 44 was trained with another cropper.p than most seeds of its arm"]
+    assert left_out(study) == [f"{FOUR} seed 44 was trained with another cropper.p than most runs of its arm"]
 
 
 def test_arms_trained_on_different_devices_are_named(study):
@@ -315,7 +306,7 @@ def test_nothing_to_summarise_says_what_to_run(tmp_path):
 
 
 def test_what_a_reader_must_know_is_a_warning(tmp_path, without_figures):
-    counts = World().draw(np.random.default_rng(0), [0.0], 1, 12)[0, 0]
+    counts = WORLD.draw(np.random.default_rng(0), [0.0], 1, 12)[0, 0]
     counts[3:, 5] = 0
     counts[:, 2] = 0
     write_result(tmp_path, ONE, 1, counts, minority_classes=["Settlement"])
@@ -329,23 +320,36 @@ def test_what_a_reader_must_know_is_a_warning(tmp_path, without_figures):
     assert any("different minority classes" in caution for caution in evidence.cautions)
     text = " ".join(summarise(tmp_path).split())
     assert f"Not in val, so neither scored nor averaged: {gone}." in text and "different seeds" in text
-    assert "in 12 spatial" in text and "3 of 12 spatial blocks of val also have tiles in train" not in text
-    write_result(tmp_path, ONE, 1, counts, split_facts=facts)
-    assert any("3 of 12 spatial blocks of val also have tiles" in caution for caution in evidence_of(tmp_path).cautions)
+    assert "in 12 spatial" in text and text.count("3 of 12 spatial blocks of val also have tiles in train") == 1
+    write_result(tmp_path, THREE, 2, counts)
+    assert not any("also have tiles" in caution for caution in evidence_of(tmp_path).cautions)
 
 
 def test_verdicts_are_words_about_intervals(tmp_path):
-    write_study(tmp_path, GAINS, SEEDS, 12, world=World(of_seed=0.05))
+    seeds = range(42, 47)
+    write_study(tmp_path, GAINS, seeds, 12, world=replace(WORLD, of_training=0.05, of_training_on_class=0.05))
     evidence = evidence_of(tmp_path)
     for finding in evidence.planned:
-        told, verdict = finding.told_apart, finding_in_words(finding)
-        assert ("cannot be told" in verdict) != told and "95 % interval" in verdict
-        assert told == (finding.p_holm < 0.05)
-    assert {finding.told_apart for finding in evidence.planned} == {True, False}
+        for metric in finding.family.metrics:
+            shown, said = finding.is_shown(metric), finding_in_words(finding, metric)
+            assert (": shown (" in said) == shown and "95 % interval" in said and f"points of {metric}" in said
+            assert shown == (finding.corrected[metric] < 0.05) == (verdict(finding, metric) == "shown")
+    assert {finding.is_shown() for finding in evidence.planned} == {True, False}
     for finding in evidence.descriptive:
-        assert "described, not tested" in finding_in_words(finding) and not finding.told_apart
-    better = next(f for f in evidence.findings if f.told_apart and f.mIoU.value > 0)
+        assert "described, not tested" in finding_in_words(finding) and not finding.is_shown()
+    better = next(f for f in evidence.findings if f.is_shown() and f.mIoU.value > 0)
     assert f" gains {100 * better.mIoU.value:.1f} points of mIoU over " in finding_in_words(better)
+
+
+def test_three_seeds_are_a_screening_in_which_nothing_is_tested(study):
+    evidence = evidence_of(study)
+    for finding in evidence.planned:
+        for metric in finding.family.metrics:
+            found = finding.estimates[metric]
+            assert found.half_width is not None and found.p is None and finding.corrected[metric] is None
+            assert "a screening of 3 seeds, tested from 5 on" in finding_in_words(finding, metric)
+            assert finding.is_screening and not finding.is_shown(metric) and verdict(finding, metric) == "screening"
+    assert "A screening, without p-values: 3 seeds, where 5 are needed" in " ".join(summarise(study).split())
 
 
 def test_the_summary_needs_no_torch():

@@ -1,4 +1,4 @@
-"""The rule for intervals and p-values: numbers worked by hand, a known truth that is covered, and Holm's correction."""
+"""The rule for intervals and p-values, on numbers worked out by hand, and Holm's correction."""
 
 import itertools
 
@@ -8,17 +8,43 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from evaluation import simulate_coverage
-from evaluation.simulate_coverage import World, simulate
 from evaluation.study import intervals
-from evaluation.study.comparisons import PLANNED
 from evaluation.study.evidence import FEW_BLOCKS, SIGNIFICANT
-from evaluation.study.intervals import Estimate, estimate, holm
+from evaluation.study.intervals import (
+    Estimate,
+    Statistic,
+    compare_family,
+    difference,
+    estimate,
+    holm,
+    on_one_split,
+    spread,
+)
+
+T4 = 2.776445  # 97.5 % of t with four degrees of freedom
+
+
+def crossed(of_seed, of_block):
+    """Means of values that are a part of the seed and a part of the block, on one split."""
+    values = np.add.outer(of_seed, of_block)
+    without = (values.sum(axis=1, keepdims=True) - values) / (values.shape[1] - 1)
+    return Statistic(values.mean(axis=1), without, on_one_split(*values.shape))
+
+
+def by_folds(of_training, of_block, repeats=1):
+    """Means over blocks, each with the part of the training that scored it: blocks are dealt in turn, then in runs."""
+    per_repeat, blocks = len(of_training) // repeats, len(of_block)
+    dealings = [np.arange(blocks) % per_repeat, np.arange(blocks) * per_repeat // blocks]
+    scored_by = np.stack([dealings[r] + per_repeat * r for r in range(repeats)])
+    values = np.asarray(of_training)[scored_by] + of_block
+    without = (values.sum(axis=1, keepdims=True) - values) / (blocks - 1)
+    return Statistic(values.mean(axis=1), without, scored_by, per_repeat)
 
 
 def test_the_numbers_of_the_rule():
     assert intervals.LEVEL == 0.95 and pytest.approx(0.05) == SIGNIFICANT
     assert (intervals.FEWEST_SEEDS, intervals.FEWEST_BLOCKS, FEW_BLOCKS) == (3, 10, 5)
+    assert (intervals.FEWEST_TESTED, intervals.POWER, intervals.EQUIVALENT) == (5, 0.8, 0.01)
 
 
 def test_an_interval_lies_around_its_value_and_excludes_zero_where_it_does_not_reach_it():
@@ -26,110 +52,165 @@ def test_an_interval_lies_around_its_value_and_excludes_zero_where_it_does_not_r
     assert (found.low, found.high) == (pytest.approx(-0.05), pytest.approx(-0.01)) and found.excludes_zero
     assert not Estimate(-0.02, 0.02, 0.05, 3, 10).excludes_zero and not Estimate(0.01, 0.02, 0.1, 3, 10).excludes_zero
     assert Estimate(0.021, 0.02, 0.04, 3, 10).excludes_zero
-
-
-def test_blocks_alone_give_the_interval_of_a_mean():
-    values = np.random.default_rng(0).normal(0.3, 0.1, 12)
-    without = (values.sum() - values) / 11
-    found = estimate(np.full(3, values.mean()), np.tile(without, (3, 1)))
-    low, high = stats.t.interval(0.95, 11, values.mean(), stats.sem(values))
-    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
-    assert found.p == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+    assert Estimate(0.021, 0.02, 0.04, 3, 10, better=0.9).without_interval() == Estimate(0.021, None, None, 3, 10)
 
 
 def test_seeds_alone_give_the_interval_of_a_mean():
     values = np.array([0.02, 0.05, 0.03, 0.06])
-    found = estimate(values, np.tile(values[:, None], (1, 10)))
+    found = estimate(crossed(values, np.zeros(10)))
     low, high = stats.t.interval(0.95, 3, values.mean(), stats.sem(values))
     assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
-    assert found.p == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+    assert found.p is None and found.cross_check is None
 
 
-def test_interval_and_p_agree_and_grow_with_the_variance_of_seeds():
-    rng = np.random.default_rng(1)
-    without = rng.normal(0.05, 0.002, 15)
-    widths = []
-    for scale in (0.0, 0.005, 0.02, 0.05, 0.2):
-        values = 0.05 + scale * np.array([-1.0, 0.0, 1.0])
-        found = estimate(values, values[:, None] + without - without.mean())
-        assert (found.p < 0.05) == found.excludes_zero
-        widths.append(found.half_width)
-    assert widths == sorted(widths) and widths[0] < 0.05 < widths[-1]
+def test_blocks_alone_give_the_variance_of_a_mean_with_degrees_of_freedom_by_their_kurtosis():
+    for values, freedom in (([-0.01, 0.01] * 8, 15), ([0.16] + [-0.01] * 15 + [0.0], 1.33)):
+        found = spread(crossed(np.full(3, 0.4), np.array(values)))
+        assert found.over_blocks == pytest.approx(np.var(values, ddof=1) / len(values))
+        assert found.of_blocks == pytest.approx(freedom, abs=0.5) and found.over_trainings == pytest.approx(
+            0, abs=1e-12
+        )
 
 
-@pytest.mark.parametrize(("seeds", "blocks"), [(2, 30), (5, 9), (1, 1)])
-def test_no_interval_from_too_few_seeds_or_blocks(seeds, blocks):
-    found = estimate(np.linspace(0, 1, seeds), np.random.default_rng(0).normal(size=(seeds, blocks)))
-    assert found.value == pytest.approx(np.linspace(0, 1, seeds).mean())
-    assert found.half_width is None and found.p is None and not found.excludes_zero
-    assert (found.low, found.high) == (-np.inf, np.inf)
+def test_seeds_and_blocks_add_to_the_error_each_with_its_own_degrees_of_freedom():
+    of_seed = np.array([0.01, 0.03, 0.02])  # variance of their mean 0.0001 / 3
+    of_block = 0.02 * np.array([-1, 1] * 6)  # variance of their mean 0.0004 / 11; alike in size, so that 11 are free
+    seeds, blocks = 0.0001 / 3, 0.0004 / 11
+    found = estimate(crossed(of_seed, of_block))
+    assert found.value == pytest.approx(0.02) and (found.trainings, found.blocks) == (3, 12)
+    t = (seeds * 4.302653 + blocks * 2.200985) / (seeds + blocks)  # 97.5 % of t with 2 and with 11
+    assert found.half_width == pytest.approx(t * np.sqrt(seeds + blocks), rel=1e-6)
+
+
+def test_folds_that_differ_as_their_blocks_do_add_nothing_to_the_error_of_blocks():
+    of_block = np.tile(np.repeat([-0.02, 0.02], 5), 3)  # each fold holds as many of either
+    found = spread(by_folds(np.zeros(5), of_block))
+    assert found.over_trainings == 0 and found.between < found.over_blocks
+    assert found.variance == pytest.approx(0.0004 / 29)
+
+
+def test_folds_that_differ_more_than_their_blocks_add_what_is_left():
+    of_training, of_block = np.array([-0.05, 0.05, 0.0, 0.05, -0.05]), 0.01 * np.array([-1, 1] * 15)
+    found = spread(by_folds(of_training, of_block))
+    assert found.between == pytest.approx(0.01 / 4 / 5)  # variance 0.0025 of five, over five
+    # The blocks of a fold vary with its training too: in all the error is that between folds, with its four degrees.
+    assert found.variance == pytest.approx(found.between, rel=1e-6)
+    assert found.of_trainings == 4 and found.over_trainings > 5 * found.over_blocks
+
+
+def test_two_dealings_share_their_blocks_and_have_a_training_each():
+    rng = np.random.default_rng(0)
+    once, twice = [], []
+    for _ in range(400):
+        of_block = rng.normal(0, 0.05, 30)
+        of_training = rng.normal(0, 0.05, 10)
+        once.append(spread(by_folds(of_training[:5], of_block)).variance)
+        twice.append(spread(by_folds(of_training, of_block, repeats=2)).variance)
+    assert np.mean(once) == pytest.approx(0.0025 / 30 + 0.0025 / 5, rel=0.15)
+    assert np.mean(twice) == pytest.approx(0.0025 / 30 + 0.0025 / 10, rel=0.15)
+
+
+def test_nadeau_and_bengio_widen_the_interval_of_folds_by_the_training_ground_that_they_share():
+    of_training = np.array([0.01, 0.05, 0.03, 0.02, 0.04])
+    found = estimate(by_folds(of_training, np.zeros(30)))
+    assert found.cross_check == pytest.approx(T4 * of_training.std(ddof=1) * np.sqrt(1 / 5 + 1 / 4))
+
+
+def test_a_level_that_hangs_on_a_class_in_few_blocks_has_few_degrees_of_freedom():
+    of_block = 0.01 * np.array([-1, 1] * 15)
+    wide, narrow = (estimate(crossed(np.full(3, 0.4), of_block), holders).half_width for holders in (5, None))
+    assert wide / narrow == pytest.approx(T4 / 2.045230)  # 97.5 % of t with 4 and with 29
+
+
+@pytest.mark.parametrize(("seeds", "blocks", "given"), [(3, 10, True), (2, 10, False), (3, 9, False)])
+def test_three_trainings_and_ten_blocks_are_enough_for_an_interval_and_no_less(seeds, blocks, given):
+    rng = np.random.default_rng(seeds)
+    statistic = crossed(rng.normal(size=seeds), rng.normal(size=blocks))
+    for found in (estimate(statistic), difference(statistic), *compare_family([statistic], 6)):
+        assert (found.half_width is not None) == given and found.p is None
+        assert (found.trainings, found.blocks) == (seeds, blocks) and found.value == statistic.by_repeat.mean()
+        assert given or ((found.low, found.high) == (-np.inf, np.inf) and not found.excludes_zero)
+
+
+@pytest.mark.parametrize(("trainings", "given"), [(4, False), (5, True)])
+def test_nothing_is_tested_under_five_paired_trainings(trainings, given):
+    found = compare_family([crossed(np.linspace(0.1, 0.2, trainings), np.zeros(12))] * 2, 6)
+    assert all((e.p is not None) == (e.smallest is not None) == (e.equivalent is not None) == given for e in found)
+    assert all(e.half_width is not None and e.better is not None for e in found)
+
+
+def test_a_family_tests_with_the_larger_of_own_and_pooled_variance_and_the_degrees_of_freedom_of_all():
+    spreads = np.array([-2, -1, 0, 1, 2]) / 100
+    calm, noisy = (crossed(0.03 + size * spreads, np.zeros(12)) for size in (1, 3))
+    own = 0.00025 / 5  # variance of the calm pair's mean
+    first, second, missing = compare_family([calm, noisy, None], 3)
+    assert missing is None
+    for found, variance in ((first, own * (1 + 9) / 2), (second, own * 9)):
+        assert found.p == pytest.approx(2 * stats.t.sf(0.03 / np.sqrt(variance), 8))
+        critical, power = stats.t.ppf(1 - 0.05 / 6, 8), stats.t.ppf(0.8, 8)
+        assert found.smallest == pytest.approx((critical + power) * np.sqrt(variance))
+    assert first.half_width == pytest.approx(T4 * np.sqrt(own)) and second.half_width == pytest.approx(
+        3 * T4 * np.sqrt(own)
+    )
+
+
+def test_as_many_trainings_are_needed_as_make_the_smallest_difference_the_one_that_is_seen():
+    values = 0.03 * np.array([-2, -1, 0, 1, 2])
+    few, many, never = (compare_family([crossed(mean + values, np.zeros(12))], 1)[0] for mean in (0.3, 0.03, 0.0))
+    for found in (few, many):
+        freedom, variance = 4 * found.needed / 5, values.var(ddof=1) / found.needed
+        reached = (stats.t.ppf(0.975, freedom) + stats.t.ppf(0.8, freedom)) * np.sqrt(variance)
+        assert reached <= found.value
+    assert few.needed < 5 < many.needed < 30 and never.needed is None
+
+
+def test_equivalent_is_what_two_one_sided_tests_show_to_lie_within_a_point():
+    values = np.array([-1, -0.5, 0, 0.5, 1]) * 0.005  # standard error 0.00177, 95 % of t with 4 is 2.132
+    found = [compare_family([crossed(mean + values, np.zeros(12))], 1)[0] for mean in (0.0, 0.0062, 0.0063, -0.0063)]
+    assert [e.equivalent for e in found] == [True, True, False, False]
+
+
+def test_the_probability_to_be_better_is_that_of_one_more_fold():
+    values = 0.02 + np.array([-0.02, -0.01, 0.0, 0.01, 0.02])
+    found = difference(by_folds(values, np.zeros(30)))
+    assert found.better == pytest.approx(stats.t.cdf(0.02 / values.std(ddof=1), 4), abs=0.01)
+    of_block = 0.05 * np.array([-1, 1] * 15)
+    found = difference(crossed(np.full(3, 0.02), of_block))  # another split of as many blocks
+    assert found.better == pytest.approx(stats.t.cdf(0.02 / np.sqrt(0.0025 / 29), 29), abs=0.005)
+    certain = [difference(crossed(np.full(3, value), np.zeros(12))).better for value in (0.1, 0.0, -0.1)]
+    assert certain == pytest.approx([1.0, 0.5, 0.0])
+
+
+def test_p_is_1_of_no_difference_and_0_of_one_without_any_noise():
+    for value, p in ((0.0, 1.0), (0.5, 0.0), (-0.5, 0.0)):
+        (found,) = compare_family([Statistic(np.full(5, value), np.full((5, 10), value), on_one_split(5, 10))], 6)
+        assert (found.half_width, found.p, found.excludes_zero) == (0, p, value != 0)
+
+
+def test_scores_of_other_trainings_or_blocks_are_not_paired():
+    folds, split = by_folds(np.zeros(5), np.zeros(30)), crossed(np.zeros(5), np.zeros(30))
+    with pytest.raises(ValueError, match="cannot be paired"):
+        folds - split
+    halves = by_folds(np.arange(5.0), np.arange(30.0)) - by_folds(np.arange(5.0) / 2, np.arange(30.0) / 2)
+    whole = by_folds(np.arange(5.0) / 2, np.arange(30.0) / 2)
+    assert halves.by_repeat == pytest.approx(whole.by_repeat) and halves.without_block == pytest.approx(
+        whole.without_block
+    )
+
+
+def test_a_block_that_a_repeat_did_not_score_changes_nothing_of_it():
+    whole = by_folds(np.array([0.1, 0.2, 0.3, 0.4, 0.5] * 2), 0.01 * np.arange(30.0), repeats=2)
+    scored_by, without = whole.scored_by.copy(), whole.without_block.copy()
+    scored_by[1, whole.scored_by[1] == 5] = -1
+    without[1, scored_by[1] == -1] = whole.by_repeat[1]
+    found = spread(Statistic(whole.by_repeat, without, scored_by, 5))
+    assert np.isfinite([found.variance, found.between]).all() and found.between > 0
 
 
 def test_holm_corrects_for_the_whole_family():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # Holm 1979 by hand
     assert holm([0.02, None]) == [0.04, None]  # a member that was not tested counts too
     assert holm([0.9, 0.8]) == [1.0, 1.0]
-
-
-def test_the_bias_of_few_blocks_widens_the_interval():
-    values = np.full(3, 0.4)
-    spread = 0.01 * np.linspace(-1, 1, 12)
-    straight = estimate(values, np.tile(0.4 + spread, (3, 1)))
-    biased = estimate(values, np.tile(0.4 + spread - 0.01, (3, 1)))  # a jackknife bias of 11 points
-    assert straight.value == biased.value
-    variance = (straight.half_width / stats.t.ppf(0.975, 11)) ** 2
-    assert biased.half_width == pytest.approx(stats.t.ppf(0.975, 11) * np.sqrt(variance + 0.11**2))
-
-
-def crossed(of_seed, of_block):
-    """(S,) means and (S, B) means without a block, of values that are a part of the seed and a part of the block."""
-    values = np.add.outer(of_seed, of_block)
-    return values.mean(axis=1), (values.sum(axis=1, keepdims=True) - values) / (values.shape[1] - 1)
-
-
-def test_seeds_and_blocks_add_to_the_error_each_with_its_own_degrees_of_freedom():
-    of_seed = np.array([0.01, 0.03, 0.02])  # variance of their mean 0.0001 / 3
-    of_block = 0.02 * np.array([-1, 1] * 6)  # variance of their mean 0.0004 / 11
-    seeds, blocks = 0.0001 / 3, 0.0004 / 11
-    for sign in (1, -1):
-        found = estimate(*crossed(sign * of_seed, of_block))
-        assert found.value == pytest.approx(sign * 0.02) and (found.seeds, found.blocks) == (3, 12)
-        t = (seeds * 4.302653 + blocks * 2.200985) / (seeds + blocks)  # 97.5 % of t with 2 and with 11
-        assert found.half_width == pytest.approx(t * np.sqrt(seeds + blocks), rel=1e-6)
-        tails = stats.t.isf(found.p / 2, [2, 11]) @ [seeds, blocks] / (seeds + blocks)
-        assert tails == pytest.approx(0.02 / np.sqrt(seeds + blocks))  # two-sided
-
-
-def test_p_is_1_of_no_difference_and_0_of_one_without_any_noise():
-    nothing = estimate(np.zeros(3), np.zeros((3, 10)))
-    assert (nothing.half_width, nothing.p) == (0, 1) and not nothing.excludes_zero
-    for value in (0.5, -0.5):
-        certain = estimate(np.full(3, value), np.full((3, 10), value))
-        assert (certain.half_width, certain.p) == (0, 0) and certain.excludes_zero
-    around_zero = estimate(*crossed(np.array([-0.01, 0.0, 0.01]), np.zeros(10)))
-    assert around_zero.p == pytest.approx(1) and around_zero.half_width > 0
-    far = estimate(*crossed(1e6 + np.array([-1e-6, 0.0, 1e-6]), 1e-6 * np.arange(10.0)))
-    assert 0 <= far.p < 1e-9
-
-
-@pytest.mark.parametrize(("seeds", "blocks", "given"), [(3, 10, True), (2, 10, False), (3, 9, False)])
-def test_three_seeds_and_ten_blocks_are_enough_and_no_less(seeds, blocks, given):
-    rng = np.random.default_rng(seeds)
-    found = estimate(*crossed(rng.normal(size=seeds), rng.normal(size=blocks)))
-    assert (found.half_width is not None) == (found.p is not None) == given
-    assert (found.seeds, found.blocks) == (seeds, blocks)
-
-
-@pytest.mark.parametrize(("of_seed", "of_block"), [(1.0, 0.02), (0.02, 1.0), (0.3, 1.0)])
-def test_intervals_of_a_normal_model_cover_its_mean(of_seed, of_block):
-    rng, seeds, blocks = np.random.default_rng(11), 4, 12
-    covered, significant = [], []
-    for _ in range(600):
-        found = estimate(*crossed(rng.normal(5, of_seed, seeds), rng.normal(0, of_block, blocks)))
-        covered.append(found.low <= 5 <= found.high)
-        significant.append(estimate(*crossed(rng.normal(0, of_seed, seeds), rng.normal(0, of_block, blocks))).p < 0.05)
-    assert 0.92 <= np.mean(covered) <= 0.98
-    assert 0.02 <= np.mean(significant) <= 0.08
 
 
 P_VALUES = st.lists(st.none() | st.sampled_from([0.0, 0.004, 0.01, 0.02, 0.05, 0.4, 1.0]) | st.floats(0, 1), max_size=6)
@@ -144,178 +225,3 @@ def test_holm_is_the_closed_test_of_all_subsets_by_bonferroni(p_values):
     bonferroni = {subset: min(1.0, len(subset) * min(as_if[i] for i in subset)) for subset in subsets}
     wanted = [max(bonferroni[s] for s in subsets if i in s) if p_values[i] is not None else None for i in members]
     assert holm(p_values) == [None if p is None else pytest.approx(p) for p in wanted]
-
-
-# The simulation of studies, by which the rule is judged
-
-
-def draws(world: World, gains=(0.0, 0.25), seeds=40, blocks=60):
-    counts = world.draw(np.random.default_rng(4), gains, seeds, blocks)
-    assert counts.shape == (len(gains), seeds, blocks, 6, 6)
-    return counts
-
-
-def logit(share):
-    return np.log(share / (1 - share))
-
-
-def recalls_in_logits(counts):
-    """(..., 5) recall of each foreground class in logits."""
-    of = counts[..., 1:, 1:]
-    return logit(np.diagonal(of, axis1=-2, axis2=-1) / of.sum(axis=-1))
-
-
-QUIET = dict.fromkeys(("of_seed", "of_block", "of_arm_on_block", "of_run_on_block"), 0.0)
-
-
-def test_without_noise_a_generated_network_has_the_recalls_that_are_asked_for():
-    counts = draws(World(**QUIET), gains=(0.0, 0.5), seeds=2, blocks=3)
-    assert (counts[..., 0, :] == 0).all() and (counts[..., 0] == 0).all() and (counts >= 0).all()
-    wanted = logit(np.array([0.80, 0.75, 0.65, 0.60, 0.40]))
-    np.testing.assert_allclose(recalls_in_logits(counts), np.broadcast_to(wanted, (2, 2, 3, 5)) + [[[[0]]], [[[0.5]]]])
-    confused = counts[0, 0, 0, 1:, 1:] * (1 - np.eye(5))
-    taken_for = [[0, 0.6, 0.2, 0.1, 0.1], [0.5, 0, 0.3, 0.1, 0.1], [0.2, 0.6, 0, 0.1, 0.1], [0.3, 0.3, 0.3, 0, 0.1]]
-    np.testing.assert_allclose(
-        confused / confused.sum(axis=1, keepdims=True), [*taken_for, [0.1, 0.5, 0.2, 0.2, 0]], atol=1e-9
-    )
-    assert (simulate_coverage.FOREGROUND, simulate_coverage.GAIN) == ([1, 2, 3, 4, 5], 0.25)
-
-
-def test_all_arms_and_seeds_of_a_generated_study_see_the_same_ground():
-    truth = draws(World(), blocks=400).sum(axis=-1)[..., 1:]
-    np.testing.assert_allclose(truth, np.broadcast_to(truth[:1, :1], truth.shape))
-    shares = truth[0, 0] / truth[0, 0].sum(axis=-1, keepdims=True)
-    assert shares.mean(axis=0) == pytest.approx([0.38, 0.32, 0.17, 0.09, 0.04], abs=0.05)
-    sizes = np.log(truth[0, 0].sum(axis=-1))
-    assert sizes.mean() == pytest.approx(10, abs=0.1) and sizes.std() == pytest.approx(0.4, abs=0.05)
-    even = draws(World(alike=20.0), blocks=400).sum(axis=-1)[0, 0, :, 1:]
-    assert (even / even.sum(axis=-1, keepdims=True)).std(axis=0).max() < shares.std(axis=0).min()
-
-
-@pytest.mark.parametrize(
-    ("part", "size", "differ"),
-    [
-        ("of_seed", 0.25, (True, True, False)),
-        ("of_block", 0.6, (False, False, True)),
-        ("of_arm_on_block", 0.2, (True, False, True)),
-        ("of_run_on_block", 0.15, (True, True, True)),
-    ],
-)
-def test_each_part_of_the_noise_differs_between_arms_seeds_and_blocks_as_it_should(part, size, differ):
-    assert getattr(World(), part) == size
-    found = recalls_in_logits(draws(World(**QUIET | {part: size}), gains=(0.0, 0.0)))
-    for axis, differs in enumerate(differ):
-        spread = found.std(axis=axis).mean()
-        assert (spread > 0.3 * size) if differs else (spread < 1e-6)
-    whole = size * np.sqrt(2) if part == "of_seed" else size  # of the seed as a whole and of each of its classes
-    assert found.std(axis=(0, 1, 2)) == pytest.approx(np.full(5, whole), rel=0.25)
-
-
-def test_the_worlds_are_usual_and_uneven():
-    usual, uneven = simulate_coverage.WORLDS["usual"], simulate_coverage.WORLDS["uneven"]
-    assert usual == World(0.25, 0.6, 0.2, 0.15, 2.0, 0.4)
-    assert uneven == World(0.05, 1.0, 0.2, 0.15, 0.7, 0.4)
-
-
-def test_the_truth_of_a_quiet_world_is_the_score_of_its_recalls():
-    recalls = np.array([0.80, 0.75, 0.65, 0.60, 0.40])
-    shares = np.array([0.38, 0.32, 0.17, 0.09, 0.04])
-    missed = shares * (1 - recalls)
-    into = missed @ simulate_coverage.CONFUSED_WITH
-    ious = shares * recalls / (shares + into)
-    # many alike blocks have these very shares
-    found = World(**QUIET, alike=1e4, size=0.01).truth(np.random.default_rng(0), (0.0,), repeats=2)
-    assert found == pytest.approx([ious.mean()], abs=2e-3)
-
-
-def test_simulated_shares_are_of_trials_and_of_the_family_that_is_planned(monkeypatch):
-    """Estimates are put in whose interval or p is known for each call."""
-    per_trial = 2 + len(PLANNED)
-    calls = []
-
-    def stand_in(by_seed, without_block):
-        place = len(calls) % per_trial
-        trial = len(calls) // per_trial
-        calls.append(by_seed.shape)
-        if place == 0:  # a score: holds the truth 0.5 in every second of four trials
-            return Estimate(0.5 if trial % 2 else 0.9, 0.1, 0.5, 3, 10)
-        if place == 1:  # a difference: holds the truth 0.2 in one of four trials
-            return Estimate(0.2 if trial == 3 else 0.5, 0.1, 0.5, 3, 10)
-        # of six p-values one is 0.009, which is 0.054 after correction; in one trial 0.008, which is 0.048
-        small = 0.008 if trial == 1 else 0.009
-        return Estimate(0.1, 0.1, small if place == per_trial - 1 else 0.5, 3, 10)
-
-    monkeypatch.setattr(simulate_coverage, "estimate", stand_in)
-    found = simulate(World(), np.random.default_rng(0), np.array([0.5, 0.7]), 3, 10, trials=4)
-    assert found == {"mIoU": 0.5, "difference": 0.25, "family": 0.25}
-
-
-def test_a_generated_difference_is_of_the_second_arm_over_the_first_with_the_same_blocks(monkeypatch):
-    seen = []
-
-    def look(by_seed, without_block):
-        seen.append((by_seed, without_block))
-        return Estimate(0.0, 1.0, 1.0, 3, 10)
-
-    monkeypatch.setattr(simulate_coverage, "estimate", look)
-    simulate(World(of_seed=0.0, of_run_on_block=0.0, of_arm_on_block=0.0), np.random.default_rng(0), [0, 0], 3, 10, 1)
-    alone, difference, *family = seen
-    assert (difference[0] > 0.02).all() and (difference[1] > 0.02).all()  # a gain of GAIN in logits
-    assert alone[0].shape == (3,) and alone[1].shape == (3, 10) and 0.3 < alone[0].mean() < 0.7
-    assert len(family) == 6
-    for by_seed, without_block in family:  # arms that are alike, on the same ground
-        assert by_seed == pytest.approx(0, abs=1e-9) and without_block == pytest.approx(0, abs=1e-9)
-
-
-def test_each_line_of_the_simulation_is_a_world_a_number_of_seeds_and_of_blocks(monkeypatch, capsys):
-    asked = []
-
-    def stand_in(world, rng, truth, seeds, blocks, trials):
-        asked.append((world, seeds, blocks, trials, truth.tolist(), rng.random()))
-        return {"mIoU": 0.94, "difference": 0.95, "family": 0.01 * len(asked)}
-
-    monkeypatch.setattr(simulate_coverage, "simulate", stand_in)
-    monkeypatch.setattr(World, "truth", lambda self, rng, gains: np.array([self.of_block, self.of_block + gains[1]]))
-    for _ in range(2):
-        simulate_coverage.main(["--trials", "7", "--seeds", "3", "5", "--blocks", "10", "30", "--seed", "1"])
-    first, again = asked[:8], asked[8:]
-    assert first == again  # one seed gives one table
-    usual, uneven = World(), World(of_seed=0.05, of_block=1.0, alike=0.7)
-    cases = [(seeds, blocks) for seeds in (3, 5) for blocks in (10, 30)]
-    assert [case[:4] for case in first] == [(w, s, b, 7) for w in (usual, uneven) for s, b in cases]
-    assert [case[4] for case in first] == [[0.6, 0.85]] * 4 + [[1.0, 1.25]] * 4
-    assert len({case[5] for case in first}) == 8  # each with draws of its own
-    out = capsys.readouterr().out.splitlines()
-    assert out[0] == "usual blocks: true mIoU 60.0%, true difference 25.0%"
-    rows = [line.split() for line in out if line.startswith(("usual  ", "uneven "))][1:9]
-    assert "usual 3 30 94.0% 95.0% 2.0%".split() in rows and "uneven 5 30 94.0% 95.0% 8.0%".split() in rows
-    defaults = simulate_coverage.parse_args([])
-    assert (defaults.trials, defaults.seeds, defaults.blocks, defaults.seed) == (500, [3, 5], [10, 30], 42)
-
-
-@pytest.mark.parametrize(("seeds", "blocks"), [(3, 10), (5, 30)])
-def test_intervals_cover_a_known_truth(seeds, blocks):
-    rng, world = np.random.default_rng(3), World()
-    truth = world.truth(rng, (0, 0.25), repeats=40)
-    found = simulate(world, rng, truth, seeds, blocks, trials=200)
-    assert 0.91 <= found["mIoU"] <= 0.99 and 0.91 <= found["difference"] <= 0.99  # of 500 trials: 0.92 to 0.98
-    assert found["family"] <= 0.07
-
-
-@pytest.mark.parametrize(
-    ("world", "without"),
-    [(World(of_seed=0.05, of_arm_on_block=0.6), "blocks"), (World(of_seed=0.5, of_arm_on_block=0.05), "seeds")],
-)
-def test_an_interval_that_forgets_seeds_or_blocks_does_not_cover(world, without, monkeypatch):
-    def forgetful(by_seed, without_block):
-        mean = by_seed.mean()
-        if without == "seeds":
-            return estimate(np.full_like(by_seed, mean), np.tile(without_block.mean(axis=0), (len(by_seed), 1)))
-        return estimate(by_seed, np.tile(by_seed[:, None], (1, without_block.shape[1])))
-
-    rng = np.random.default_rng(5)
-    truth = world.truth(rng, (0, 0.25), repeats=40)
-    found = simulate(world, rng, truth, 5, 12, trials=100)
-    monkeypatch.setattr(simulate_coverage, "estimate", forgetful)
-    wrong = simulate(world, rng, truth, 5, 12, trials=100)
-    assert found["difference"] >= 0.9 and wrong["difference"] < 0.85

@@ -25,6 +25,7 @@ from common.tiles import Tile, TileSet
 from data_prep.tile_sets.writer import describe_tile, new_tile_set
 from evaluation import aggregate_metrics, compute_metrics, plot_predictions
 from evaluation.scoring import write
+from evaluation.scoring.predicted_classes import PredictedClasses
 from tests.helpers import made, save_checkpoint
 from tests.synthetic_results import distribution_of, recipe_of
 
@@ -40,6 +41,7 @@ FILES = (
     "run.json",
     "tile_confusions.npz",
 )
+OF_LAST = {"predicted_classes.npz", "history.csv"}
 FIRST, SECOND = STAGES[0].name, STAGES[1].name
 ABSENT = BIODIVERSITY.foreground[-1]
 MINORITY = list(BIODIVERSITY.foreground[2:4])
@@ -93,6 +95,7 @@ def save_run(root, stage, seed, weights_seed, **changes):
         }
         save_checkpoint(folder / name, model.state_dict(), metadata)
     write_json(folder / "run.json", metadata)
+    (folder / "history.csv").write_text("step,IoU Forest\n10,0.1\n20,0.2\n")
     return folder
 
 
@@ -144,17 +147,19 @@ def test_arm_names_are_those_of_the_training_scripts():
 
 
 def test_every_checkpoint_gets_its_files(scored):
-    for stage in (FIRST, SECOND):
-        for folder in (scored / VAL / stage / "seed42", scored / VAL / stage / "seed42" / "best"):
-            assert {path.name for path in folder.iterdir()} - {"best"} == set(FILES)
+    for stage, compared in ((FIRST, set()), (SECOND, {"agreement.json"})):
+        folder = scored / VAL / stage / "seed42"
+        assert {path.name for path in folder.iterdir()} == {*FILES, *OF_LAST, *compared, "best"}
+        assert {path.name for path in (folder / "best").iterdir()} == set(FILES)
+        trained = scored / "model_weights/biodiversity" / stage / "seed42"
+        assert (folder / "history.csv").read_text() == (trained / "history.csv").read_text()
     for path in (scored / VAL).rglob("*.png"):
         assert is_picture(path)
 
 
-@pytest.fixture(scope="module")
-def val_pixels(scored):
-    """Truth (P,) and probabilities (P, C) of the labelled pixels of val, by the second stage's last.pt."""
-    checkpoint = Checkpoint.load(made(scored / "model_weights/biodiversity" / SECOND / "seed42/last.pt"))
+def predicted_by(scored, stage):
+    """Truth (P,) and probabilities (P, C) of the labelled pixels of val, by a stage's last.pt."""
+    checkpoint = Checkpoint.load(made(scored / "model_weights/biodiversity" / stage / "seed42/last.pt"))
     model = checkpoint.build().eval()
     truth, probs = [], []
     for tile in TileSet.open(made(scored / "data/biodiversity_split/val")):
@@ -164,6 +169,41 @@ def val_pixels(scored):
         truth.append(tile.read_mask()[labelled])
         probs.append(logits.softmax(dim=1)[0].permute(1, 2, 0).numpy()[labelled])
     return np.concatenate(truth), np.concatenate(probs)
+
+
+@pytest.fixture(scope="module")
+def val_pixels(scored):
+    """``predicted_by`` the second stage."""
+    return predicted_by(scored, SECOND)
+
+
+def test_the_agreement_of_two_stages_is_that_of_their_predictions(scored, val_pixels):
+    truth, mine = val_pixels[0], val_pixels[1].argmax(axis=1)
+    theirs = predicted_by(scored, FIRST)[1].argmax(axis=1)
+    found = json.loads((scored / VAL / SECOND / "seed42/agreement.json").read_text())
+    assert found["checkpoint_digest"] == metrics_of(scored, SECOND)["checkpoint_digest"]
+    assert found["split_digest"] == metrics_of(scored, SECOND)["split_digest"] and list(found["with"]) == [FIRST]
+    counts = found["with"][FIRST]
+    assert counts["checkpoint_digest"] == metrics_of(scored, FIRST)["checkpoint_digest"]
+    assert np.array(counts["alike"])[3, 1] == ((truth == 3) & (mine == 1) & (theirs == 1)).sum()
+    assert np.trace(counts["alike"]) == ((mine == truth) & (theirs == truth)).sum()
+    assert sum(counts["mine_right"]) == ((mine == truth) & (theirs != truth)).sum()
+    assert sum(counts["theirs_right"]) == ((mine != truth) & (theirs == truth)).sum()
+    assert counts["different"][2] == ((truth == 2) & (mine != 2) & (theirs != 2) & (mine != theirs)).sum()
+    cases = [np.sum(counts[key]) for key in ("alike", "mine_right", "theirs_right", "different")]
+    assert sum(cases) == len(truth) and min(cases) > 0
+
+
+def test_the_predicted_classes_of_each_tile_are_kept(scored, val_pixels):
+    val = TileSet.open(made(scored / "data/biodiversity_split/val"))
+    kept = PredictedClasses.open(made(scored / VAL / SECOND / "seed42/predicted_classes.npz"))
+    assert kept.tile_ids == val.ids and kept.split_digest == val.digest
+    assert kept.checkpoint_digest == metrics_of(scored, SECOND)["checkpoint_digest"]
+    of_tiles = list(kept.of_tiles())
+    assert {(tile.shape, tile.dtype) for tile in of_tiles} == {((64, 64), np.dtype(np.uint8))}
+    labelled = [tile.read_mask() != IGNORE_INDEX for tile in val]
+    said = np.concatenate([preds[inside] for preds, inside in zip(of_tiles, labelled, strict=True)])
+    assert (said == val_pixels[1].argmax(axis=1)).mean() > 0.999  # a batch rounds otherwise than a tile alone
 
 
 def test_scores_of_a_checkpoint_agree_with_scikit_learn(scored, val_pixels):

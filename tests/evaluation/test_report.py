@@ -29,7 +29,7 @@ from tests.synthetic_results import VAL, checkpoint_digest, write_result, write_
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 GAINS = {stage.name: 0.3 * place for place, stage in enumerate(STAGES)}
-SECTIONS = ("short", "ablation", "figures", "predictions", "stages", "data", "controls", "test", "provenance")
+SECTIONS = ("short", "ablation", "figures", "predictions", "stages", "data", "controls", "checks", "test", "provenance")
 LAPTOP = {"width": 1366, "height": 768}
 VOID = {"meta", "link", "img", "input", "br"}
 

@@ -16,8 +16,8 @@ from common.stages import CONTROLS
 from common.taxonomy import BIODIVERSITY
 from common.text import hundredths
 from evaluation.report import format, on_test, overview, provenance, stages
-from evaluation.study.comparisons import DESCRIPTIVE, PLANNED
-from evaluation.study.evidence import MINORITY, Finding
+from evaluation.study.comparisons import COMPONENTS, MINORITY
+from evaluation.study.evidence import Finding
 from evaluation.study.intervals import Estimate
 from tests.evaluation.report_parts import (
     ARGS,
@@ -38,7 +38,7 @@ from tests.evaluation.report_parts import (
     scores_of,
 )
 from tests.helpers import made
-from tests.synthetic_results import finding_of
+from tests.synthetic_results import KNOWN, finding_of
 
 
 def test_words_for_digests_times_and_shares():
@@ -57,12 +57,14 @@ def test_words_for_digests_times_and_shares():
 @pytest.mark.parametrize(
     ("finding", "sign"),
     [
-        (finding_of(TWO, ONE, 0.05, p_holm=0.01), "▲ gain"),
-        (finding_of(TWO, ONE, -0.05, p_holm=0.01), "▼ loss"),
-        (finding_of(TWO, ONE, 0.05, p=0.001, p_holm=0.2), "≈ not told apart"),
+        (finding_of(TWO, ONE, 0.05, p_holm=0.01), "▲ gain shown"),
+        (finding_of(TWO, ONE, -0.05, p_holm=0.01), "▼ loss shown"),
+        (finding_of(TWO, ONE, 0.05, p=0.001, p_holm=0.2), "≈ not shown"),
+        (finding_of(TWO, ONE, 0.001, p_holm=0.8, equivalent=True), "≈ equivalent within ±1 point"),
+        (finding_of(TWO, ONE, 0.05, seeds=(1, 2, 3)), "≈ screening"),
         (finding_of(TWO, ONE, 0.05, None), "? no interval"),
         (finding_of(FIVE_A, ONE, 0.05), "described"),
-        (Finding(PLANNED[0], missing="x"), "– not compared"),
+        (Finding(KNOWN[TWO, ONE], missing="x"), "– not compared"),
     ],
 )
 def test_a_finding_has_a_sign_that_follows_its_verdict(finding, sign):
@@ -109,31 +111,39 @@ def test_the_ablation_table_ranks_and_sets_the_highest_of_each_column_bold():
     assert "<b>" not in overview.ablation_table(evidence_of(ARMS[0]))
 
 
-def test_a_row_of_comparisons_holds_difference_and_both_p_values():
-    findings = [finding_of(TWO, ONE, 0.05, 0.02, p=0.004, p_holm=0.024), Finding(PLANNED[1], missing="x")]
-    findings[0].estimates[MINORITY] = Estimate(-0.01, 0.03, 0.5, 3, 12)
-    evidence = evidence_of(*ARMS)
-    header, *found_rows = rows(overview.comparison_table("x", findings, evidence, planned=True))
-    assert header == ["stage", "against", "seeds", "mIoU, points", f"{MINORITY}, points", "p", "p corrected", "finding"]
-    assert found_rows == [
-        ["2 + Replication", "1 Baseline", "3", "+5.0 [+3.0, +7.0]", "−1.0 [−4.0, +2.0]", "0.004", "0.024", "▲ gain"],
-        ["3 + Difficulty sampling", "2 + Replication", "-", "-", "-", "-", "-", "– not compared"],
-    ]
-    twice = next(c for c in DESCRIPTIVE if c.unequal)
-    estimates = {"mIoU": Estimate(0.05, 0.02, 0.004, 3, 12)}
-    (row,) = rows(overview.comparison_table("x", [Finding(twice, [1], estimates)], evidence, planned=False))[1:]
-    assert row[-2:] == ["twice the steps", "described"]
-    assert overview.comparison_table("x", [], evidence, planned=True) is None
+def test_the_tables_of_comparisons_follow_the_families(monkeypatch):
+    finding = finding_of(FOUR, ONE, 0.05, 0.02, p=0.004, p_holm=0.016, smallest=0.04, needed=4, better=0.987)
+    finding.estimates[MINORITY] = Estimate(-0.01, 0.03, 0.5, 5, 12, smallest=0.06)
+    finding.corrected[MINORITY] = 1.0
+    monkeypatch.setattr(overview, "ablation_table", lambda _: None)  # has a test of its own
+    lacking = Finding(KNOWN[TWO, ONE], missing="x", family=COMPONENTS)
+    descriptive = [finding_of(FIVE_B, FOUR, 0.05)]
+    evidence = evidence_of(*ARMS, planned=[finding, lacking], descriptive=descriptive, minority=["Settlement"])
+    html = "".join(map(str, filter(None, overview.ablation(evidence))))
+    assert rows(html) == [
+        [*("difference", "to", "metric", "seeds", "points", "p", "p corrected", "finding"),
+         *("could show", "needed", "P(better)")],
+        ["4 + Minority crop", "1 Baseline", "mIoU", "5", "+5.0 [+3.0, +7.0]", "0.004", "0.016", "shown", "4.0", "4",
+         "0.99"],
+        ["4 + Minority crop", "1 Baseline", MINORITY, "5", "−1.0 [−4.0, +2.0]", "0.500", "1.000", "not shown", "6.0",
+         "-", "-"],
+        ["difference", "to", "seeds", "mIoU", MINORITY, "remark"],
+        ["5B Finetuned from 5A", "4 + Minority crop", "5", "+5.0 [+3.8, +6.2]", "-", "twice the steps"],
+    ]  # fmt: skip
+    captions = [plain(found) for found in re.findall("<caption>(.*?)</caption>", html)]
+    assert captions[0].startswith("Primary comparisons: what the recipe as a whole brings at an equal number of steps")
+    assert captions[0].endswith("corrected over 4 tests") and captions[1].startswith("Described, not tested")
+    assert len(captions) == 2 and "How to read the numbers" in html
 
 
 def test_each_seed_has_its_own_row_with_its_best_beside_it():
     scores = arm(TWO, [0.3, 0.4], (7, 8))
     scores.best[8] = SimpleNamespace(scores=scores_of(0.45), metrics={"step": 1500})
     header, first, second = rows(stages.seeds_table(scores))
-    assert header[:6] == ["seed", "mIoU", "mF1", "OA", "boundary mIoU", "ECE"]
+    assert header[:6] == ["run", "mIoU", "mF1", "OA", "boundary mIoU", "ECE"]
     assert header[6:] == ["best.pt at step", "mIoU of best.pt", "best − last", "training"]
-    assert first == ["7", "30.0", "40.0", "50.0", "33.0", "4.4", "-", "-", "-", "1.0 min"]
-    assert second == ["8", "40.0", "50.0", "60.0", "33.0", "4.4", "1,500", "45.0", "+5.0", "2.0 min"]
+    assert first == ["seed 7", "30.0", "40.0", "50.0", "33.0", "4.4", "-", "-", "-", "1.0 min"]
+    assert second == ["seed 8", "40.0", "50.0", "60.0", "33.0", "4.4", "1,500", "45.0", "+5.0", "2.0 min"]
 
 
 def test_scores_by_class_are_means_over_seeds_beside_what_was_drawn():
@@ -151,14 +161,12 @@ def test_the_facts_of_a_run_name_its_one_change_and_means_over_seeds():
     said = plain(stages.run_description(arm(FOUR, [0.3, 0.4, 0.5]), BIODIVERSITY))
     assert "compared with 3 + Difficulty sampling" in said
     assert "cropper (its one change): minority, classes Settlement" in said and "sampler: weighted" in said
-    assert "distinct tiles drawn (mean of the seeds) 31 " in said and "(mean of the seeds) 25.0 %" in said
-    assert (
-        "unlabelled pixels drawn (mean of the seeds) 12.5 %" in said and "training (mean of the seeds) 2.0 min" in said
-    )
+    assert "distinct tiles drawn (mean) 31 " in said and "crops from replicas (mean) 25.0 %" in said
+    assert "unlabelled pixels drawn (mean) 12.5 %" in said and "training (mean) 2.0 min" in said
     assert "crops drawn 160" in said and "training tiles 40" in said and "steps 20 " in said
     twice = plain(stages.run_description(arm(FIVE_B, [0.3], (1,)), BIODIVERSITY))
     assert "20 of its own, 40 with those of the weights it starts from (5A OEM pretraining)" in twice
-    assert "mean of the seeds" not in twice
+    assert "(mean)" not in twice
 
 
 def test_a_mean_over_runs_is_none_where_one_lacks_the_number():
@@ -191,7 +199,8 @@ def test_what_the_study_shows_begins_with_cautions_and_the_first_of_the_ranking(
     said = plain(html)
     assert said.startswith("Before you read a number Beware. Stage 3 + Difficulty sampling ranks first of 3 stages")
     assert "mean IoU 70.0 ± " in said and "over 3 seeds" in said
-    assert "▲ gain Stage 2 gains 5.0 points of mIoU over stage 1" in said
+    assert "Primary comparisons: what the recipe as a whole brings" in said
+    assert "Components: what each one change brings ▲ gain shown Stage 2 gains 5.0 points of mIoU over stage 1" in said
     alone = plain("".join(map(str, filter(None, overview.verdict(evidence_of(*ARMS), [])))))
     assert "Before you read" not in alone
 
@@ -202,7 +211,7 @@ def test_a_control_is_shown_with_its_finding_and_answer_or_the_command_that_make
     evidence = evidence_of(arm(control.name, [0.4] * 3), arm(ONE, [0.1] * 3, (5, 6, 7)), planned=planned)
     said = plain("".join(map(str, stages.controls(evidence, ARGS))))
     assert "result mIoU 40.0 ± 0.0, mF1 39.0 ± 0.0, OA 38.0 ± 0.0 over 3 seeds, 40 steps" in said
-    assert "finding ▼ loss" in said and f"correction). {control.answers.worse}" in said
+    assert "finding ▼ loss shown" in said and f"correction). {control.answers.worse}" in said
     assert said.count("Not run. To have it, run python -m training.train_control_kd_") == 2 and "--seed 1" in said
 
 

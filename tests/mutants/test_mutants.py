@@ -36,7 +36,7 @@ def test_every_module_that_computes_something_has_a_list():
     listed = {lst.module for lst in LISTS}
     modules = {
         ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
-        for wing in ("common", "data_prep", "training", "evaluation")
+        for wing in ("common", "data_prep", "training", "evaluation", "reproduction")
         for path in (REPOSITORY / wing).rglob("*.py")
         if path.name != "__init__.py"
     }

@@ -133,6 +133,17 @@ def test_stages_that_start_from_scratch_start_from_the_same_network(trained, tmp
     assert len({digest for _, digest in started}) == 1 and len(started) == 3
 
 
+def test_arms_of_a_seed_record_that_they_start_alike(trained):
+    """Those of an encoder from one random network, the others from the very tensors of their ancestor."""
+    recorded = {arm: run_of(trained, arm)["initial_digest"] for arm in ARM_OF}
+    of_encoder = {digest for arm, digest in recorded.items() if ARM_OF[arm].starts_from is None}
+    assert len(of_encoder) == 1 and len(set(recorded.values())) == 3
+    for arm, digest in recorded.items():
+        start = ARM_OF[arm].starts_from
+        assert start is None or digest == checkpoint(trained, start).digest
+        assert digest != checkpoint(trained, arm).digest and "initial_digest" not in checkpoint(trained, arm).metadata
+
+
 def drawn_by(tiles, sampler, cropper, count=600):
     """What a run of ``count`` crops would hold, counted as the training loop counts it."""
     crops = CropDataset(tiles, TileDraws(tiles, sampler, 0), cropper, 0)
@@ -184,6 +195,8 @@ def test_another_seed_gives_another_result(root):
     train(train_stage1_baseline, root, "--seed", 43)
     other = Checkpoint.load(made(root / WEIGHTS / "stage1_baseline/seed43/last.pt"))
     assert other.digest != checkpoint(root, "stage1_baseline").digest
+    run = json.loads((root / WEIGHTS / "stage1_baseline/seed43/run.json").read_text())
+    assert run["initial_digest"] != run_of(root, "stage1_baseline")["initial_digest"]
 
 
 def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(root, monkeypatch):
@@ -193,7 +206,8 @@ def test_a_run_that_was_stopped_and_resumed_is_the_run_that_was_not(root, monkey
     def outcome():
         digests = [checkpoint(root, "stage6_distill", name).digest for name in ("last.pt", "best.pt")]
         run = run_of(root, "stage6_distill")
-        return digests, history(root, "stage6_distill"), [run[key] for key in ("drawn", "last", "best", "finished")]
+        kept = ("drawn", "last", "best", "finished", "initial_digest")
+        return digests, history(root, "stage6_distill"), [run[key] for key in kept]
 
     whole = outcome()
     seen = []

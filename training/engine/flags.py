@@ -163,6 +163,7 @@ def train_parser(
     val_dir: str = "data/biodiversity_split/val",
     val_made_by: str = "data_prep.split_biodiversity",
     out_dir: str = "model_weights/biodiversity",
+    shared: bool = False,
 ) -> TrainParser:
     """The flags that all training scripts share.
 
@@ -173,14 +174,16 @@ def train_parser(
         doc: the script's docstring, for --help.
         train_dir, val_dir: default tile sets, below --root, and the data steps that make them.
         out_dir: default folder for the runs of all stages.
+        shared: whether these three lie below the root of the study where --root is that of a fold.
     """
     parser = TrainParser(doc)
-    parser.add_input("--train-dir", train_dir, "tile set to train on", made_by=train_made_by)
-    parser.add_input("--val-dir", val_dir, "tile set to validate on", made_by=val_made_by)
+    parser.add_input("--train-dir", train_dir, "tile set to train on", made_by=train_made_by, shared=shared)
+    parser.add_input("--val-dir", val_dir, "tile set to validate on", made_by=val_made_by, shared=shared)
     parser.add_input(
         "--leakage", "artifacts/leakage.json", "what check_leakage found", made_by="data_prep.check_leakage"
     )
-    parser.add_path("--out-dir", f"{out_dir}/{stage}/seed{{seed}}", "folder for checkpoints, run.json and curves")
+    run_dir = f"{out_dir}/{stage}/seed{{seed}}"
+    parser.add_path("--out-dir", run_dir, "folder for checkpoints, run.json and curves", shared=shared)
     parser.add_seed()
     parser.add_device()
     parser.add_workers(default=max(1, min(8, (os.cpu_count() or 1) - 1)))

@@ -68,7 +68,7 @@ def train(
 
     torch.manual_seed(run.seed)
     model = place(recipe.init.build(settings.architecture, taxonomy), device)
-    folder.note_encoder(model, unfinished)
+    folder.note_network(model, unfinished)
     average = AveragedNetwork(model, settings.average * settings.iterations)
     optimizer = make_optimizer(model, settings)
     schedule = make_schedule(optimizer, settings)

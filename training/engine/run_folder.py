@@ -15,7 +15,7 @@ import torchvision
 from torch import nn
 
 from common.artifacts import complete_run_record
-from common.checkpoints import Checkpoint, checkpoint_bytes
+from common.checkpoints import Checkpoint, checkpoint_bytes, digest_tensors
 from common.device import Processes
 from common.encoders import EncoderConstants
 from common.errors import UserError
@@ -99,6 +99,7 @@ class RunFolder:
         if processes.main:
             remove_partials([self.path / name for name in RUN_FILES])
         self.record = self._new_record(without_label)
+        self.initial_digest: str | None = None  # until note_network
 
     def _new_record(self, without_label: int) -> dict:
         """What is known of a run before it starts; ``without_label`` training tiles are never drawn."""
@@ -166,8 +167,12 @@ class RunFolder:
             self.record["best"] = Checkpoint.load(Input(best, self.run.command)).metadata["best"]
         return checkpoint
 
-    def note_encoder(self, model: nn.Module, unfinished: Checkpoint | None) -> None:
-        """Record what the encoder of the network asks for; UserError where that of the run to resume asks for more."""
+    def note_network(self, model: nn.Module, unfinished: Checkpoint | None) -> None:
+        """Record what the network is before the first step: the digest of its weights, and what its encoder asks for.
+
+        Raises UserError if the encoder of the run to resume asks for something else.
+        """
+        self.initial_digest = digest_tensors(model.state_dict())
         constants = EncoderConstants.installed(model.get_submodule("encoder")).to_json()
         self.record["encoder_constants"] = constants
         if unfinished is not None:
@@ -218,7 +223,8 @@ class RunFolder:
         earlier = [self.path / name for name in RUN_FILES] if self.record["checkpoints"] == 0 else []
         self.record["checkpoints"] += 1
         metadata = json.loads(json.dumps(self.record))
-        contents: dict[str, str | bytes] = {"run.json": json_text(self.record)}
+        run_record = self.record | {"initial_digest": self.initial_digest}
+        contents: dict[str, str | bytes] = {"run.json": json_text(run_record)}
         if state.history:
             title = f"{self.recipe.stage}, seed {self.run.seed}"
             figure = history_figure(state.history, self.recipe.tiles.taxonomy, title)

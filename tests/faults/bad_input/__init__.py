@@ -24,7 +24,7 @@ from tests.faults.bad_input import (
 )
 from tests.faults.bad_input.shared import CPU, RAW, SIDE, SMALL
 from tests.faults.harness import Family, scripts
-from tests.helpers import OEM_RAW, make_biodiversity, make_oem, quiet, run_data_steps
+from tests.helpers import OEM_RAW, make_biodiversity, make_oem, quiet, run_data_steps, write_groups
 from training import score_difficulty, train_stage2_replication, train_stage5a_pretrain, train_teacher
 
 CASES = [
@@ -38,6 +38,7 @@ def make_roots(folder: Path) -> dict[str, Path]:
     """Good roots by name, which cases copy: ``raw`` tiles, ``oem`` raw, all ``data`` sets, ``trained`` networks too."""
     roots = {name: folder / name for name in ("raw", "oem", "data", "trained")}
     make_biodiversity(roots["raw"], rows=4, columns=4, size=SIDE)
+    write_groups(roots["raw"])
     make_oem(roots["oem"], size=SIDE * 2)
     trained = roots["trained"]
     make_biodiversity(trained, rows=6, columns=6, size=SIDE * 3 // 2)

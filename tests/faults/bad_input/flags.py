@@ -55,7 +55,7 @@ VALUES = [  # of a flag of a script; the message names that flag, or what stands
     (METRICS, "--seed", ("-1 --split test",)),
     (METRICS, "--reason", ("",)),
     (COVERAGE, "--trials", ("0",)),
-    (COVERAGE, "--seeds", ("0",)),
+    (COVERAGE, "--trainings", ("0", "7")),
 ]
 FIRST = {module: (flag, values[0]) for module, flag, values, *_ in reversed(VALUES)}  # the quick case of each script
 ROOTS = {SPLITTING: "raw", FILTER: "oem", **dict.fromkeys((SCORE, STAGE6, METRICS, PREDICT), "trained")}

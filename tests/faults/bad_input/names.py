@@ -21,6 +21,7 @@ from tests.faults.bad_input.shared import (
     mask,
     raw_refusals,
 )
+from tests.helpers import write_groups
 
 ODD_NAMES = ("a b", "été_Ωλ_日本", 'it\'s "odd"', "-rf", "--out-dir", "$HOME;x", "100%", "{seed}", "a.b.c")
 
@@ -38,6 +39,7 @@ def one_of_them_bad(root: Path) -> None:
 
 def listed_as_bad(root: Path) -> None:
     one_of_them_bad(root)
+    write_groups(root)
     (root / "out.txt").write_text("-rf\n")
 
 
@@ -71,6 +73,7 @@ CASES = [
         listed_as_bad,
         "15 tiles",
         "1 excluded",
+        first=(),
         flags=("--exclude", "{root}/out.txt"),
         root_name="it's a root",
     ),

@@ -7,6 +7,7 @@ import numpy as np
 
 from tests.faults.bad_input import files
 from tests.faults.bad_input.shared import (
+    AUDIT,
     IMAGE,
     IMAGES,
     MASK,
@@ -77,7 +78,14 @@ REFUSED = [
 SAME = as_float(lambda pixels: pixels.fill(7))
 CASES = [
     *raw_refusals("", REFUSED),
-    Case("every image is the same", "raw", SAME, SPLITTING, ("15 repeat another image", "make 1 blocks", "add tiles")),
+    Case(
+        "every image is the same",
+        "raw",
+        SAME,
+        SPLITTING,
+        ("15 repeat another image", "make 1 blocks", "add tiles"),
+        first=((AUDIT, "--skip-suspicious"),),
+    ),
     *(handled(name, with_value(value, FIRST_ROWS), holds=first_rows_are_void) for name, value in NO_NUMBERS),
     handled("a constant band", CONSTANT, "scaled to 8 bit", holds=flat),
     handled("a constant band but for rounding", as_float(constant_but_for_rounding), "scaled to 8 bit", holds=flat),

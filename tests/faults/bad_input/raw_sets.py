@@ -25,9 +25,19 @@ def list_every_tile(root: Path) -> None:
     (root / "out.txt").write_text("".join(f"{path.stem}\n" for path in (root / IMAGES).iterdir()))
 
 
-SETS = [
+FEW = [
     ("one tile in all", keep_tiles(1), "biodiversity_raw: 1 tiles make 1 blocks", "add tiles"),
     ("two tiles in all", keep_tiles(2), "2 tiles make 1 blocks", "add tiles"),
+]
+SETS = [
+    ("tiles that are gone since the audit", keep_tiles(9), "groups.tsv names raw tiles that are gone", AUDIT),
+    (
+        "no table of the groups",
+        at("artifacts/audit/groups.tsv", Path.unlink),
+        "groups.tsv does not exist",
+        AUDIT,
+    ),
+    ("a table of the groups that is cut off", at("artifacts/audit/groups.tsv", files.cut), "groups.tsv", AUDIT),
     (
         "empty images folder",
         at(IMAGES, files.empty_folder),
@@ -49,6 +59,7 @@ EXCLUDED = [
     ("--exclude of every tile", list_every_tile, "0 tiles (16 excluded", "Add tiles"),
 ]
 CASES = [
+    *refusals("raw", "", SPLITTING, FEW, first=((AUDIT, "--skip-suspicious"),)),
     *refusals("raw", "", SPLITTING, SETS),
     *refusals("raw", "", SPLITTING, EXCLUDED, flags=("--exclude", "{root}/out.txt")),
     *raw_refusals(MASKS, [("empty masks folder", files.empty_folder, "16 tiles", "has no mask")]),

@@ -96,8 +96,10 @@ def raw_refusals(path: Path | str, rows: Iterable[tuple]) -> list[Case]:
     return refusals("raw", path, SPLITTING, rows, "cannot be used", "--exclude", AUDIT)
 
 
-def handled(name: str, spoil: Spoil, *words: str, base="raw", module=SPLITTING, **more) -> Case:
-    return Case(name, base, spoil, module, words, status=0, **more)
+def handled(name: str, spoil: Spoil, *words: str, base="raw", module=SPLITTING, first=None, **more) -> Case:
+    """A case that must succeed; raw tiles are audited before they are split, unless ``first`` says otherwise."""
+    audited = ((AUDIT, "--skip-suspicious"),) if module == SPLITTING else ()
+    return Case(name, base, spoil, module, words, status=0, first=audited if first is None else first, **more)
 
 
 def nothing(path: Path) -> None:

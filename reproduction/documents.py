@@ -1,0 +1,156 @@
+"""The REPRODUCE files as steps: reading them, and finding one by name or number."""
+
+import difflib
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+DOCUMENTS = ("REPRODUCE_DATA.md", "REPRODUCE_TRAINING.md", "REPRODUCE_EVALUATION.md")
+BUILDS_ON = re.compile(r"Builds on (?:no other step|steps? ([\d, and]+))\.")
+# Where a step is run in a study by folds: once, in the first fold alone, or, where its text says neither, in each.
+WHERE = {"Once for all folds.": "once for all folds", "In fold 1 alone.": "in fold 1 alone"}
+ONCE, FIRST = WHERE.values()
+EACH = "in each fold"
+SHELL_SYNTAX = re.compile(r"[$`*?;|&<>~]")  # what bash would expand or chain
+
+
+@dataclass
+class Step:
+    document: str
+    number: int
+    title: str
+    argv: list[str] = field(default_factory=list)  # python -m package.module --flags
+    name: str = ""
+    position: int = 0  # among all steps, controls included: a step has one number whatever is run
+    builds_on: set[int] | None = None  # numbers in its document, with those that they build on; None for all before it
+    where: str = EACH
+
+    @property
+    def module(self) -> str:
+        return self.argv[2]
+
+    @property
+    def is_control(self) -> bool:
+        return self.title.endswith("(control)")
+
+    def __str__(self) -> str:
+        return f"{self.document}, step {self.number} ({self.title})"
+
+
+def read_blocks(text: str) -> Iterator[tuple[str, int, str]]:
+    """Yield (kind, line number, content) of each # or ## heading (``heading``), fenced block (its language), and line
+    that says what a step builds on (``builds on``) or where it runs in a study by folds (``where``)."""
+    fence, language, start, block = "", "", 0, []
+    for number, line in enumerate(text.splitlines(), 1):
+        mark = re.match(r"\s*(`{3,}|~{3,})\s*(\w*)", line)
+        if fence and mark and mark[1].startswith(fence) and not mark[2]:
+            yield language, start, "\n".join(block)
+            fence = ""
+        elif fence:
+            block.append(line)
+        elif mark:
+            fence, language, start, block = mark[1], mark[2], number, []
+        elif re.match(r"##? ", line):
+            yield "heading", number, line.lstrip("#").strip()
+        elif line.startswith("Builds on "):
+            yield "builds on", number, line
+        elif line in WHERE:
+            yield "where", number, line
+    if fence:
+        raise UserError(f"line {start}: the {language} block that begins here is never closed")
+
+
+def parse_command(block: str) -> list[str]:
+    """The words of the one ``python -m package.module --flags`` of a bash block; UserError on anything else."""
+    try:
+        commands = [shlex.split(line, comments=True) for line in block.replace("\\\n", " ").splitlines()]
+    except ValueError:  # a quotation that is not closed
+        commands = []
+    commands = [words for words in commands if words]
+    words = commands[0] if len(commands) == 1 else []
+    if words[:2] != ["python", "-m"] or len(words) < 3 or any(SHELL_SYNTAX.search(word) for word in words):
+        raise UserError(
+            f"found {block!r}; the bash block of a numbered step holds one command of the form python -m "
+            "package.module --flags, without other shell syntax. Anything else belongs in a console block"
+        )
+    return words
+
+
+def read_builds_on(text: str, line: int, steps: list[Step]) -> set[int]:
+    """The numbers of the steps that the last of ``steps`` builds on, and of all that those build on."""
+    match = BUILDS_ON.match(text)
+    direct = {int(number) for number in re.findall(r"\d+", match[1] or "")} if match else {len(steps)}
+    if not all(0 < number < len(steps) for number in direct):
+        raise UserError(
+            f"line {line}: found {text!r}; expected Builds on no other step. or Builds on steps 1 and 2. with the "
+            "numbers of earlier steps of the document"
+        )
+    behind = [set(range(1, n)) if (known := steps[n - 1].builds_on) is None else known for n in direct]
+    return direct.union(*behind)
+
+
+def read_document(folder: Path, document: str) -> list[Step]:
+    steps, step = [], None
+    try:
+        for kind, line, content in [*read_blocks((folder / document).read_text("utf-8")), ("heading", 0, "")]:
+            if kind == "heading":
+                if step and not step.argv:
+                    raise UserError(f"step {step.number} ({step.title}) has no bash block; each has exactly one")
+                step = None
+                if numbered := re.fullmatch(r"(\d+)\. +(.+)", content):
+                    step = Step(document, int(numbered[1]), numbered[2])
+                    steps.append(step)
+                    if step.number != len(steps):
+                        raise UserError(f"line {line}: found step {step.number} where step {len(steps)} was expected")
+            elif kind == "builds on" and step:
+                step.builds_on = read_builds_on(content, line, steps)
+            elif kind == "where" and step:
+                step.where = WHERE[content]
+            elif kind == "bash":
+                if step is None or step.argv:
+                    problem = "second bash block in one step" if step else "bash block outside the numbered steps"
+                    raise UserError(f"line {line}: {problem}; what is not to be run is fenced as ```console")
+                step.argv = parse_command(content)
+                if not folder.joinpath(*step.module.split(".")).with_suffix(".py").is_file():
+                    raise UserError(f"step {step.number} ({step.title}): there is no module {step.module} in {folder}")
+        if not steps:
+            raise UserError("there is no numbered step (## 1. Title) in it")
+    except UserError as error:
+        raise UserError(f"{document}: {error}") from None
+    return steps
+
+
+def read_steps(folder: Path, documents: Sequence[str] = DOCUMENTS) -> list[Step]:
+    """The steps of all documents in order, controls included, each with a name of its own."""
+    steps = [step for document in documents for step in read_document(folder, document)]
+    modules = Counter(step.module.split(".")[-1] for step in steps)
+    for position, step in enumerate(steps, 1):
+        step.position, step.name = position, step.module.split(".")[-1]
+        if modules[step.name] > 1:
+            words = [part for word in step.argv[3:] for part in word.split("=", 1)]
+            values = [word for word in words if not word.startswith("--")] or [word[2:] for word in words]
+            step.name = re.sub(r"[^\w.-]+", "-", "-".join([step.name, *values]))
+    for name, times in Counter(step.name for step in steps).items():
+        if times > 1:
+            same = "; ".join(str(step) for step in steps if step.name == name)
+            raise UserError(f"{times} steps have the same command or name {name}: {same}")
+    return steps
+
+
+def find_step(steps: list[Step], flag: str, text: str, controls: bool) -> int:
+    """The position of a step given by name or by number; UserError where there is none, or it is a control left out."""
+    matches = [step for step in steps if text in (step.name, str(step.position))]
+    if matches and matches[0].is_control and not controls:
+        raise UserError(f"{flag} {text}: {matches[0].name} is a control. Give --controls as well")
+    if matches:
+        return matches[0].position
+    names = [step.name for step in steps if controls or not step.is_control]
+    close = [name for name in names if text in name] or difflib.get_close_matches(text, names)
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    raise UserError(f"{flag} {text}: no such step.{hint} --list numbers them; by name: {', '.join(names)}")
