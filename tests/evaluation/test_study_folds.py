@@ -333,7 +333,7 @@ def test_results_lie_below_the_folds_that_were_scored(tmp_path):
     assert str(found[0].made_by) == f"python -m evaluation.compute_metrics --root {homes[0]} --split val"
     chosen = made(tmp_path / "elsewhere")
     assert results_of(chosen, tmp_path) == [chosen]
-    assert [fold_of(path) for path in (homes[1] / VAL, tmp_path / VAL, homes[0] / "val", homes[0] / VAL / ONE)] == [
+    assert [fold_of(path) for path in (homes[1] / VAL, tmp_path / VAL, homes[0] / "x/y/val", homes[0] / VAL / ONE)] == [
         10,
         None,
         None,
