@@ -108,13 +108,13 @@ def narrow(header: list[str], rows: list[list], names: int) -> list[str]:
     """A table as text, in pieces below one another, each with the ``names``, where TERMINAL is too narrow for one."""
     pieces, first = [], names
     while first < len(header):
-        for last in range(len(header), first, -1):
-            of_line = [[*line[:names], *line[first:last]] for line in (header, *rows)]
-            piece = table(of_line[0], of_line[1:])
-            if max(map(len, piece.splitlines())) <= TERMINAL:
-                break
+        taken = [
+            (last, table([*header[:names], *header[first:last]], [[*row[:names], *row[first:last]] for row in rows]))
+            for last in range(first + 1, len(header) + 1)
+        ]
+        fitting = [found for found in taken if max(map(len, found[1].splitlines())) <= TERMINAL]
+        first, piece = max(fitting, default=taken[0])
         pieces += ["", piece] if pieces else [piece]
-        first = last
     return pieces
 
 

@@ -102,6 +102,9 @@ def test_of_some_trainings_only_their_own_blocks_and_classes_count():
     assert not np.isnan(statistics["mIoU"].without_block).any()
     everything = by_folds(counts, 3)
     assert everything.only([0, 1, 2]) is everything
+    of_repeat_2 = by_folds(drawn(6, 6), 3).only([4, 5])
+    assert of_repeat_2.repeats.tolist() == [2, 2] and of_repeat_2.folds == 3
+    assert np.array_equal(of_repeat_2.counts[0, [1, 4]], drawn(6, 6)[4, [1, 4]])
 
 
 def test_a_repeat_of_which_folds_are_missing_leaves_blocks_unscored():

@@ -201,6 +201,11 @@ def test_what_the_study_shows_begins_with_cautions_and_the_first_of_the_ranking(
     assert "mean IoU 70.0 ± " in said and "over 3 seeds" in said
     assert "Primary comparisons: what the recipe as a whole brings" in said
     assert "Components: what each one change brings ▲ gain shown Stage 2 gains 5.0 points of mIoU over stage 1" in said
+    primary = finding_of(FOUR, ONE, 0.05, p_holm=0.01)
+    primary.estimates[MINORITY], primary.corrected[MINORITY] = Estimate(-0.07, 0.01, 0.01, 5, 12), 0.02
+    said = plain("".join(map(str, filter(None, overview.verdict(evidence_of(*ARMS, planned=[primary]), [])))))
+    assert "▲ gain shown Stage 4 gains 5.0 points of mIoU" in said
+    assert "▼ loss shown Stage 4 loses 7.0 points of minority mIoU" in said
     alone = plain("".join(map(str, filter(None, overview.verdict(evidence_of(*ARMS), [])))))
     assert "Before you read" not in alone
 

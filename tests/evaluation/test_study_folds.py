@@ -16,7 +16,7 @@ from evaluation.study import tables
 from evaluation.study.ablation_figures import FIGURES
 from evaluation.study.comparisons import COMPONENTS, MINORITY, PRIMARY
 from evaluation.study.evidence import gather_from
-from evaluation.study.intervals import holm
+from evaluation.study.intervals import compare_family, holm
 from evaluation.study.where import fold_of, folds_with_results, not_compared, results_of
 from evaluation.study.wording import about_the_split, finding_in_words, how_to_read, verdict, why_no_intervals
 from tests.helpers import made
@@ -168,6 +168,8 @@ def test_in_five_folds_families_are_tested_and_comparisons_that_were_not_made_co
     primary, components = evidence.families[PRIMARY], evidence.families[COMPONENTS]
     raw = [primary[0].estimates[metric].p for metric in ("mIoU", MINORITY)]
     assert list(primary[0].corrected.values()) == holm([*raw, None, None])[:2] and None not in raw
+    pair = evidence.arms[FOUR].against(evidence.arms[ONE], "mIoU", evidence.seeds)
+    assert primary[0].mIoU == compare_family([pair, None], 4)[0] != compare_family([pair, None], 2)[0]
     assert primary[1].missing and [f.missing is None for f in components] == [True] * 3 + [False] * 3
     raw = [f.mIoU.p for f in components[:3]]
     assert [f.corrected["mIoU"] for f in components[:3]] == holm([*raw, None, None, None])[:3]
@@ -333,7 +335,7 @@ def test_results_lie_below_the_folds_that_were_scored(tmp_path):
     assert str(found[0].made_by) == f"python -m evaluation.compute_metrics --root {homes[0]} --split val"
     chosen = made(tmp_path / "elsewhere")
     assert results_of(chosen, tmp_path) == [chosen]
-    assert [fold_of(path) for path in (homes[1] / VAL, tmp_path / VAL, homes[0] / "val", homes[0] / VAL / ONE)] == [
+    assert [fold_of(path) for path in (homes[1] / VAL, tmp_path / VAL, homes[0] / "x/y/val", homes[0] / VAL / ONE)] == [
         10,
         None,
         None,

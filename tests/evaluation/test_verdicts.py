@@ -160,6 +160,7 @@ def test_numbers_are_told_as_points_and_percentages():
     assert [starred(name, ["a"]) for name in "ab"] == ["a *", "b"] and starred("a", None) == "a"
     assert (percent(0.4316), percent(0.4316, 2), percent(None)) == ("43.2%", "43.16%", "-")
     assert (hundredths(0.4316), hundredths(0.4316, 0), hundredths(None)) == ("43.2", "43", "-")
+    assert hundredths(float("nan")) == "-"
     assert (count([7], "seed"), count([], "seed"), count("ab", "seed")) == ("1 seed", "0 seeds", "2 seeds")
     assert (KEYS, BEYOND, MINORITY) == (("mIoU", "mF1", "OA"), ("boundary mIoU", "ECE"), "minority mIoU")
 
