@@ -88,7 +88,6 @@ def test_a_split_is_described_by_its_tiles_its_blocks_and_how_it_was_made():
         "strategy": "blocks",
         "block_size": 512.0,
         "blocks_shared_with_train": 2,
-        "fold": None,
     }
     fold = {"fold": 3, "folds": 5, "repeat": 1, "seed": 42}
     assert describe_split(Tiles("a", fold=fold))["fold"] == fold
