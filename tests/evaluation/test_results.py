@@ -89,9 +89,7 @@ def test_a_split_is_described_by_its_tiles_its_blocks_and_how_it_was_made():
         "block_size": 512.0,
         "blocks_shared_with_train": 2,
     }
-    fold = {"fold": 3, "folds": 5, "repeat": 1, "seed": 42}
-    assert describe_split(Tiles("a", fold=fold))["fold"] == fold
-    unknown = ("strategy", "block_size", "blocks_shared_with_train", "fold")
+    unknown = ("strategy", "block_size", "blocks_shared_with_train")
     assert describe_split(Tiles("a")) == {"tiles": 1, "blocks": 1, **dict.fromkeys(unknown)}
     fold = {"fold": 7, "folds": 5, "repeat": 2, "seed": 42}
     assert describe_split(Tiles("a", fold=fold))["fold"] == fold
