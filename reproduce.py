@@ -60,7 +60,7 @@ def run_all(chosen: list[Run], skipped: int, args: argparse.Namespace, record: R
                     run.number = total - len(waiting)
                     record.begin(run)
                     say(f"[{run.number:{len(str(total))}}/{total}] {run.label}  (elapsed {clock(time.time() - begin)})")
-                    running.append(Job(run, record.path.parent, threads if run.seed else None))
+                    running.append(Job(run, record.path.parent, threads))
                 ended = [job for job in running if job.has_ended()]
                 for job in ended:
                     job.close(interrupted=bool(caught))

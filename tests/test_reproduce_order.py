@@ -342,7 +342,7 @@ def test_with_two_jobs_two_trainings_at_most_run_side_by_side_and_share_the_core
     status, ongoing, recorded = run_all(tmp_path, monkeypatch, 2)
     assert status == 0 and len(recorded) == 13
     assert max(map(len, ongoing)) == 2 and ongoing[:2] == [["split"], ["count"]] and ongoing[-1] == ["score"]
-    assert MadeUpJob.threads == [None, None, *[4] * 10, None]
+    assert MadeUpJob.threads == [4] * 13
 
 
 @pytest.mark.parametrize(("status", "whole"), [(1, 1), (2, 2), (-9, 1), (-15, 1)])
