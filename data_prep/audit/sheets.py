@@ -74,11 +74,11 @@ def plot_groups(groups: list[TileGroup], inspections: dict[str, Inspection], ban
     for group, row in zip(shown, figure.subplots(len(shown), columns, squeeze=False), strict=True):
         for axes in row:
             axes.set_axis_off()
-        for axes, tile_id in zip(row, group.tiles, strict=False):
+        for column, tile_id in enumerate(group.tiles[:columns]):
             image = to_8bit(read_raw(inspections[tile_id].tile.image, bands), inspections[tile_id].ranges)
             step = max(1, min(image.shape[1:]) // PANEL_PIXELS)
-            axes.imshow(np.moveaxis(image[:, ::step, ::step], 0, -1))
-            axes.set_title(tile_id, fontsize=6)
+            row[column].imshow(np.moveaxis(image[:, ::step, ::step], 0, -1))
+            row[column].set_title(tile_id, fontsize=6)
         rest = f", {len(group.tiles) - columns} more" if len(group.tiles) > columns else ""
         row[0].text(0, -0.04, ", ".join(group.tied_by) + rest, fontsize=7, va="top", transform=row[0].transAxes)
     return figure
@@ -146,6 +146,6 @@ def plot_suspects(
         figure.suptitle(f"Masks that are likely wrong: {counted}, most suspicious first", fontsize=12)
         class_legend(figure, taxonomy)
         parts = figure.subfigures(rows, columns, squeeze=False)
-        for rank, (part, suspect) in enumerate(zip(parts.T.flat, page, strict=False), start=start + 1):
-            plot_suspect(part, rank, suspect, inspections, taxonomy, bands)
+        for place, suspect in enumerate(page):
+            plot_suspect(parts.T.flat[place], start + place + 1, suspect, inspections, taxonomy, bands)
         yield figure

@@ -27,7 +27,8 @@ ODD_NAMES = ("a b", "été_Ωλ_日本", 'it\'s "odd"', "-rf", "--out-dir", "$HO
 
 
 def odd_names(root: Path) -> None:
-    for path, name in zip(sorted((root / IMAGES).iterdir()), ODD_NAMES, strict=False):
+    images = sorted((root / IMAGES).iterdir())
+    for path, name in zip(images[: len(ODD_NAMES)], ODD_NAMES, strict=True):  # none is left untried
         mask(root, path.stem).rename(mask(root, name))
         path.rename(image(root, name))
 
