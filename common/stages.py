@@ -1,4 +1,4 @@
-"""The arms of the study: the stages in their order, the controls, and what each is compared with."""
+"""The arms of the study: the stages in their order, controls, rivals, and what each is compared with."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -15,12 +15,13 @@ class Answers(NamedTuple):
 
 
 class Arm(NamedTuple):
-    """A stage or a control.
+    """A stage, a control or a rival.
 
-    A stage has a ``number`` (``5A``), a control has none; ``label`` is what figures and tables call either beside it.
+    A stage has a ``number`` (``5A``), the others have none; ``label`` is what figures and tables call each beside it.
     ``compared_with`` names the arm that lacks its one component, and ``component`` the entry of the recipe (tiles,
-    sampler, cropper, init or loss) in which the two differ. ``starts_from`` names the arm whose weights it starts with.
-    A control has a ``question`` and ``answers``.
+    sampler, cropper, init or loss) in which the two differ, None for several. ``starts_from`` names the arm whose weights it starts with.
+    A control has a ``question`` and ``answers``. A rival is what one would reach for instead of the stages; it has a
+    ``source``, and ``trained`` is False where it changes the network of ``starts_from`` without a step of training.
     """
 
     name: str
@@ -31,25 +32,31 @@ class Arm(NamedTuple):
     starts_from: str | None = None
     question: str | None = None
     answers: Answers | None = None
+    source: str | None = None
+    trained: bool = True
 
     @property
     def is_control(self) -> bool:
         return self.question is not None
 
     @property
+    def is_rival(self) -> bool:
+        return self.source is not None
+
+    @property
     def short(self) -> str:
-        """``5A``, or the label of a control."""
+        """``5A``, or the label of a control or rival."""
         return self.number or self.label
 
     @property
     def title(self) -> str:
-        """``5A OEM pretraining``, or the label of a control."""
+        """``5A OEM pretraining``, or the label of a control or rival."""
         return f"{self.number} {self.label}" if self.number else self.label
 
     @property
     def trainings(self) -> int:
         """How many times the budget of one training it has seen, its own included."""
-        return 1 + (ARM_OF[self.starts_from].trainings if self.starts_from else 0)
+        return int(self.trained) + (ARM_OF[self.starts_from].trainings if self.starts_from else 0)
 
 
 STAGES = (
@@ -105,12 +112,27 @@ CONTROLS = (
         ),
     ),
 )
-ARMS = STAGES + CONTROLS
+
+
+def _rival(name: str, label: str, component: str | None, source: str) -> Arm:
+    return Arm(f"rival_{name}", None, label, "stage1_baseline", component, source=source)
+
+
+RIVALS = (
+    _rival("class_weights", "Class weights", "loss", "Eigen and Fergus 2015, arXiv:1411.4734"),
+    _rival("focal", "Focal loss", "loss", "Lin et al. 2017, arXiv:1708.02002"),
+    _rival("rare_class_sampling", "Rare class sampling", None, "Hoyer et al. 2022, arXiv:2111.14887"),
+    _rival("foreground_crop", "Foreground crop", "cropper", "Isensee et al. 2021, doi:10.1038/s41592-020-01008-z"),
+    _rival("logit_adjustment", "Logit adjustment", "init", "Menon et al. 2021, arXiv:2007.07314")._replace(
+        starts_from="stage1_baseline", trained=False
+    ),
+)
+ARMS = STAGES + CONTROLS + RIVALS
 ARM_OF = {arm.name: arm for arm in ARMS}
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 FINAL_STAGE = "stage6_distill"  # the one that goes to the test split, fixed beforehand
 
 
 def training_command(root: Path, arm: str, seed: int) -> Command:
-    """The command that trains a stage or a control with a seed, with the default preset."""
+    """The command that trains an arm with a seed, with the default preset."""
     return Command.of(f"training.train_{arm}", root, "--seed", str(seed))
