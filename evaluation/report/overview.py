@@ -115,8 +115,8 @@ def figures(evidence: Evidence, args: argparse.Namespace) -> list[Html | None]:
         (
             "comparisons.png",
             f"Differences in mean IoU, points: {'; '.join(differences) or 'none'}.",
-            "Each row is a stage against another. A bar that does not touch 0 is a difference larger than the noise of "
-            "trainings and ground; above the dashed line stand the planned comparisons, which count as tests.",
+            "Each row is a stage against another, the bar its 95 % interval by itself. Above the dashed line stand the "
+            "planned comparisons, which are tested together; bold are those that their test shows.",
         ),
         (
             "class_gains.png",

@@ -150,7 +150,7 @@ def class_gains_figure(evidence: Evidence) -> Figure | None:
     labels = [_aligned(stage) + remark for (stage, _), remark in zip(rows, remarks, strict=True)]
     for axes, name in zip(panels, evidence.classes, strict=True):
         metric, color = f"IoU {name}", taxonomy.colors[taxonomy.index(name)]
-        _rows(axes, len(rows), labels if axes is panels[0] else None, 190)
+        _rows(axes, len(rows), labels if axes is panels[0] else None, 212)
         axes.axvline(0, color="#333333", linewidth=1)
         for row, (stage, finding) in enumerate(rows):
             if metric in finding.estimates:

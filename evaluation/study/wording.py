@@ -92,7 +92,7 @@ def finding_in_words(finding: Finding, metric: str = "mIoU", unit: str = "seed")
 def _needed(found: Estimate, unit: str) -> str:
     if found.needed is None:
         return f"no number of {unit}s that one could train would show the difference seen"
-    return f"{found.needed} {unit}s would show the difference seen"
+    return f"{found.needed:,} {unit}s would show the difference seen"
 
 
 def tested_metrics(finding: Finding) -> list[str]:
@@ -188,6 +188,8 @@ def how_to_read(evidence: Evidence) -> list[str]:
             "± and [ ]: 95 % intervals over trainings and spatial blocks together, each for itself. p: how often a "
             "difference as large as this would come about if there were none in truth, corrected by Holm for the tests "
             f"of its family, run or not ({families}). The rest is described, not tested.",
+            "An interval may leave out 0 while its test shows nothing: the test also asks how much the other pairs of "
+            "the family vary, since few trainings can agree by luck.",
             f"Shown: p under 0.05. {SAME[0].upper()}{SAME[1:]}: shown to be no larger than that. Not shown says that "
             "this study cannot tell, never that there is no effect.",
             f"could show: the smallest difference that a study like this one shows in {percent(POWER, 0)} of cases. "
