@@ -65,9 +65,10 @@ def parts_of(evidence: Evidence, in_dir: Path, own_command: str) -> list[Part]:
     return [
         Part("Stages by rank", wording.about_the_split(evidence), tables.ranking(evidence)),
         Part("Classes", [], tables.class_scores(evidence)),
-        *(family_part(family, findings, evidence) for family, findings in evidence.families.items()),
+        *(family_part(family, found, evidence) for family, found in evidence.run_families.items()),
         Part("Described, not tested", [], tables.described(evidence)),
         Part("Controls", [], tables.control_scores(evidence), answers),
+        Part("Scores of the rivals", [], tables.rival_scores(evidence)),
         checks(evidence.results, [finding.comparison for finding in evidence.findings]),
         Part("Warnings", [], None, evidence.cautions),
         Part("How to read it", [*wording.how_to_read(evidence), *apart, own_command]),

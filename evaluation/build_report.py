@@ -26,7 +26,7 @@ from evaluation.report.overview import TITLE, ablation, figures, page_header, ve
 from evaluation.report.page import el, joined
 from evaluation.report.predictions import predictions, read_predictions
 from evaluation.report.provenance import provenance
-from evaluation.report.stages import controls, stages
+from evaluation.report.stages import controls, rivals, stages
 from evaluation.study.evidence import Evidence, gather_from
 from evaluation.study.where import results_of
 
@@ -89,6 +89,7 @@ def build(evidence: Evidence, args: argparse.Namespace) -> tuple[str, list[str]]
         "stages": ("Each stage", stages(evidence, distribution, args)),
         "data": ("Split and classes", data(evidence, distribution, manifests, leakage, args)),
         "controls": ("Controls", controls(evidence, args)),
+        "rivals": ("Rivals", rivals(evidence, args)),
         "checks": ("Checks", checks(evidence)),
         "test": ("The test split", on_test(evidence, args)),
         "provenance": ("Provenance", provenance(evidence, args)),

@@ -37,7 +37,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         nargs="+",
         choices=tuple(ARM_OF),
         metavar="STAGE",
-        help=f"stages and controls to score on val (default: all that were trained of {', '.join(ARM_OF)})",
+        help=f"stages, controls and rivals to score on val (default: all that were trained of {', '.join(ARM_OF)})",
     )
     split, train = "data_prep.split_biodiversity", "data_prep.analyze_class_distribution"
     parser.add_input("--data-dir", "data/biodiversity_split/{split}", "tile set to score on", made_by=split)

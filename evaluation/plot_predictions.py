@@ -2,7 +2,7 @@ r"""Draw val tiles beside their truth and what each stage predicts for them.
 
 The tiles are those with the most pixels of minority classes, one of each spatial block before a second of any.
 Stages are drawn by last.pt; a stage that was not run is left out and named. Beside the figure, in predictions/, every
-tile lies with its truth and its predictions as pictures of their own, those of the controls too, for
+tile lies with its truth and its predictions as pictures of their own, those of controls and rivals too, for
 evaluation.build_report.
 
     python -m evaluation.plot_predictions
@@ -208,7 +208,7 @@ def main(argv: list[str] | None = None) -> None:
     for arm in ARMS:
         source = run_folder(args, arm.name, args.seed)
         if not source.path.is_dir():
-            not_run += [] if arm.is_control else [arm.name]
+            not_run += [arm.name] if arm.number else []
             continue
         try:
             checkpoint, model = open_to_score(source / "last.pt", arm.name, args.seed, tiles)
@@ -218,7 +218,7 @@ def main(argv: list[str] | None = None) -> None:
         preds = predict(model, chosen, device=device, workers=args.workers, desc=arm.name)
         predicted.append(Predicted(arm, checkpoint.digest, preds))
     problems = "".join(f"\n  {failure}" for failure in failures)
-    columns = [(f"{p.arm.number}\n{p.arm.label}", p.preds) for p in predicted if not p.arm.is_control]
+    columns = [(f"{p.arm.number}\n{p.arm.label}", p.preds) for p in predicted if p.arm.number]
     if not columns:
         weights = Input(args.weights_dir, training_command(args.root, STAGES[0].name, args.seed))
         raise UserError(f"{weights.missing(f'holds no last.pt of seed {args.seed} that can be drawn')}{problems}")

@@ -18,7 +18,7 @@ def short(digest: str) -> str:
 
 def arm_name(arm: Arm) -> str:
     """``5B Finetuned from 5A`` or ``control: 6, uniform target``."""
-    return ("control: " if arm.is_control else "") + arm.title
+    return arm.title if arm.number else f"{arm.kind}: {arm.title}"
 
 
 def duration(seconds: float | None) -> str | None:

@@ -37,7 +37,11 @@ def verdict(evidence: Evidence, cautions: list[str]) -> list[Html | None]:
         el("div", warned, class_="caution", role="note") if warned else None,
         first,
         el("p", lacking) if lacking else None,
-        *(part for family, findings in evidence.families.items() for part in _said(family, findings, evidence.unit)),
+        *(
+            part
+            for family, findings in evidence.run_families.items()
+            for part in _said(family, findings, evidence.unit)
+        ),
     ]
 
 
@@ -81,7 +85,7 @@ def ablation_table(evidence: Evidence) -> Html:
 def ablation(evidence: Evidence) -> list[Html | None]:
     """The tables of stages and comparisons, and how to read them."""
     parts: list[Html | None] = [ablation_table(evidence)]
-    for family, findings in evidence.families.items():
+    for family, findings in evidence.run_families.items():
         header, rows = tables.tested(evidence, findings, name=arm_name)
         caption = f"{family.title}: {family.about}; corrected over {family.hypotheses} tests"
         parts.append(html_table(caption, header, rows, text=("to", "metric", "finding")) if rows else None)

@@ -1,4 +1,4 @@
-"""The part of the report on each stage and control: runs, classes, confusions, figures."""
+"""The part of the report on each stage, control and rival: runs, classes, confusions, figures."""
 
 import argparse
 from pathlib import Path
@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from common.inputs import Command
-from common.stages import ARM_OF, CONTROLS, STAGES, training_command
+from common.stages import ARM_OF, CONTROLS, RIVALS, STAGES, training_command
 from common.taxonomy import Taxonomy
 from common.text import count, hundredths, percent, signed, starred
 from evaluation.report.format import arm_name, duration, mark, part_text
 from evaluation.report.page import Html, described, el, figure, fold, html_table, joined, listed, missing
+from evaluation.study import tables
 from evaluation.study.comparability import Result
 from evaluation.study.evidence import BEYOND, KEYS, ArmScores, Evidence
 from evaluation.study.where import SCORE_VAL
@@ -192,3 +193,19 @@ def controls(evidence: Evidence, args: argparse.Namespace) -> list[Html]:
             )
         )
     return parts
+
+
+def rivals(evidence: Evidence, args: argparse.Namespace) -> list[Html | None]:
+    """The scores of the rivals that were run, and the commands that train the others."""
+    header, rows = tables.rival_scores(evidence, name=arm_name)
+    absent = [rival for rival in RIVALS if rival.name not in evidence.arms]
+    commands = [
+        missing(
+            f"{arm_name(rival)} ({rival.source}) was {evidence.status(rival.name)}",
+            training_command(args.home, rival.name, evidence.seeds[0]),
+        )
+        for rival in absent
+    ]
+    about = "What one would reach for instead of the stages, each one change away from stage 1 and at the same budget."
+    caption = "Rivals, last.pt on val, %; and what stage 4 has over each, points"
+    return [el("p", about), html_table(caption, header, rows, text=("source",)) if rows else None, *commands]

@@ -8,7 +8,7 @@ from evaluation.scoring.results import shared_blocks_note
 def heading(metrics: dict, checkpoints: str | None = None) -> str:
     """One line that says whose scores these are; ``checkpoints`` where they are not of ``which`` alone."""
     arm = ARM_OF[metrics["stage"]]
-    kind = "Control:" if arm.is_control else "Stage"
+    kind = "Stage" if arm.number else f"{arm.kind.capitalize()}:"
     return (
         f"{kind} {arm.title}, seed {metrics['seed']}, {checkpoints or metrics['which'] + '.pt'} on {metrics['split']}"
     )

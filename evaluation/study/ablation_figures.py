@@ -11,7 +11,7 @@ from common.figures import class_legend, new_figure
 from common.stages import STAGES, Arm
 from common.text import hundredths, starred
 from evaluation.study.comparisons import MINORITY
-from evaluation.study.evidence import Evidence, controls_run
+from evaluation.study.evidence import Evidence, controls_run, rivals_run
 from evaluation.study.intervals import Estimate
 from evaluation.study.wording import difference_text
 
@@ -127,7 +127,7 @@ def comparisons_figure(evidence: Evidence) -> Figure | None:
 
 
 def _in_a_row(arm: Arm) -> str:
-    return arm.title + (" (control)" if arm.is_control else "")
+    return arm.title if arm.number else f"{arm.title} ({arm.kind})"
 
 
 def _aligned(stage: Arm) -> str:
@@ -166,7 +166,7 @@ def class_gains_figure(evidence: Evidence) -> Figure | None:
 def draws_figure(evidence: Evidence) -> Figure | None:
     """What the crops of each arm held, means over its seeds: class shares of labelled pixels, crops with each class."""
     arms = [evidence.arms[stage.name] for stage in STAGES if stage.name in evidence.arms]
-    arms += [evidence.arms[control.name] for control in controls_run(evidence)]
+    arms += [evidence.arms[arm.name] for arm in [*controls_run(evidence), *rivals_run(evidence)] if arm.trained]
     arms = [scores for scores in arms if all("drawn" in result.run for result in scores.last.values())]
     if not arms:
         return None

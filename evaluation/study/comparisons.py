@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from common.stages import ARM_OF, STAGE_NAMES, Arm
+from common.stages import ARM_OF, RIVALS, STAGE_NAMES, Arm
 
 MINORITY = "minority mIoU"
 
@@ -60,7 +60,13 @@ COMPONENTS = Family(
     ),
     ("mIoU",),
 )
-FAMILIES = (PRIMARY, COMPONENTS)  # fixed before any result was looked at
+AGAINST_RIVALS = Family(
+    "Rivals",
+    "whether the stages do better than what one would reach for instead, at an equal number of steps",
+    tuple(_comparison("stage4_minority_crop", rival.name, None) for rival in RIVALS),
+    ("mIoU",),
+)
+FAMILIES = (PRIMARY, COMPONENTS, AGAINST_RIVALS)  # fixed before any result was looked at
 PLANNED = tuple(comparison for family in FAMILIES for comparison in family.comparisons)
 _DESCRIBED = (
     _comparison("stage5a_pretrain", "stage1_baseline", "tiles"),
@@ -69,6 +75,7 @@ _DESCRIBED = (
     _comparison("stage6_distill", "control_kd_cycled", "loss.kd.remap"),
     _comparison("control_kd_cycled", "stage5b_finetune", "loss.kd"),
     _comparison("control_kd_uniform", "stage5b_finetune", "loss.kd"),
+    *(_comparison(rival.name, "stage1_baseline", rival.component) for rival in RIVALS),
 )
 _COMPARED = {(comparison.arm.name, comparison.other.name) for comparison in PLANNED + _DESCRIBED}
 DESCRIPTIVE = _DESCRIBED + tuple(

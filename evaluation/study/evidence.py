@@ -12,12 +12,12 @@ import numpy as np
 
 from common.errors import UserError
 from common.inputs import Input
-from common.stages import ARMS, CONTROLS, STAGE_NAMES, Arm
+from common.stages import ARMS, CONTROLS, RIVALS, STAGE_NAMES, Arm
 from common.taxonomy import Taxonomy
 from common.text import count, some
 from evaluation.scoring.results import shared_blocks_note
 from evaluation.study.comparability import LeftOut, Result, mixed_changes, read_results
-from evaluation.study.comparisons import DESCRIPTIVE, FAMILIES, PLANNED, Comparison, Family
+from evaluation.study.comparisons import AGAINST_RIVALS, DESCRIPTIVE, FAMILIES, PLANNED, Comparison, Family
 from evaluation.study.intervals import (
     FEWEST_TESTED,
     LEVEL,
@@ -192,9 +192,16 @@ class Evidence:
 
     @property
     def stages(self) -> list[ArmScores]:
-        """The stages that were run, controls apart, best first."""
+        """The stages that were run, controls and rivals apart, best first."""
         stages = [scores for name, scores in self.arms.items() if name in STAGE_NAMES]
         return sorted(stages, key=lambda scores: tuple(-scores.value(key) for key in KEYS))
+
+    @property
+    def run_families(self) -> dict[Family, list[Finding]]:
+        """The families that the study is about: that of the rivals only where one was run."""
+        return {
+            family: found for family, found in self.families.items() if family is not AGAINST_RIVALS or rivals_run(self)
+        }
 
     @property
     def planned(self) -> list[Finding]:
@@ -414,3 +421,7 @@ def gather_from(in_dir: Input, root: Path) -> Evidence:
 
 def controls_run(evidence: Evidence) -> list[Arm]:
     return [control for control in CONTROLS if control.name in evidence.arms]
+
+
+def rivals_run(evidence: Evidence) -> list[Arm]:
+    return [rival for rival in RIVALS if rival.name in evidence.arms]

@@ -1,4 +1,4 @@
-"""The tables of a study: ranking, classes, comparisons, controls."""
+"""The tables of a study: ranking, classes, comparisons, controls, rivals."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ from common.metrics import mean_iou_of
 from common.stages import STAGE_NAMES, Arm
 from common.text import hundredths, signed, starred
 from evaluation.study.comparisons import MINORITY
-from evaluation.study.evidence import BEYOND, KEYS, Evidence, Finding, controls_run
+from evaluation.study.evidence import BEYOND, KEYS, Evidence, Finding, controls_run, rivals_run
 from evaluation.study.wording import difference_text, p_text, score_text, tested_metrics, verdict
 
 
@@ -87,6 +87,19 @@ def control_scores(evidence: Evidence) -> tuple[list[str], list[list]]:
     metrics = [*KEYS, *([MINORITY] if evidence.minority else [])]
     rows = [[a.arm.name, len(a.seeds), *(score_text(a.estimate(key)) for key in metrics), f"{a.steps:,}"] for a in arms]
     return ["control", f"{evidence.unit}s", *metrics, "steps"], rows
+
+
+def rival_scores(evidence: Evidence, name: Callable[[Arm], str] = _own_name) -> tuple[list[str], list[list]]:
+    """Header and a row a rival: its scores, what stage 4 has over it in points, and who proposed it."""
+    metrics = ["mIoU", *([MINORITY] if evidence.minority else [])]
+    rows = []
+    for rival in rivals_run(evidence):
+        scores, finding = evidence.arms[rival.name], evidence.finding("stage4_minority_crop", rival.name)
+        row = [name(rival), len(scores.seeds), *(score_text(scores.estimate(metric)) for metric in metrics)]
+        row += [difference_text(finding.estimates.get(metric) if finding else None) for metric in metrics]
+        rows.append([*row, f"{scores.steps:,}", rival.source])
+    header = ["rival", f"{evidence.unit}s", *metrics, *(f"stage 4 over it, {metric}" for metric in metrics)]
+    return [*header, "steps", "source"], rows
 
 
 def tidy_rows(evidence: Evidence) -> list[list]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common.stages import ARM_OF
 from common.taxonomy import IGNORE_INDEX
 from common.text import count, hundredths, some
 from evaluation.scoring.agreement import Pair, read_agreement
@@ -293,7 +294,7 @@ def ceiling_in_words(results: Sequence[Result], comparisons: Iterable[Comparison
 
 def not_recorded(results: Sequence[Result], comparisons: Iterable[Comparison]) -> list[str]:
     """Sentences on what could not be checked, as a version before these checks trained or scored it."""
-    last = [result for result in results if result.which == "last"]
+    last = [result for result in results if result.which == "last" and ARM_OF[result.arm].trained]
     starts = [f"{result.arm} {result.run_name}" for result in last if _start(result) is None]
     curves = [f"{result.arm} {result.run_name}" for result in last if read_curves(result) is None]
     agreements = [

@@ -3,7 +3,7 @@
 from common.folds import repeat_of
 from common.stages import Arm
 from common.text import count, hundredths, percent, signed
-from evaluation.study.comparisons import FAMILIES, MINORITY
+from evaluation.study.comparisons import MINORITY
 from evaluation.study.evidence import Evidence, Finding
 from evaluation.study.intervals import EQUIVALENT, FEWEST_BLOCKS, FEWEST_SEEDS, FEWEST_TESTED, POWER, Estimate
 
@@ -12,7 +12,7 @@ SAME = f"equivalent within ±{100 * EQUIVALENT:g} point"
 
 def short_name(arm: Arm) -> str:
     """``stage 5B`` or ``the control "6, uniform target"``, for sentences."""
-    return f'the control "{arm.title}"' if arm.is_control else f"stage {arm.number}"
+    return f"stage {arm.number}" if arm.number else f'the {arm.kind} "{arm.title}"'
 
 
 def score_text(score: Estimate) -> str:
@@ -183,7 +183,8 @@ def how_to_read(evidence: Evidence) -> list[str]:
     if lacking:
         lines.append(lacking)
     if evidence.has_intervals:
-        families = " and ".join(f"{family.hypotheses} of {family.title.lower()}" for family in FAMILIES)
+        *others, last = [f"{family.hypotheses} of {family.title.lower()}" for family in evidence.run_families]
+        families = f"{', '.join(others)} and {last}"
         lines += [
             "± and [ ]: 95 % intervals over trainings and spatial blocks together, each for itself. p: how often a "
             "difference as large as this would come about if there were none in truth, corrected by Holm for the tests "
