@@ -30,7 +30,7 @@ ENTRY = {
     "bounds": optional(lambda value: isinstance(value, list) and len(value) == 4 and all(map(is_number, value))),
     "gsd": optional(lambda value: is_number(value) and value > 0),
     "block": optional(is_text),
-    **dict.fromkeys(("base?", "source?", "region?"), optional(is_text)),
+    **dict.fromkeys(("base?", "source?", "region?", "unit?"), optional(is_text)),
 }
 MANIFEST_FORM = {
     "split": lambda value: value in ("train", "val", "test", "pool"),
@@ -126,6 +126,11 @@ class Tile:
     def block(self) -> str:
         """The spatial block; a tile of unknown place is a block of its own."""
         return self.entry["block"] or self.base
+
+    @property
+    def unit(self) -> str:
+        """What was kept on one side of the split: its block, or the blocks that tiles of one ground tie together."""
+        return self.entry.get("unit") or self.block
 
     def read_image(self, window: tuple[int, int, int] | None = None) -> np.ndarray:
         """(3, H, W) uint8, or (3, side, side) of a window (row, column, side); UserError where it is another image."""

@@ -217,6 +217,17 @@ def warn_of_absent(taxonomy: Taxonomy, chosen: np.ndarray, pixels: np.ndarray, u
             warn(f"{name} does not occur in {' and '.join(lacking)}: it is in {len(holders)} {unit} only.")
 
 
+def units_by_name(names: list[str], areas: np.ndarray) -> list[dict[str, str]]:
+    """Of each tile ``unit``, the first block of its area, where that ties several blocks together; else nothing.
+
+    ``names``: of the blocks; ``areas``: (N,) int.
+    """
+    of_area: dict[int, list[str]] = {}
+    for name, area in zip(names, areas.tolist(), strict=True):
+        of_area.setdefault(area, []).append(name)
+    return [{"unit": of_area[area][0]} if len(set(of_area[area])) > 1 else {} for area in areas.tolist()]
+
+
 def overlap_cause(inspections: list[Inspection], pairs: list[tuple[int, int]]) -> str:
     """A sentence on the tiles that overlap and the remedy, empty where none do."""
     together = sorted({i for pair in pairs if pair[0] != pair[1] for i in pair})
@@ -312,8 +323,9 @@ def main(argv: list[str] | None = None) -> None:
         ]
         items = [(i.tile, *writers[s].claim(i.tile.id)) for i, s in zip(inspections, chosen, strict=True)]
         entries = map_progress(write, items, workers=args.workers, desc="Writing")
-        for i, s, block, entry in zip(inspections, chosen, blocks, entries, strict=True):
-            writers[s].record(i.tile.id, {**entry, "block": block, "source": "biodiversity"})
+        of_block = zip(blocks, units_by_name(names, areas), strict=True)
+        for i, s, (block, tied), entry in zip(inspections, chosen, of_block, entries, strict=True):
+            writers[s].record(i.tile.id, {**entry, "block": block, **tied, "source": "biodiversity"})
         for s, writer in enumerate(writers):
             shared = {} if s == 0 else {"blocks_shared_with_train": len(block_sets[s] & block_sets[0])}
             writer.write_manifest(

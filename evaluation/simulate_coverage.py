@@ -22,7 +22,7 @@ of a fold's paired difference.
 import argparse
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -83,6 +83,8 @@ class World:
 
     The sizes follow trials on real tiles: paired differences in mIoU of 13 blocks vary by some 4 points, those of two
     seeds on one split by 2. ``few`` blocks hold the rarest class, 0 for all.
+    ``noise_is_shared``: a noisy arm has its factor on what its trainings share as well, so that they correlate as those
+    of others do; else on what each draws anew, so that they correlate less.
     """
 
     of_training: float = 0.04
@@ -93,6 +95,7 @@ class World:
     alike: float = 10.0
     size: float = 0.4
     few: int = 0
+    noise_is_shared: bool = False
 
     def held(self, rng: np.random.Generator, studies: int, blocks: int) -> np.ndarray:
         """(N, B, C) pixels of each class."""
@@ -134,6 +137,8 @@ class World:
 
         def of_training(size: float, number: int) -> np.ndarray:
             shared = np.sqrt(correlation) * effects(1, number)
+            if self.noise_is_shared:
+                shared = factor * shared
             return size * (shared + factor * np.sqrt(1 - correlation) * effects(trainings, number))
 
         by_training = of_training(self.of_training, 1) + of_training(self.of_training_on_class, classes)
@@ -150,7 +155,7 @@ class World:
     def deviation(self, noise: float, correlation: float) -> float:
         """Standard deviation of a recall, in logits."""
         of_training = self.of_training**2 + self.of_training_on_class**2
-        of_training *= correlation + (1 - correlation) * noise**2
+        of_training *= noise**2 if self.noise_is_shared else correlation + (1 - correlation) * noise**2
         return float(
             np.sqrt(of_training + self.of_block**2 + self.of_arm_on_block**2 + (noise * self.of_run_on_block) ** 2)
         )
@@ -309,43 +314,34 @@ def simulate(
     world = world or WORLDS[setting.ground]
     noisy = NOISE[setting.noise]
     truth = world.truth(0.0, setting.blocks, setting.correlation)
-    drawn = {"arms": [], **{family: [] for family in FAMILIES}}
+    drawn: dict[str, list[Statistic]] = {"arms": [], **{family: [] for family in FAMILIES}}
     for start in range(0, studies, AT_ONCE):
         scores = setting.study(rng, min(AT_ONCE, studies - start), folds, world, [0.0] * ARMS)
-        drawn["arms"].append(_with_facts(arms_of(scores, (0, 1, 3))))
+        drawn["arms"].append(arms_of(scores, (0, 1, 3)))
         for family, pairs in FAMILIES.items():
-            drawn[family].append(_with_facts(paired(scores, pairs)))
-    joined = {name: (_joined([parts for parts, _ in of]), of[0][1]) for name, of in drawn.items()}
+            drawn[family].append(paired(scores, pairs))
+    joined = {name: (_joined([*map(spread, of)]), of[0]) for name, of in drawn.items()}
     # A level that hangs on a class in few blocks; of mIoU most classes are in many.
     arms, facts = joined["arms"]
     if world.few:
         capped = arms.of_blocks.copy()
         capped[1] = np.minimum(capped[1], world.few - 1)
         joined["arms"] = arms._replace(of_blocks=capped), facts
-    found = {name: _judge(rule, joined, truth, noisy) for name, rule in CANDIDATES.items()}
+    found = {name: _judge(rule, joined, truth, noisy, folds) for name, rule in CANDIDATES.items()}
     found[CHOSEN] |= _claims(joined["components"][0])
     return found
-
-
-def _with_facts(statistic: Statistic) -> tuple[Spread, Statistic]:
-    return spread(statistic), statistic
 
 
 def _joined(parts: list[Spread]) -> Spread:
     def column(name: str) -> np.ndarray:
         return np.concatenate([getattr(each, name) for each in parts], axis=1)
 
-    return Spread(
-        value=column("value"),
-        over_blocks=column("over_blocks"),
-        of_blocks=column("of_blocks"),
-        over_trainings=column("over_trainings"),
-        of_trainings=parts[0].of_trainings,
-        between=column("between"),
-    )
+    names = "value", "over_blocks", "of_blocks", "over_trainings", "between"
+    value, over_blocks, of_blocks, over_trainings, between = map(column, names)
+    return Spread(value, over_blocks, of_blocks, over_trainings, parts[0].of_trainings, between)
 
 
-def _judge(rule: Rule, joined: dict, truth: np.ndarray, noisy: dict[int, float]) -> dict[str, list[float]]:
+def _judge(rule: Rule, joined: dict, truth: np.ndarray, noisy: dict[int, float], folds: int) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     arms, facts = joined["arms"]
     held = (np.abs(arms.value - truth[:, None, None]) <= rule.width(arms, facts)).mean(axis=1)
@@ -365,7 +361,8 @@ def _judge(rule: Rule, joined: dict, truth: np.ndarray, noisy: dict[int, float])
         found["family"].append(float(significant[:metrics].any(axis=(0, -1)).mean()))
     parts, facts = joined["components"]
     variance, critical = rule.test(parts, facts, (1 - LEVEL) / 2 / parts.value.shape[-1])
-    of_fold = parts.value[0].std(axis=0) * np.sqrt(parts.of_trainings + 1)
+    number = folds if folds > 1 else parts.of_trainings + 1  # a second dealing of the same blocks adds little
+    of_fold = parts.value[0].std(axis=0) * np.sqrt(number)
     found["power"] = [
         float((np.abs(parts.value + size * of_fold) > critical * np.sqrt(variance))[0].mean()) for size in (1, 2)
     ]
@@ -398,6 +395,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     grounds = ["alike", "uneven"]
     parser.add_argument("--ground", choices=WORLDS, nargs="+", default=grounds, help="kinds of ground")
     parser.add_argument("--correlation", type=fraction, nargs="+", default=[0.0, 0.5], help="of trainings of an arm")
+    parser.add_argument(
+        "--noise-is-shared", action="store_true", help="what trainings of a noisy arm share is as noisy as the rest"
+    )
     parser.add_argument("--candidates", action="store_true", help="all rules that were tried, over all lines")
     parser.add_seed()
     return parser.parse_args(argv)
@@ -413,7 +413,9 @@ def main(argv: list[str] | None = None) -> None:
     ]
     found = {}
     for number, setting in enumerate(tqdm(cases, desc="Simulating", unit="line")):
-        found[setting] = simulate(setting, np.random.default_rng([args.seed, number]), args.trials, args.folds)
+        world = replace(WORLDS[setting.ground], noise_is_shared=args.noise_is_shared)
+        rng = np.random.default_rng([args.seed, number])
+        found[setting] = simulate(setting, rng, args.trials, args.folds, world)
     print(
         f"{args.trials} studies a line, intervals of {percent(LEVEL)}, differences shown with {percent(POWER)} power\n"
     )

@@ -68,7 +68,7 @@ def write_resampled(
     write_image(image_path, image, crs=crs, transform=scaled)
     write_mask(mask_path, mask)
     location = {"crs": tile.entry["crs"], "bounds": tile.entry["bounds"], "gsd": gsd}
-    kept = {key: tile.entry[key] for key in ("block", "region", "source") if key in tile.entry}
+    kept = {key: tile.entry[key] for key in ("block", "unit", "region", "source") if key in tile.entry}
     return {**describe_tile(image, mask, image_path, mask_path, location, taxonomy.num_classes), **kept}
 
 

@@ -72,7 +72,9 @@ def split_table(manifests: dict[str, dict], minority: list[str]) -> Html:
 def split_description(manifests: dict[str, dict]) -> Html:
     """How the split was made, and what it holds."""
     first = next(iter(manifests.values()))
-    blocks = {split: {t["block"] or name for name, t in m["tiles"].items()} for split, m in manifests.items()}
+    blocks = {
+        split: {t.get("unit") or t["block"] or name for name, t in m["tiles"].items()} for split, m in manifests.items()
+    }
     sizes = [f"{split} {len(m['tiles'])} tiles in {len(blocks[split])} blocks" for split, m in manifests.items()]
     fractions = first.get("fractions")
     return described(

@@ -54,7 +54,8 @@ def mark(finding: Finding, metric: str = "mIoU") -> Html:
         return el("span", "? no interval", class_="mark open")
     said = verdict(finding, metric)
     if said != "shown":
-        return el("span", f"≈ {said}" if finding.corrected else said, class_="mark open")
+        sign = "≈" if finding.is_equivalent(metric) else "?"
+        return el("span", f"{sign} {said}" if finding.corrected else said, class_="mark open")
     return el("span", "▲ gain shown" if difference.value > 0 else "▼ loss shown", class_="mark")
 
 

@@ -73,7 +73,7 @@ def describe_split(tiles: TileSet) -> dict:
     fold = tiles.manifest.get("fold")
     return {
         "tiles": len(tiles),
-        "blocks": len({tile.block for tile in tiles}),
+        "blocks": len({tile.unit for tile in tiles}),
         "strategy": tiles.manifest.get("split_strategy"),
         "block_size": tiles.manifest.get("block_size"),
         "blocks_shared_with_train": tiles.manifest.get("blocks_shared_with_train"),

@@ -75,7 +75,7 @@ def evaluate(
             desc=f"{checkpoint.metadata['stage']} seed {checkpoint.metadata['seed']} {checkpoint.path.name}",
             keep=keep,
         )
-    blocks = [tile.block for tile in tiles]
+    blocks = [tile.unit for tile in tiles]  # tiles of one ground are one observation
     return TileCounts(blocks=blocks, class_names=list(tiles.taxonomy.classes), **facts, **counts)
 
 

@@ -142,6 +142,10 @@ def read_results(in_dirs: Iterable[Input]) -> tuple[list[Result], list[LeftOut]]
     for find in (_other_settings, _other_budgets, _other_recipes, _other_ancestors):
         fair = [result for run, result in last.items() if run not in unfair]
         unfair |= {(out.arm, out.seed): out for out in find(fair, last)}
+    unfair |= {
+        (out.arm, out.seed): out
+        for out in _unfinished_repeats([r for r in last.values() if (r.arm, r.seed) not in unfair])
+    }
     left_out += unfair.values()
     return [result for result in results if (result.arm, result.seed) not in unfair], left_out
 
@@ -226,6 +230,22 @@ def _folds_in_common(results: list[Result]) -> dict[Path, LeftOut]:
                 break
         else:
             kept.append(of_fold[0])
+    return left_out
+
+
+def _unfinished_repeats(fair: list[Result]) -> list[LeftOut]:
+    """Runs of a dealing of which an arm lacks folds, where it has all folds of another."""
+    dealings: dict[str, dict[int, list[Result]]] = {}
+    for result in fair:
+        if result.fold:
+            dealings.setdefault(result.arm, {}).setdefault(result.fold["repeat"], []).append(result)
+    left_out = []
+    for repeats in dealings.values():
+        unfinished = [of for of in repeats.values() if of[0].fold and len(of) < of[0].fold["folds"]]
+        for of_repeat in unfinished if len(unfinished) < len(repeats) else []:
+            folds = ", ".join(str(result.fold["fold"]) for result in of_repeat if result.fold)
+            reason = f"fold {folds}: counts once all folds of its dealing are there"
+            left_out += [LeftOut(result.arm, result.seed, reason) for result in of_repeat]
     return left_out
 
 

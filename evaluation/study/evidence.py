@@ -341,7 +341,7 @@ def gather(results: list[Result], left_out: list[LeftOut]) -> Evidence:
     families = {family: _test(family, arms, left_out) for family in FAMILIES}
     descriptive = [_compare(comparison, arms, left_out) for comparison in DESCRIPTIVE]
 
-    cautions = [f"left out: {out.reason}" for out in left_out]
+    cautions = [f"left out: {reason}" for reason in dict.fromkeys(out.reason for out in left_out)]
     findings = [finding for of_family in families.values() for finding in of_family] + descriptive
     refused = dict.fromkeys(reason for finding in findings for reason in finding.refused)
     cautions += [f"not compared: {reason}" for reason in refused]

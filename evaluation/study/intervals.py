@@ -43,8 +43,8 @@ class Estimate(NamedTuple):
     ``half_width`` is of its interval and ``cross_check`` of that of Nadeau and Bengio, for folds alone. A difference
     also has ``better``, the probability that in one more fold (a training of each arm, on as many new blocks as a
     fold holds) the first arm scores higher. One that was tested has ``p``, not corrected (that it is 0);
-    ``equivalent``, whether two one-sided tests at 5 % show it to lie within ± EQUIVALENT; ``smallest``, the
-    difference that this study would show with 80 % power; and ``needed``, the trainings of an arm that would show
+    ``equivalent``, whether two one-sided tests at 5 %, not corrected, show it to lie within ± EQUIVALENT; ``smallest``,
+    the difference that this study would show with 80 % power; and ``needed``, the trainings of an arm that would show
     with that power the difference seen if each brings as much new ground as these, None if more than MOST_TRAININGS.
     """
 
@@ -71,6 +71,11 @@ class Estimate(NamedTuple):
     def without_interval(self) -> "Estimate":
         """The value alone."""
         return Estimate(self.value, None, None, self.trainings, self.blocks)
+
+    @property
+    def is_void(self) -> bool:
+        """Whether, as a difference, it is 0 in every block: the two predict the same, and nothing was compared."""
+        return self.value == 0 and self.half_width == 0
 
     @property
     def excludes_zero(self) -> bool:
@@ -259,7 +264,7 @@ def compare_family(statistics: Sequence[Statistic | None], hypotheses: int) -> l
     """Paired differences of one metric in a family of comparisons, tested where there are enough trainings and blocks.
 
     Args:
-        statistics: one for each comparison, None for one that was not made.
+        statistics: one for each comparison, None for one that was not made. One that is void counts as not made.
         hypotheses: how many the family holds, with those of other metrics and those that were not made.
     """
     described = [None if statistic is None else difference(statistic) for statistic in statistics]
@@ -269,6 +274,7 @@ def compare_family(statistics: Sequence[Statistic | None], hypotheses: int) -> l
         if statistic is not None
         and estimate is not None
         and estimate.half_width is not None
+        and not estimate.is_void
         and estimate.trainings >= FEWEST_TESTED
     ]
     if not members:

@@ -16,8 +16,9 @@ def short_name(arm: Arm) -> str:
 
 
 def score_text(score: Estimate) -> str:
-    """``43.1`` or ``43.1 ± 2.0``."""
-    return hundredths(score.value) + ("" if score.half_width is None else f" ± {hundredths(score.half_width)}")
+    """``43.1`` or ``43.1 ± 2.0``; a score that never varies has no interval that means anything."""
+    half_width = "0.0" if score.half_width is None else hundredths(score.half_width)
+    return hundredths(score.value) + ("" if half_width == "0.0" else f" ± {half_width}")
 
 
 def difference_text(difference: Estimate | None) -> str:
@@ -52,6 +53,8 @@ def verdict(finding: Finding, metric: str = "mIoU") -> str:
         return "not compared"
     if found.half_width is None:
         return "no interval"
+    if found.is_void:
+        return "void"
     if finding.family is None or metric not in finding.family.metrics:
         return "described"
     if finding.is_shown(metric):
@@ -71,6 +74,8 @@ def finding_in_words(finding: Finding, metric: str = "mIoU", unit: str = "seed")
     above = f"{mine} is {points} {'above' if found.value >= 0 else 'below'} {theirs}"
     if found.half_width is None:
         return f"{above} in {count(finding.seeds, unit)}, without an interval"
+    if found.is_void:
+        return f"{mine} scores exactly as {theirs} in every block: their comparison is void"
     interval = f"95 % interval {signed(found.low)} to {signed(found.high)}"
     said = verdict(finding, metric)
     if said == "described":
@@ -92,7 +97,7 @@ def finding_in_words(finding: Finding, metric: str = "mIoU", unit: str = "seed")
 def _needed(found: Estimate, unit: str) -> str:
     if found.needed is None:
         return f"no number of {unit}s that one could train would show the difference seen"
-    return f"{found.needed:,} {unit}s would show the difference seen"
+    return f"{found.needed:,} {unit}s, on as much more ground, would show the difference seen"
 
 
 def tested_metrics(finding: Finding) -> list[str]:
@@ -191,11 +196,12 @@ def how_to_read(evidence: Evidence) -> list[str]:
             f"of its family, run or not ({families}). The rest is described, not tested.",
             "An interval may leave out 0 while its test shows nothing: the test also asks how much the other pairs of "
             "the family vary, since few trainings can agree by luck.",
-            f"Shown: p under 0.05. {SAME[0].upper()}{SAME[1:]}: shown to be no larger than that. Not shown says that "
-            "this study cannot tell, never that there is no effect.",
+            f"Shown: p under 0.05. {SAME[0].upper()}{SAME[1:]}: shown, each comparison by itself, to be no larger than "
+            "that. Not shown says that this study cannot tell, never that there is no effect.",
             f"could show: the smallest difference that a study like this one shows in {percent(POWER, 0)} of cases. "
-            f"needed: {evidence.unit}s that would show the difference seen as often. P(better): probability that one "
-            "more training of the arm, on other ground, scores higher than one of its opponent.",
+            f"needed: {evidence.unit}s that would show the difference seen as often, with as much more ground; the "
+            "same blocks dealt again bring less. P(better): probability that one more training of the arm, on other "
+            "ground, scores higher than one of its opponent.",
         ]
     if evidence.folds and evidence.has_intervals:
         lines.append(

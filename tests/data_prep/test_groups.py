@@ -247,6 +247,10 @@ def test_groups_of_a_file_are_joined_with_those_of_the_audit(twelve, strategy):
         recorded = split_sets(twelve)[0].manifest["groups"]
         assert recorded["from"] == [str(twelve / "artifacts/audit/groups.tsv"), str(own)]
         assert (recorded["groups"], recorded["tiles"]) == (2, 5)
+        tiles = {tile.id: tile for tiles in split_sets(twelve) for tile in tiles}
+        assert len({tiles[tile_id].unit for tile_id in ("t00", "t01", "t02")}) == 1  # one observation
+        assert tiles["t07"].unit == tiles["t08"].unit != tiles["t00"].unit
+        assert "unit" not in tiles["t10"].entry and tiles["t10"].unit == tiles["t10"].block
 
 
 def test_a_file_of_groups_that_will_not_do_is_refused_by_name(twelve):

@@ -1,6 +1,7 @@
 """The summary and the report of a study by folds, from results that were made up."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -165,6 +166,30 @@ def test_a_class_that_folds_lack_is_a_dash_and_not_a_number(tmp_path):
     text = report_of(tmp_path).text
     for words in (said, text, (tmp_path / VAL / "metrics_summary.md").read_text()):
         assert "nan" not in words.lower().split() and "without Seminatural, in no other fold" in " ".join(words.split())
+
+
+def test_an_unfinished_dealing_counts_once_it_is_whole(two_arms):
+    whole = quiet(aggregate_metrics.main, "--root", two_arms)
+    write_folds(two_arms, {ONE: 0.0, TWO: 0.4}, 5, 20, repeats=2)
+    for number in (8, 9, 10):
+        shutil.rmtree(fold_root(two_arms, number))
+    said = " ".join(quiet(aggregate_metrics.main, "--root", two_arms).split())
+    assert said.count("left out: fold 6, 7: counts once all folds of its dealing are there") == 1
+    assert [line for line in whole.splitlines() if line.startswith("stage1_baseline  ")][0].split()[2] == "5"
+    assert "in 5 folds" in said and "dealt 2 times" not in said
+    write_folds(two_arms, {ONE: 0.0, TWO: 0.4}, 5, 20, repeats=2)
+    assert "dealt 2 times into 5 folds" in " ".join(quiet(aggregate_metrics.main, "--root", two_arms).split())
+
+
+def test_arms_that_predict_the_same_are_void_and_not_equivalent(tmp_path):
+    write_folds(tmp_path, {ONE: 0.0, FOUR: 0.4}, 5, 20)
+    counts = np.repeat(np.diag([0, 90, 90, 90, 90, 90])[None] + 10, 20, axis=0)
+    for arm in (ONE, TWO):
+        for number in range(1, 6):
+            write_fold(tmp_path, arm, number, 5, counts)
+    said = " ".join(quiet(aggregate_metrics.main, "--root", tmp_path).split())
+    assert "Stage 2 scores exactly as stage 1 in every block: their comparison is void." in said
+    assert "void" in report_of(tmp_path).text and "±0.0" not in said and "± 0.0" not in said
 
 
 def test_the_report_of_one_fold_is_that_of_its_own_root(two_arms):

@@ -181,10 +181,16 @@ def test_the_probability_to_be_better_is_that_of_one_more_fold():
     assert certain == pytest.approx([1.0, 0.5, 0.0])
 
 
-def test_p_is_1_of_no_difference_and_0_of_one_without_any_noise():
-    for value, p in ((0.0, 1.0), (0.5, 0.0), (-0.5, 0.0)):
+def test_p_is_0_of_a_difference_without_any_noise_and_there_is_none_where_nothing_differs():
+    for value, p in ((0.0, None), (0.5, 0.0), (-0.5, 0.0)):
         (found,) = compare_family([Statistic(np.full(5, value), np.full((5, 10), value), on_one_split(5, 10))], 6)
-        assert (found.half_width, found.p, found.excludes_zero) == (0, p, value != 0)
+        assert (found.half_width, found.p, found.excludes_zero, found.is_void) == (0, p, value != 0, value == 0)
+
+
+def test_a_void_comparison_makes_its_neighbours_no_more_significant():
+    other = crossed(0.1 + 0.03 * np.array([-2, -1, 0, 1, 2]), 0.01 * np.arange(12))
+    void = Statistic(np.zeros(5), np.zeros((5, 12)), on_one_split(5, 12))
+    assert compare_family([other, void], 6)[0] == compare_family([other, None], 6)[0]
 
 
 def test_scores_of_other_trainings_or_blocks_are_not_paired():

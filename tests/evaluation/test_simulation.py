@@ -93,8 +93,16 @@ def test_trainings_of_an_arm_correlate_between_folds_and_noise_is_of_what_is_dra
         )
 
 
-def test_noisy_arms_have_the_expected_recalls_of_the_others():
-    found, _ = recalls(World(of_training=1.0), noise=(1.0, 3.0), studies=4000, blocks=5)
+def test_noise_of_shared_ground_leaves_the_correlation_of_trainings_as_it_is():
+    world = World(**QUIET | {"of_training": 0.3}, noise_is_shared=True)
+    found, scored_by = recalls(world, noise=(1.0, 3.0), correlation=0.5, studies=2000, blocks=10)
+    of_fold = [logit(found)[:, 1, 0, :, 0][np.arange(2000), (scored_by[:, 0] == k).argmax(axis=1)] for k in (0, 1)]
+    np.testing.assert_allclose(np.cov(of_fold), 0.81 * np.array([[1, 0.5], [0.5, 1]]), atol=0.1)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_noisy_arms_have_the_expected_recalls_of_the_others(shared):
+    found, _ = recalls(World(of_training=1.0, noise_is_shared=shared), noise=(1.0, 3.0), studies=4000, blocks=5)
     first, second = found.mean(axis=(0, 2, 3))
     assert first == pytest.approx(second, abs=0.02)
 

@@ -54,7 +54,7 @@ BETWEEN = "95 % interval +1.9 to +4.3"
             finding_of(TWO, ONE, 0.031, p_holm=0.06, **NUMBERS),
             "not shown",
             f"stage 2 against stage 1, +3.1 points of mIoU: not shown ({BETWEEN}, p = 0.060 after correction; "
-            "this study would have shown 4.2 points; 23 seeds would show the difference seen)",
+            "this study would have shown 4.2 points; 23 seeds, on as much more ground, would show the difference seen)",
         ),
         (
             finding_of(TWO, ONE, -0.0001, p_holm=1.0, smallest=0.042),
@@ -130,7 +130,8 @@ def test_a_finding_speaks_of_the_metric_that_is_asked_for():
         "Stage 4 gains 5.0 points of mIoU over stage 1: shown (95 % interval +3.8 to +6.2, p = 0.010 after "
         "correction).",
         "Stage 4 against stage 1, −2.0 points of minority mIoU: not shown (95 % interval −7.0 to +3.0, p = 0.600 "
-        "after correction; this study would have shown 9.0 points; 70 folds would show the difference seen).",
+        "after correction; this study would have shown 9.0 points; 70 folds, on as much more ground, would show the "
+        "difference seen).",
     ]
     described = finding_of(FIVE_A, ONE, 0.004)
     assert wording.tested_metrics(described) == [] and len(findings_in_words(described, "fold")) == 1
