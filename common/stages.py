@@ -19,7 +19,8 @@ class Arm(NamedTuple):
 
     A stage has a ``number`` (``5A``), the others have none; ``label`` is what figures and tables call each beside it.
     ``compared_with`` names the arm that lacks its one component, and ``component`` the entry of the recipe (tiles,
-    sampler, cropper, init or loss) in which the two differ, None for several. ``starts_from`` names the arm whose weights it starts with.
+    sampler, cropper, init or loss) in which the two differ, None for several. ``starts_from`` names the arm whose
+    weights it starts with.
     A control has a ``question`` and ``answers``. A rival is what one would reach for instead of the stages; it has a
     ``source``, and ``trained`` is False where it changes the network of ``starts_from`` without a step of training.
     """
