@@ -1,8 +1,9 @@
 r"""Run the numbered steps of the REPRODUCE files in order: data, training, evaluation.
 
 The ``bash`` block under a heading ``## N. Title`` is one step. ``console`` blocks (alternatives, launchers) are not
-run; steps whose heading ends in ``(control)`` run with --controls. --root goes to every command; --preset, --device,
---workers and --overwrite, where given, to the commands that take them, and win over the document.
+run; steps whose heading ends in ``(control)`` run with --controls, in ``(rival)`` with --rivals. --root goes to every
+command; --preset, --device, --workers and --overwrite, where given, to the commands that take them, and win over the
+document.
 
 With --folds 5 each step runs once in each of five folds, whose roots are <root>/folds/1 to 5, unless its text says that
 it runs once for all of them; --repeats 2 deals the tiles into five further folds, --fold 3 runs what belongs to that
@@ -13,7 +14,7 @@ skips what was finished with the same command, continues a training that was int
 
     python reproduce.py --list
     python reproduce.py --root demo --preset demo
-    python reproduce.py --folds 5 --controls --jobs 2 --resume
+    python reproduce.py --folds 5 --controls --rivals --jobs 2 --resume
     python reproduce.py --seeds 42 43 44 --controls --jobs 2 --resume
     python reproduce.py --from train_stage3_difficulty
 """
@@ -32,7 +33,7 @@ try:
     from common.errors import UserError
     from common.files import locked
     from reproduction.commands import complete_commands
-    from reproduction.documents import REPOSITORY, find_step, read_steps
+    from reproduction.documents import MARKS, REPOSITORY, asked_for, find_step, read_steps
     from reproduction.jobs import Job, caught_interrupts, cpu_count
     from reproduction.plan import DOCUMENTED_SEED, Run, next_run, of_folds_alone, plan, plan_folds
     from reproduction.record import Record, choose, continue_trainings, keep_trainings
@@ -100,7 +101,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--workers", help="worker processes of a step")
     parser.add_argument("--overwrite", action="store_true", help="replace the outputs of an earlier run")
     parser.add_argument("--resume", action="store_true", help="go on where an earlier run stopped")
-    parser.add_argument("--controls", action="store_true", help="run the steps marked (control) as well")
+    for mark, flag in MARKS.items():
+        parser.add_argument(flag, action="store_true", help=f"run the steps marked ({mark}) as well")
     parser.add_argument("--from", dest="first", metavar="STEP", help="begin with this step, a name or a number")
     parser.add_argument("--to", dest="last", metavar="STEP", help="end with this step, a name or a number")
     parser.add_argument("--list", action="store_true", help="print the steps and their commands as documented")
@@ -138,13 +140,14 @@ def check_folds(parser: Parser, args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int | None:
     args = parse_args(argv)
     steps = read_steps(REPOSITORY)
-    first = find_step(steps, "--from", args.first, args.controls) if args.first else 1
-    last = find_step(steps, "--to", args.last, args.controls) if args.last else len(steps)
+    marks = {mark for mark, flag in MARKS.items() if getattr(args, flag[2:])}
+    first = find_step(steps, "--from", args.first, marks) if args.first else 1
+    last = find_step(steps, "--to", args.last, marks) if args.last else len(steps)
     if first > last:
         raise UserError(f"--from {args.first} comes after --to {args.last}: there is nothing to run")
-    asked_for = [step for step in steps[first - 1 : last] if args.controls or not step.is_control]
+    chosen_steps = asked_for(steps[first - 1 : last], marks)
     if args.list:
-        for step in asked_for:
+        for step in chosen_steps:
             where = f" ({step.where})" if args.folds else ""
             print(f"[{step.position}/{len(steps)}] {step.name}: {step.title}{where}\n        {shlex.join(step.argv)}")
         return 0
@@ -156,10 +159,10 @@ def main(argv: list[str] | None = None) -> int | None:
     seeds = [str(seed) for seed in args.seeds or []]
     if args.folds:
         seeds = seeds or [DOCUMENTED_SEED]
-        runs = plan_folds(asked_for, args.fold, int(seeds[0]))
+        runs = plan_folds(chosen_steps, args.fold, int(seeds[0]))
         runs = of_folds_alone(runs) if args.some_folds else runs
     else:
-        runs = plan(asked_for, seeds or [DOCUMENTED_SEED])
+        runs = plan(chosen_steps, seeds or [DOCUMENTED_SEED])
     if not args.dry_run:
         print(f"Checking the commands of {len(runs)} steps", flush=True)  # imports all scripts: some seconds
     complete_commands(runs, root, given, seeds, args.folds)

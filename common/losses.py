@@ -1,9 +1,10 @@
-"""The hard loss, the distillation (KD) loss, and the objects that the training loop asks for loss terms.
+"""The hard loss, those of two rivals, the distillation (KD) loss, and what the training loop asks for loss terms.
 
 A loss object answers ``terms(logits, batch)`` with LossTerms. A term is a sum and the number of things summed, so
 that several processes can divide by the number of all of them; the loss is Σ weight · sum / count.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ LABEL_SMOOTHING = 0.05
 KD_ALPHA = 0.3
 KD_TEMPERATURE = 2.0
 MAX_MAPPED_VOID = 0.5
+FOCAL_GAMMA = 2.0
 
 
 class LossTerm(NamedTuple):
@@ -25,6 +27,71 @@ class LossTerm(NamedTuple):
     total: torch.Tensor
     count: torch.Tensor
     weight: float
+
+
+class Foreground(NamedTuple):
+    """A batch without void.
+
+    ``logits`` (N, K, H, W) float32 of the K foreground outputs; ``target`` (N, H, W) int64 the output that is right, 0
+    where nothing is labelled; ``labelled`` (N, H, W) bool.
+    """
+
+    logits: torch.Tensor
+    target: torch.Tensor
+    labelled: torch.Tensor
+
+    @classmethod
+    def of(cls, logits: torch.Tensor, mask: torch.Tensor) -> "Foreground":
+        """That of (N, C, H, W) float logits and a (N, H, W) int64 mask of class ids."""
+        return cls(logits[:, 1:].float(), (mask - 1).clamp(min=0), mask != IGNORE_INDEX)
+
+    @property
+    def pixels(self) -> torch.Tensor:
+        """(N,) int64 labelled pixels of each crop."""
+        return self.labelled.sum(dim=(1, 2))
+
+    def mean_by_crop(self, values: torch.Tensor) -> torch.Tensor:
+        """(N, H, W) values, 0 where nothing is labelled → (N,) their mean over the labelled pixels; 0 without any."""
+        return values.sum(dim=(1, 2)) / self.pixels.clamp(min=1)
+
+
+def cross_entropy_by_pixel(seen: Foreground, label_smoothing: float) -> torch.Tensor:
+    """(N, H, W) float32 cross-entropy, 0 where nothing is labelled.
+
+    Source: Szegedy et al. 2016, arXiv:1512.00567 (label smoothing).
+    """
+    return F.cross_entropy(seen.logits, seen.target, reduction="none", label_smoothing=label_smoothing) * seen.labelled
+
+
+def focal_by_pixel(seen: Foreground, gamma: float) -> torch.Tensor:
+    """(N, H, W) float32 focal loss −(1 − p)^gamma · log p of the class that is right, 0 where nothing is labelled.
+
+    p is the softmax over the foreground outputs: with a ``gamma`` of 0 it is the cross-entropy.
+
+    Source: Lin et al. 2017, arXiv:1708.02002, equation 4, for one class of several.
+    """
+    # Not segmentation_models_pytorch's FocalLoss: it is a mean of one-against-all sigmoids, not of one softmax.
+    entropy = F.cross_entropy(seen.logits, seen.target, reduction="none")
+    wrong = -torch.expm1(-entropy)  # 1 − p, exact where p is near 1
+    smallest = torch.finfo(wrong.dtype).tiny  # below it the gradient of a root would not be finite
+    return wrong.clamp(min=smallest) ** gamma * entropy * seen.labelled
+
+
+def dice_by_crop(seen: Foreground) -> torch.Tensor:
+    """(N,) float32 Dice loss of each crop; 0 for one without a labelled pixel.
+
+    It is averaged over the classes that occur in the crop, since an absent class has no overlap to reward.
+
+    Source: Milletari et al. 2016, arXiv:1606.04797.
+    """
+    labelled = seen.labelled[:, None]
+    truth = F.one_hot(seen.target, seen.logits.shape[1]).permute(0, 3, 1, 2) * labelled
+    probs = seen.logits.softmax(dim=1) * labelled
+    overlap = (probs * truth).sum(dim=(2, 3))
+    size = probs.sum(dim=(2, 3)) + truth.sum(dim=(2, 3))
+    present = truth.amax(dim=(2, 3)) > 0
+    dice = (1 - 2 * overlap / size.clamp(min=1e-6)) * present
+    return dice.sum(dim=1) / present.sum(dim=1).clamp(min=1)
 
 
 def hard_loss_by_crop(
@@ -38,26 +105,11 @@ def hard_loss_by_crop(
         label_smoothing: share of the target spread over the foreground classes, in the cross-entropy.
 
     Returns:
-        (N,) float loss, 0 for a crop without a labelled pixel, and (N,) bool whether it has one. Dice is averaged
-        over the classes that occur in the crop, since an absent class has no overlap to reward.
-
-    Source: Szegedy et al. 2016, arXiv:1512.00567 (label smoothing); Milletari et al. 2016, arXiv:1606.04797 (Dice).
+        (N,) float loss, 0 for a crop without a labelled pixel, and (N,) bool whether it has one.
     """
-    logits = logits[:, 1:].float()
-    labelled = mask != IGNORE_INDEX
-    pixels = labelled.sum(dim=(1, 2))
-    target = (mask - 1).clamp(min=0)
-    entropy = F.cross_entropy(logits, target, reduction="none", label_smoothing=label_smoothing) * labelled
-    entropy = entropy.sum(dim=(1, 2)) / pixels.clamp(min=1)
-
-    truth = F.one_hot(target, logits.shape[1]).permute(0, 3, 1, 2) * labelled[:, None]
-    probs = logits.softmax(dim=1) * labelled[:, None]
-    overlap = (probs * truth).sum(dim=(2, 3))
-    size = probs.sum(dim=(2, 3)) + truth.sum(dim=(2, 3))
-    present = truth.amax(dim=(2, 3)) > 0
-    dice = (1 - 2 * overlap / size.clamp(min=1e-6)) * present
-    dice = dice.sum(dim=1) / present.sum(dim=1).clamp(min=1)
-    return entropy + dice, pixels > 0
+    seen = Foreground.of(logits, mask)
+    entropy = seen.mean_by_crop(cross_entropy_by_pixel(seen, label_smoothing))
+    return entropy + dice_by_crop(seen), seen.pixels > 0
 
 
 def hard_loss(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -157,6 +209,69 @@ class HardLoss:
 
     def describe(self) -> dict:
         return {"hard": {"cross_entropy": 1, "dice": 1, "label_smoothing": self.label_smoothing}}
+
+
+class ClassWeightedLoss:
+    """The hard loss with a cross-entropy in which every pixel weighs as much as its class.
+
+    The weighted mean runs over all labelled pixels of a batch, as that of torch.nn.CrossEntropyLoss with a ``weight``.
+    Label smoothing is that of the hard loss: a pixel is weighed by its own class as a whole, where torch would weigh
+    the smoothed part of its target by each class it is spread over.
+
+    Args:
+        weights: of each class id, 0 or more; only their ratios count.
+        label_smoothing: as in ``hard_loss_by_crop``.
+        origin: what ``describe`` says of the weights beside their values.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[float],
+        label_smoothing: float = LABEL_SMOOTHING,
+        origin: dict[str, str | float] | None = None,
+    ) -> None:
+        self.weights = list(weights)
+        self.label_smoothing = label_smoothing
+        self.origin = origin or {}
+        # So that no pixel of train weighs under 1: training divides a sum by its count, but never by less than 1.
+        smallest = min((weight for weight in self.weights if weight > 0), default=1.0)
+        self._of_output = torch.tensor(self.weights[1:]) / smallest
+
+    def to(self, device: torch.device) -> "ClassWeightedLoss":
+        self._of_output = self._of_output.to(device)
+        return self
+
+    def terms(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> list[LossTerm]:
+        seen = Foreground.of(logits, batch["mask"])
+        weights = self._of_output[seen.target] * seen.labelled
+        entropy = cross_entropy_by_pixel(seen, self.label_smoothing) * weights
+        crops = (seen.pixels > 0).sum().float()
+        return [
+            LossTerm("cross_entropy", entropy.sum(), weights.sum(), 1.0),
+            LossTerm("dice", dice_by_crop(seen).sum(), crops, 1.0),
+        ]
+
+    def describe(self) -> dict:
+        weighted = {"label_smoothing": self.label_smoothing, "class_weights": {**self.origin, "weights": self.weights}}
+        return {"hard": {"cross_entropy": 1, "dice": 1, **weighted}}
+
+
+class FocalLoss:
+    """The hard loss with the focal loss in place of the cross-entropy; no label is smoothed."""
+
+    def __init__(self, gamma: float = FOCAL_GAMMA) -> None:
+        self.gamma = gamma
+
+    def to(self, device: torch.device) -> "FocalLoss":
+        return self
+
+    def terms(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> list[LossTerm]:
+        seen = Foreground.of(logits, batch["mask"])
+        losses = seen.mean_by_crop(focal_by_pixel(seen, self.gamma)) + dice_by_crop(seen)
+        return [LossTerm("hard", losses.sum(), (seen.pixels > 0).sum().float(), 1.0)]
+
+    def describe(self) -> dict:
+        return {"hard": {"focal": 1, "dice": 1, "gamma": self.gamma}}
 
 
 class HardAndKDLoss:

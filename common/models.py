@@ -162,6 +162,25 @@ def _decoder_channels(architecture: Architecture) -> int | tuple[int, ...]:
     return channels if count > 1 else channels[0]
 
 
+def output_bias(model: nn.Module, architecture: Architecture, num_classes: int) -> torch.Tensor:
+    """The bias of the convolution that gives the logits; what is added to it is added to every logit of its class.
+
+    Bilinear resizing after it changes nothing about that.
+
+    Raises:
+        UserError: the network ends in something else, as some architectures of the library may.
+    """
+    parts = [part for part in model.get_submodule("segmentation_head").modules() if not list(part.children())]
+    layers = [part for part in parts if not isinstance(part, nn.Identity | nn.Upsample | SilenceVoid)]
+    last = layers[-1] if layers else None
+    if not isinstance(last, nn.Conv2d) or last.bias is None or last.out_channels != num_classes:
+        raise UserError(
+            f"{architecture} ends in {last}, expected a convolution with a bias and {num_classes} outputs: its logits "
+            "cannot be adjusted."
+        )
+    return last.bias
+
+
 def load_strictly(module: nn.Module, state: object) -> None:
     """Load a state dict of exactly this module's tensors; UserError says, in a clause, why another one is not."""
     wanted = module.state_dict()

@@ -2,6 +2,12 @@
 
 import numpy as np
 
+from common.class_frequencies import (
+    RARE_CLASS_TEMPERATURE,
+    ClassFrequencies,
+    labelled_pixels,
+    rare_class_chances,
+)
 from common.tiles import TileSet
 
 
@@ -29,6 +35,29 @@ class WeightedTiles:
 
     def describe(self) -> dict:
         return {"kind": "weighted", **self.origin}
+
+
+class RareClassTiles:
+    """The tiles of rare class sampling; ``croppers.RareClassCrop`` places the windows, and says how they go together.
+
+    A tile weighs the sum, over its classes c, of P(c) / N(c): P(c) is ``rare_class_chances``, N(c) how many tiles hold
+    the class.
+
+    Source: Hoyer et al. 2022, arXiv:2111.14887 (DAFormer).
+    """
+
+    def __init__(self, temperature: float = RARE_CLASS_TEMPERATURE) -> None:
+        self.temperature = temperature
+
+    def weights(self, tiles: TileSet) -> np.ndarray:
+        """(T,) float64 tile weights, in the order of the set."""
+        frequencies = ClassFrequencies.of(tiles)
+        present = frequencies.tiles > 0
+        chances = rare_class_chances(frequencies.shares[present], self.temperature) / frequencies.tiles[present]
+        return (labelled_pixels(tiles)[:, present] > 0) @ chances
+
+    def describe(self) -> dict:
+        return {"kind": "rare_class", "temperature": self.temperature}
 
 
 def difficulty_weights(losses: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:

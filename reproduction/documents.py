@@ -4,7 +4,7 @@ import difflib
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,8 @@ BUILDS_ON = re.compile(r"Builds on (?:no other step|steps? ([\d, and]+))\.")
 WHERE = {"Once for all folds.": "once for all folds", "In fold 1 alone.": "in fold 1 alone"}
 ONCE, FIRST = WHERE.values()
 EACH = "in each fold"
+# What a heading may end in, and the flag of reproduce.py with which such steps run.
+MARKS = {"control": "--controls", "rival": "--rivals"}
 SHELL_SYNTAX = re.compile(r"[$`*?;|&<>~]")  # what bash would expand or chain
 
 
@@ -27,7 +29,7 @@ class Step:
     title: str
     argv: list[str] = field(default_factory=list)  # python -m package.module --flags
     name: str = ""
-    position: int = 0  # among all steps, controls included: a step has one number whatever is run
+    position: int = 0  # among all steps, marked ones included: a step has one number whatever is run
     builds_on: set[int] | None = None  # numbers in its document, with those that they build on; None for all before it
     where: str = EACH
 
@@ -36,8 +38,10 @@ class Step:
         return self.argv[2]
 
     @property
-    def is_control(self) -> bool:
-        return self.title.endswith("(control)")
+    def mark(self) -> str | None:
+        """control or rival; None for a step that always runs."""
+        marked = re.search(r"\((\w+)\)$", self.title)
+        return marked[1] if marked and marked[1] in MARKS else None
 
     def __str__(self) -> str:
         return f"{self.document}, step {self.number} ({self.title})"
@@ -127,7 +131,7 @@ def read_document(folder: Path, document: str) -> list[Step]:
 
 
 def read_steps(folder: Path, documents: Sequence[str] = DOCUMENTS) -> list[Step]:
-    """The steps of all documents in order, controls included, each with a name of its own."""
+    """The steps of all documents in order, marked ones included, each with a name of its own."""
     steps = [step for document in documents for step in read_document(folder, document)]
     modules = Counter(step.module.split(".")[-1] for step in steps)
     for position, step in enumerate(steps, 1):
@@ -143,14 +147,23 @@ def read_steps(folder: Path, documents: Sequence[str] = DOCUMENTS) -> list[Step]
     return steps
 
 
-def find_step(steps: list[Step], flag: str, text: str, controls: bool) -> int:
-    """The position of a step given by name or by number; UserError where there is none, or it is a control left out."""
+def asked_for(steps: list[Step], marks: Collection[str]) -> list[Step]:
+    """The steps without a mark, and those with one of ``marks``."""
+    return [step for step in steps if step.mark is None or step.mark in marks]
+
+
+def find_step(steps: list[Step], flag: str, text: str, marks: Collection[str]) -> int:
+    """The position of a step given by name or by number.
+
+    Raises UserError if there is none, or if it has a mark that is not among ``marks``.
+    """
     matches = [step for step in steps if text in (step.name, str(step.position))]
-    if matches and matches[0].is_control and not controls:
-        raise UserError(f"{flag} {text}: {matches[0].name} is a control. Give --controls as well")
+    if matches and not asked_for(matches, marks):
+        mark = str(matches[0].mark)
+        raise UserError(f"{flag} {text}: {matches[0].name} is a {mark}. Give {MARKS[mark]} as well")
     if matches:
         return matches[0].position
-    names = [step.name for step in steps if controls or not step.is_control]
+    names = [step.name for step in asked_for(steps, marks)]
     close = [name for name in names if text in name] or difflib.get_close_matches(text, names)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     raise UserError(f"{flag} {text}: no such step.{hint} --list numbers them; by name: {', '.join(names)}")

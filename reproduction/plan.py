@@ -83,8 +83,8 @@ def needs(step: Step, place: Place, other: Run) -> bool:
     """Whether a step, run in a place, builds on another run.
 
     It builds on the steps of its own fold or seed, and on what runs once: of its document on those that its text names,
-    of earlier documents on all. Where its text names none it builds on all before it, but on controls only if it runs
-    once or they are in another document. What runs once builds on steps of all folds and seeds.
+    of earlier documents on all. Where its text names none it builds on all before it, but on controls and rivals only
+    if it runs once or they are in another document. What runs once builds on steps of all folds and seeds.
     """
     if step.position <= other.step.position:
         return False
@@ -95,7 +95,7 @@ def needs(step: Step, place: Place, other: Run) -> bool:
         return True
     if step.builds_on is not None:
         return other.step.number in step.builds_on
-    return not (both_of_many and other.step.is_control)
+    return not (both_of_many and other.step.mark)
 
 
 def next_run(waiting: list[Run], running: list[Run], jobs: int) -> Run | None:

@@ -51,7 +51,7 @@ def prepared(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(prepared, tmp_path_factory) -> Path:
-    """A root in which the teacher and all arms were trained for two steps; tests only read it."""
+    """A root in which the teacher and all arms were trained for two steps, or made of these; tests only read it."""
     root = tmp_path_factory.mktemp("trained") / "root"
     shutil.copytree(prepared, root)
     train_all(root)
@@ -59,11 +59,15 @@ def trained(prepared, tmp_path_factory) -> Path:
 
 
 def train_all(root: Path) -> None:
-    """Train the teacher and all arms for two steps each, in a root with every data step done."""
+    """Train the teacher and all arms for two steps each, in a root with every data step done; make the untrained."""
     scripts_of = doors()
     train(scripts_of["training.train_teacher"], root, curves=True)
     for arm in ARMS:
-        train(scripts_of[f"training.train_{arm.name}"], root, curves=arm.name == "stage6_distill")  # of several losses
+        script = scripts_of[f"training.train_{arm.name}"]
+        if arm.trained:
+            train(script, root, curves=arm.name == "stage6_distill")  # of several losses
+        else:
+            quiet(script.main, "--root", root, "--device", "cpu")
         if arm.name == "stage2_replication":
             quiet(scripts_of["training.score_difficulty"].main, "--root", root, "--device", "cpu")
 

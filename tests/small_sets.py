@@ -98,6 +98,12 @@ def split_sets(root: Path) -> list[TileSet]:
     return [TileSet.open(made(root / "data/biodiversity_split" / name)) for name in SPLITS]
 
 
+def set_of_pixels(tmp_path, pixels: list[list[int]]) -> TileSet:
+    """A tile set without files, t0, t1 and so on, with these pixels of each class."""
+    entries = {f"t{n}": {"pixels": of_tile} for n, of_tile in enumerate(pixels)}
+    return TileSet(made(tmp_path), {"tiles": entries}, BIODIVERSITY)
+
+
 def tile_set(tmp_path, labelled: dict[str, int]) -> TileSet:
     """A tile set without files: ids and their numbers of labelled pixels."""
     entries = {tile_id: {"pixels": [100 - n, n, 0, 0, 0, 0]} for tile_id, n in labelled.items()}

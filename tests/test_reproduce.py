@@ -33,6 +33,32 @@ def test_control_steps_run_only_with_controls(pipeline):
     ]  # fmt: skip
 
 
+def test_rivals_run_only_with_rivals_and_controls_without_them(pipeline):
+    pipeline.module("train.rival", flags="parser.add_seed()")
+    pipeline.document(
+        "REPRODUCE_TRAINING.md",
+        step(1, "Baseline", "python -m train.stage1"),
+        step(2, "Something else (control)", "python -m train.control"),
+        step(3, "Instead of it (rival)", "python -m train.rival"),
+    )
+    for flags, marked in (
+        ((), []),
+        (("--controls",), ["control"]),
+        (("--rivals",), ["rival"]),
+        (("--rivals", "--controls"), ["control", "rival"]),
+    ):
+        listed = pipeline.run("--list", *flags).out
+        assert [name for name in ("control", "rival") if f"] {name}: " in listed] == marked
+        commands = pipeline.run("--root", "demo", "--dry-run", *flags).out.splitlines()
+        assert [line.split()[2] for line in commands[1:-2]] == [f"train.{name}" for name in ("stage1", *marked)]
+        assert "[5/6] score-val" in listed  # a step has one number
+    assert "rival is a rival. Give --rivals as well" in pipeline.run("--from", "rival", "--controls", status=2).err
+    assert "control is a control. Give --controls" in pipeline.run("--to", "control", "--rivals", status=2).err
+    assert "rival" not in pipeline.run("--from", "no_such_step", "--controls", status=2).err
+    pipeline.run("--root", "demo", "--rivals", "--from", "rival", "--to", "rival")
+    assert pipeline.ran() == ["train.rival --root demo"]
+
+
 def test_flags_go_to_the_commands_that_take_them_and_win_over_the_document(pipeline):
     pipeline.run("--root", "demo", "--seed", "0", "--preset", "demo", "--overwrite")
     assert pipeline.ran() == [

@@ -6,7 +6,8 @@ import pytest
 
 from common.errors import UserError
 from common.inputs import Input
-from reproduction.documents import REPOSITORY, Step, read_document, read_steps
+from common.stages import CONTROLS, RIVALS
+from reproduction.documents import MARKS, REPOSITORY, Step, asked_for, read_document, read_steps
 from reproduction.plan import RUN_PER_SEED, Place, needs, next_run, plan
 from tests.small_pipeline import step
 
@@ -72,6 +73,19 @@ def test_a_script_that_cannot_be_imported_is_named_with_its_step(pipeline):
     (pipeline.folder / "prep" / "split.py").write_text("import no_such_package\n")
     error = pipeline.run("--root", "demo", status=2).err
     assert "REPRODUCE_DATA.md, step 1 (Split)" in error and "No module named 'no_such_package'" in error
+
+
+def test_a_step_has_the_mark_of_its_title():
+    titles = {"A": None, "A (control)": "control", "A (rival)": "rival", "A (rival) again": None, "A (other)": None}
+    assert {title: Step("REPRODUCE_TRAINING.md", 1, title).mark for title in titles} == titles
+    assert MARKS == {"control": "--controls", "rival": "--rivals"}
+
+
+def test_the_steps_of_controls_and_rivals_are_marked_in_their_order():
+    steps = read_document(REPOSITORY, "REPRODUCE_TRAINING.md")
+    for mark, arms in (("control", CONTROLS), ("rival", RIVALS)):
+        assert [one.module for one in steps if one.mark == mark] == [f"training.train_{arm.name}" for arm in arms]
+    assert [one.name for one in asked_for(read_steps(REPOSITORY), ()) if one.mark] == []
 
 
 def test_each_training_says_that_it_builds_on_the_steps_whose_files_it_takes():

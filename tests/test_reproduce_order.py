@@ -35,7 +35,8 @@ def steps_of(*training: tuple[str, set | None]) -> list[Step]:
     steps, numbers = [], {}
     for position, (document, name, builds_on) in enumerate(named, 1):
         numbers[document] = numbers.get(document, 0) + 1
-        title = f"{name} (control)" if name.startswith("control") else name
+        mark = name.partition("_")[0]
+        title = f"{name} ({mark})" if mark in ("control", "rival") else name
         argv = ["python", "-m", f"wing.{name}"]
         steps.append(Step(document, numbers[document], title, argv, name, position, builds_on))
     return steps
@@ -91,8 +92,8 @@ def test_a_training_builds_on_the_data_and_on_its_own_seed_and_evaluation_on_eve
     assert needs(BY_NAME[name], Place("", seed), other) == wanted
 
 
-def test_a_training_that_names_nothing_builds_on_all_before_it_but_controls():
-    steps = steps_of(("first", None), ("control_a", None), ("last", None))
+def test_a_training_that_names_nothing_builds_on_all_before_it_but_controls_and_rivals():
+    steps = steps_of(("first", None), ("control_a", None), ("rival_a", None), ("last", None))
     runs = {one.step.name: one for one in plan(steps, ["1"])}
     found = [name for name in runs if needs(runs["last"].step, Place("", "1"), runs[name])]
     assert found == [

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.croppers import MinorityCrop, RandomCrop
+from common.class_frequencies import ClassFrequencies
+from common.croppers import ForegroundCrop, MinorityCrop, RandomCrop, RareClassCrop
 from common.taxonomy import BIODIVERSITY
 from training.engine.crops import WINDOW_STREAM, stream
 
@@ -29,6 +30,11 @@ def assert_alike(counts: Counter, kinds: int, each: float):
     """Whether ``kinds`` different things occurred about equally often, to 30 %."""
     assert len(counts) == kinds, counts
     assert 0.7 * each < min(counts.values()) and max(counts.values()) < 1.3 * each, counts
+
+
+def rare_class_crop(size, temperature=0.01):
+    shares = np.array([0, 0.6, 0.2, 0.15, 0.05, 0])
+    return RareClassCrop(size, ClassFrequencies(shares, shares, np.array([0, 9, 5, 4, 2, 0])), temperature)
 
 
 @pytest.fixture
@@ -123,7 +129,9 @@ def test_the_sought_pixel_lies_anywhere_in_the_window_not_just_in_its_centre():
 
 
 @pytest.mark.parametrize("scale", [0.8, 1.0, 1.25])
-@pytest.mark.parametrize("cropper", [RandomCrop(64), MinorityCrop(64, [SETTLEMENT], p=1.0)])
+@pytest.mark.parametrize(
+    "cropper", [RandomCrop(64), MinorityCrop(64, [SETTLEMENT], p=1.0), ForegroundCrop(64, 6, p=1.0)]
+)
 def test_windows_stay_inside_the_tile_at_every_scale(cropper, scale):
     mask = np.full((70, 90), SETTLEMENT, np.uint8)
     for row, column, side in windows(cropper, mask, 100, scale):
@@ -168,16 +176,69 @@ def test_windows_stay_inside_tiles_of_any_shape_at_any_scale_and_hold_what_is_so
     mask = np.full((height, width), FOREST, np.uint8)
     pixel = data.draw(st.integers(0, height - 1), "row"), data.draw(st.integers(0, width - 1), "column")
     mask[pixel] = SETTLEMENT
-    for cropper in (RandomCrop(size), MinorityCrop(size, [CROPLAND, SETTLEMENT], p=1.0)):
+    seeking = (MinorityCrop(size, [CROPLAND, SETTLEMENT], p=1.0), rare_class_crop(size), ForegroundCrop(size, 6, p=1.0))
+    for cropper in (RandomCrop(size), *seeking):
         rng = stream(data.draw(st.integers(0, 9), "seed"), 0, WINDOW_STREAM)
         row, column, side = window = cropper.window(mask, rng, scale)
         assert all(type(value) is int for value in window)
         assert 0 <= row and row + side <= height and 0 <= column and column + side <= width
         assert abs(side - size / scale) <= 0.5 or side == min(height, width) < size / scale
-        assert SETTLEMENT in cut(mask, window) or not isinstance(cropper, MinorityCrop)
+        assert SETTLEMENT in cut(mask, window) or not isinstance(cropper, MinorityCrop | RareClassCrop)
 
 
 def test_croppers_record_what_they_were_set_to():
     assert RandomCrop(64).describe() == {"kind": "random"}
+    assert ForegroundCrop(64, 6).describe() == {"kind": "foreground", "classes": [1, 2, 3, 4, 5], "p": 1 / 3}
+    rare = {"kind": "rare_class", "temperature": 0.25, "shares": [0.6, 0.2, 0.15, 0.05, 0.0], "tiles": [9, 5, 4, 2, 0]}
+    assert rare_class_crop(64, 0.25).describe() == rare
     minority = {"kind": "minority", "classes": [3, 4], "shares": [0.09, 0.01], "p": 0.25}
     assert MinorityCrop(64, [3, 4], [0.09, 0.01], 0.25).describe() == minority
+
+
+def test_rare_class_crops_always_hold_the_class_they_seek_mostly_the_rarest(corner_mask):
+    assert hit_rate(rare_class_crop(64), corner_mask) == 1.0
+    corner_mask[:8, :8] = FOREST
+    corner_mask[248:, 248:] = CROPLAND  # rarer than forest
+    assert hit_rate(rare_class_crop(64), corner_mask, CROPLAND) == 1.0
+
+
+def test_a_rare_class_is_sought_by_its_chance_over_the_number_of_tiles_that_hold_it():
+    """exp(−0.05 / 0.1) / 2 for Settlement to exp(−0.15 / 0.1) / 4 for Cropland."""
+    mask = np.zeros((256, 256), np.uint8)
+    mask[0, 0], mask[255, 255] = SETTLEMENT, CROPLAND
+    wanted = (np.exp(-0.5) / 2) / (np.exp(-0.5) / 2 + np.exp(-1.5) / 4)
+    assert hit_rate(rare_class_crop(32, 0.1), mask) == pytest.approx(wanted, abs=0.05)
+
+
+def test_a_window_of_a_tile_without_a_label_is_random():
+    mask = np.zeros((256, 256), np.uint8)
+    for cropper in (rare_class_crop(64), ForegroundCrop(64, 6, p=1.0)):
+        assert windows(cropper, mask) == windows(RandomCrop(64), mask)
+
+
+@pytest.mark.parametrize("p", [1 / 3, 0.8])
+def test_a_share_p_of_the_foreground_crops_lies_around_a_pixel_the_others_are_random(p):
+    mask = np.zeros((256, 256), np.uint8)
+    mask[100, 150] = SETTLEMENT
+    cropper = ForegroundCrop(64, 6) if p == 1 / 3 else ForegroundCrop(64, 6, p)
+    found, random = windows(cropper, mask), windows(RandomCrop(64), mask)
+    centred = [window == (100 - 32, 150 - 32, 64) for window in found]
+    assert np.mean(centred) == pytest.approx(p, abs=0.06)
+    assert all(a == b for a, b, is_centred in zip(found, random, centred, strict=True) if not is_centred)
+
+
+@pytest.mark.parametrize(
+    ("pixel", "corner"), [((0, 0), (0, 0)), ((99, 119), (68, 88)), ((50, 2), (34, 0)), ((50, 60), (34, 44))]
+)
+def test_the_window_around_a_pixel_is_moved_into_the_tile(pixel, corner):
+    mask = np.zeros((100, 120), np.uint8)
+    mask[pixel] = CROPLAND
+    assert set(windows(ForegroundCrop(32, 6, p=1.0), mask, 20)) == {(*corner, 32)}
+
+
+def test_foreground_crops_seek_each_class_of_the_tile_equally_often_however_common(corner_mask):
+    """The windows around the two rare ones lie in a corner each, as do those around the forest beside them."""
+    corner_mask[250, 250] = CROPLAND
+    found = Counter(window[:2] for window in windows(ForegroundCrop(64, 6, p=1.0), corner_mask, 900))
+    assert found[0, 0] == pytest.approx(300 + 300 * (33 / 256) ** 2, abs=45)
+    assert found[192, 192] == pytest.approx(300 + 300 * (32 / 256) ** 2, abs=45)

@@ -117,6 +117,8 @@ OF_FOLD = (
     "training.score_difficulty",
     "training.train_stage5b_finetune",
     "training.train_control_5b_from_stage1",
+    "training.train_rival_class_weights",
+    "training.train_rival_logit_adjustment",
     "evaluation.compute_metrics",
     "evaluation.plot_predictions",
 )

@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 
 from common import stages
-from common.stages import ARM_OF, ARMS, CONTROLS, FINAL_STAGE, STAGE_NAMES, training_command
+from common.stages import ARM_OF, ARMS, CONTROLS, FINAL_STAGE, RIVALS, STAGE_NAMES, training_command
 from evaluation.study.comparisons import DESCRIPTIVE, FAMILIES, PLANNED
 from tests.helpers import REPOSITORY
 
@@ -22,6 +22,11 @@ PLAN = [
     ("control_5b_from_stage1", None, "5B from stage 1", "stage5b_finetune", "init", "stage1_baseline", 2),
     ("control_kd_cycled", None, "6, classes cycled", "stage6_distill", "loss", "stage5a_pretrain", 2),
     ("control_kd_uniform", None, "6, uniform target", "stage6_distill", "loss", "stage5a_pretrain", 2),
+    ("rival_class_weights", None, "Class weights", "stage1_baseline", "loss", None, 1),
+    ("rival_focal", None, "Focal loss", "stage1_baseline", "loss", None, 1),
+    ("rival_rare_class_sampling", None, "Rare class sampling", "stage1_baseline", None, None, 1),
+    ("rival_foreground_crop", None, "Foreground crop", "stage1_baseline", "cropper", None, 1),
+    ("rival_logit_adjustment", None, "Logit adjustment", "stage1_baseline", "init", "stage1_baseline", 1),
 ]
 
 
@@ -29,7 +34,12 @@ def test_the_arms_are_those_of_the_method_in_their_order():
     assert [(*arm[:6], arm.trainings) for arm in ARMS] == PLAN
     assert list(ARM_OF) == [name for name, *_ in PLAN]
     assert list(STAGE_NAMES) == [name for name, number, *_ in PLAN if number] and FINAL_STAGE == "stage6_distill"
-    assert [control.name for control in CONTROLS] == [name for name, number, *_ in PLAN if not number]
+    for kind, arms in (("control", CONTROLS), ("rival", RIVALS)):
+        assert [arm.name for arm in arms] == [name for name, *_ in PLAN if name.startswith(f"{kind}_")]
+    assert [(arm.is_control, arm.is_rival) for arm in ARMS] == [(False, False)] * 7 + [(True, False)] * 3 + [
+        (False, True)
+    ] * 5
+    assert [arm.name for arm in ARMS if not arm.trained] == ["rival_logit_adjustment"]
 
 
 def test_every_training_script_is_an_arm_and_every_arm_has_its_script():
@@ -46,6 +56,11 @@ def test_no_two_arms_are_compared_twice_and_every_control_is():
 def test_an_arm_is_called_by_its_number_and_its_label():
     assert ARM_OF["stage5b_finetune"].title == "5B Finetuned from 5A" and not ARM_OF["stage5b_finetune"].is_control
     assert ARM_OF["control_kd_cycled"].title == "6, classes cycled" and ARM_OF["control_kd_cycled"].is_control
+
+
+def test_a_rival_names_its_source():
+    sources = ("Eigen and Fergus 2015", "Lin et al. 2017", "Hoyer et al. 2022", "Isensee et al. 2021", "Menon et al.")
+    assert all(rival.source.startswith(source) for rival, source in zip(RIVALS, sources, strict=True))
 
 
 def test_a_stage_that_is_added_at_the_end_is_not_the_one_that_goes_to_the_test_split():

@@ -14,10 +14,10 @@ RESULTS = "evaluation/evaluation_results/val"
 
 
 def run_demo(root: Path) -> None:
-    """What ``make demo`` does, with the controls."""
+    """What ``make demo`` does, with the controls and the rivals."""
     for command in (
         ["-m", "data_prep.make_demo_data", "--root", root],
-        ["reproduce.py", "--root", root, "--preset", "demo", "--jobs", "2", "--controls"],
+        ["reproduce.py", "--root", root, "--preset", "demo", "--jobs", "2", "--controls", "--rivals"],
     ):
         subprocess.run([sys.executable, *map(str, command)], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
 

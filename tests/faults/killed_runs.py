@@ -17,7 +17,7 @@ from tests.helpers import made, prepare_root
 KILLS = 20
 STEPS, VAL_EVERY = 6, 2
 RUN = (*TRAIN_FLAGS, "--iterations", str(STEPS), "--val-every", str(VAL_EVERY))
-FOLDERS = {arm.name: f"model_weights/biodiversity/{arm.name}/seed42" for arm in ARMS} | {
+FOLDERS = {arm.name: f"model_weights/biodiversity/{arm.name}/seed42" for arm in ARMS if arm.trained} | {
     "teacher": "model_weights/openearthmap/teacher/seed42"
 }
 

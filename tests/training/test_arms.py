@@ -14,11 +14,12 @@ import torch
 from common import losses
 from common.artifacts import read_minority_classes
 from common.checkpoints import Checkpoint, digest_tensors
-from common.croppers import MinorityCrop, RandomCrop
+from common.class_frequencies import ClassFrequencies, rare_class_chances
+from common.croppers import ForegroundCrop, MinorityCrop, RandomCrop, RareClassCrop
 from common.device import Processes
 from common.errors import UserError
 from common.initial_weights import EncoderWeights
-from common.samplers import UniformTiles
+from common.samplers import RareClassTiles, UniformTiles
 from common.stages import ARM_OF
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP
 from common.tiles import Tile, TileSet
@@ -53,7 +54,15 @@ COMPONENT = {
     "control_5b_from_stage1": ("stage5b_finetune", "init"),
     "control_kd_cycled": ("stage6_distill", "loss"),
     "control_kd_uniform": ("stage6_distill", "loss"),
+    "rival_class_weights": ("stage1_baseline", "loss"),
+    "rival_focal": ("stage1_baseline", "loss"),
+    "rival_rare_class_sampling": ("stage1_baseline", None),
+    "rival_foreground_crop": ("stage1_baseline", "cropper"),
+    "rival_logit_adjustment": ("stage1_baseline", "init"),
 }
+OF_SEVERAL = {"rival_rare_class_sampling": ["sampler", "cropper"]}  # which only together draw as their source does
+UNTRAINED = {"rival_logit_adjustment"}  # tests/training/test_logit_adjustment.py looks at what it leaves
+TRAINED = [arm for arm in ("stage1_baseline", *COMPONENT) if arm not in UNTRAINED]
 
 
 def run_of(root, stage):
@@ -73,11 +82,12 @@ def test_an_arm_differs_from_the_one_it_is_compared_with_in_one_component(traine
     compared_with, component = COMPONENT[stage]
     run, base = run_of(trained, stage), run_of(trained, compared_with)
     assert run["compared_with"] == compared_with and ARM_OF[stage].component == component
-    assert [name for name in run["recipe"] if run["recipe"][name] != base["recipe"][name]] == [component]
+    changed = [name for name in run["recipe"] if run["recipe"][name] != base["recipe"][name]]
+    assert changed == OF_SEVERAL.get(stage, [component])
 
 
 def test_all_arms_have_the_same_budget_settings_validation_and_classes(trained):
-    runs = [run_of(trained, stage) for stage in ("stage1_baseline", *COMPONENT)]
+    runs = [run_of(trained, stage) for stage in TRAINED]
     for key in ("settings", "iterations", "step", "crops", "seed", "val", "taxonomy", "stretch", "arch", "encoder"):
         assert all(run[key] == runs[0][key] for run in runs), key
     steps = {run["stage"]: [row["step"] for row in history(trained, run["stage"])] for run in runs}
@@ -110,7 +120,7 @@ def test_the_controls_of_distillation_teach_something_else_on_the_same_pixels():
 
 
 def test_every_stage_leaves_its_files_and_its_facts(trained):
-    for stage in ("stage1_baseline", *COMPONENT):
+    for stage in TRAINED:
         assert {path.name for path in (trained / WEIGHTS / stage / "seed42").iterdir()} == set(RUN_FILES)
         run = run_of(trained, stage)
         assert run["finished"] and run["step"] == 2 and run["crops"] == 8
@@ -173,6 +183,24 @@ def test_the_minority_crop_raises_the_share_of_crops_with_each_minority_class(tr
     seeking, _ = drawn_by(tiles, UniformTiles(), cropper)
     for name in minority(trained):
         assert seeking["crops_with_class"][name] > without["crops_with_class"][name]
+
+
+def test_rare_class_sampling_and_foreground_crops_raise_the_share_of_crops_with_rare_classes(trained):
+    tiles = TileSet.open(made(trained / "data/biodiversity_split/train"))
+    frequencies, rare = ClassFrequencies.of(tiles), minority(trained)
+    without, by_class, around = (
+        drawn_by(tiles, sampler, cropper, 400)[0]["crops_with_class"]
+        for sampler, cropper in (
+            (UniformTiles(), RandomCrop(16)),
+            (RareClassTiles(), RareClassCrop(16, frequencies)),
+            (UniformTiles(), ForegroundCrop(16, 6, p=1.0)),
+        )
+    )
+    sought = rare_class_chances(frequencies.shares[1:], 0.01)  # the least that each class has of the crops
+    for name, least in zip(tiles.taxonomy.foreground, sought, strict=True):
+        assert by_class[name] > least - 0.06
+    assert all(by_class[name] > 4 * without[name] for name in rare)
+    assert sum(around[name] for name in rare) > 1.5 * sum(without[name] for name in rare)
 
 
 @pytest.fixture
@@ -278,9 +306,9 @@ def test_training_reads_val_only_to_validate_and_nothing_of_test(root, monkeypat
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_arm_has_the_same_settings_in_each_preset(preset):
-    arms = [importlib.import_module(f"training.train_{stage}") for stage in ("teacher", "stage1_baseline", *COMPONENT)]
+    arms = [importlib.import_module(f"training.train_{stage}") for stage in ("teacher", *TRAINED)]
     settings = [arm.parse_args(["--preset", preset]).settings for arm in arms]
-    assert all(found == settings[0] for found in settings) and len(settings) == 1 + len(ARM_OF)
+    assert all(found == settings[0] for found in settings) and len(settings) == 1 + len(ARM_OF) - len(UNTRAINED)
 
 
 def test_a_run_that_cannot_start_leaves_the_one_it_would_replace(root):

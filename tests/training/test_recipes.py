@@ -10,13 +10,13 @@ import torch
 
 from common.artifacts import difficulty_text
 from common.checkpoints import Checkpoint, digest_tensors
-from common.croppers import MinorityCrop, RandomCrop
+from common.croppers import ForegroundCrop, MinorityCrop, RandomCrop, RareClassCrop
 from common.errors import UserError
 from common.initial_weights import EncoderWeights, StageWeights
 from common.inputs import Input
-from common.losses import HardAndKDLoss, HardLoss
+from common.losses import ClassWeightedLoss, FocalLoss, HardAndKDLoss, HardLoss
 from common.models import Architecture, build_model
-from common.samplers import UniformTiles, WeightedTiles
+from common.samplers import RareClassTiles, UniformTiles, WeightedTiles
 from common.stages import ARM_OF
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP
 from common.tiles import TileSet
@@ -35,7 +35,12 @@ STAGES = {  # stage: the last two parts of its --train-dir, sampler, cropper, wh
     "control_5b_from_stage1": (REPLICATED, WeightedTiles, MinorityCrop, "stage1_baseline", HardLoss),
     "control_kd_cycled": (REPLICATED, WeightedTiles, MinorityCrop, "stage5a_pretrain", HardAndKDLoss),
     "control_kd_uniform": (REPLICATED, WeightedTiles, MinorityCrop, "stage5a_pretrain", HardAndKDLoss),
+    "rival_class_weights": ("biodiversity_split/train", UniformTiles, RandomCrop, None, ClassWeightedLoss),
+    "rival_focal": ("biodiversity_split/train", UniformTiles, RandomCrop, None, FocalLoss),
+    "rival_rare_class_sampling": ("biodiversity_split/train", RareClassTiles, RareClassCrop, None, HardLoss),
+    "rival_foreground_crop": ("biodiversity_split/train", UniformTiles, ForegroundCrop, None, HardLoss),
 }
+UNTRAINED = {"rival_logit_adjustment"}  # has no recipe of its own to hand to the loop
 WEIGHTS = "model_weights/biodiversity"
 TEACHER = "model_weights/openearthmap/teacher"
 
@@ -126,6 +131,41 @@ def test_a_stage_is_made_of_what_the_method_lists(root, stage, seed, monkeypatch
         assert [(run["stage"], run["digest"]) for run in recipe.init.ancestors] == [(start, digests[start, seed])]
 
 
+def masks_of(root: Path) -> list[np.ndarray]:
+    return [tile.read_mask() for tile in TileSet.open(made(root / "data/biodiversity_split/train"))]
+
+
+def test_class_weights_are_those_of_the_pixels_of_train(root, monkeypatch):
+    masks = masks_of(root[0])
+    frequencies = []
+    for label in range(1, BIODIVERSITY.num_classes):
+        holding = [mask for mask in masks if (mask == label).any()]
+        frequencies.append(sum((mask == label).sum() for mask in holding) / sum((mask > 0).sum() for mask in holding))
+    weights = [float(np.median(frequencies) / frequency) for frequency in frequencies]
+    loss = recipe_of("rival_class_weights", root[0], monkeypatch)[0].loss
+    assert loss.weights == pytest.approx([0, *weights]) and 1 < max(weights) < 20
+    described = loss.describe()["hard"]["class_weights"]
+    assert described == {"kind": "median_frequency", "largest": 20.0, "weights": loss.weights}
+    loss = recipe_of("rival_class_weights", root[0], monkeypatch, "--largest-weight", 1.25)[0].loss
+    assert loss.weights == pytest.approx([0, *np.minimum(weights, 1.25)])
+
+
+def test_the_numbers_of_rivals_are_those_of_their_sources_and_of_their_flags(root, monkeypatch):
+    for flags, gamma in (((), 2.0), (("--gamma", 3), 3.0)):
+        assert recipe_of("rival_focal", root[0], monkeypatch, *flags)[0].loss.gamma == gamma
+    for flags, p in (((), 1 / 3), (("--foreground-probability", 0.5), 0.5)):
+        cropper = recipe_of("rival_foreground_crop", root[0], monkeypatch, *flags)[0].cropper
+        assert cropper.p == p and cropper.classes.tolist() == [1, 2, 3, 4, 5]
+    masks = masks_of(root[0])
+    pixels = np.array([sum((mask == label).sum() for mask in masks) for label in range(1, 6)])
+    tiles = [sum((mask == label).any() for mask in masks) for label in range(1, 6)]
+    for flags, temperature in (((), 0.01), (("--class-temperature", 0.5), 0.5)):
+        recipe, _ = recipe_of("rival_rare_class_sampling", root[0], monkeypatch, *flags)
+        assert recipe.sampler.temperature == recipe.cropper.temperature == temperature
+        assert recipe.cropper.shares == pytest.approx(pixels / pixels.sum()) and recipe.cropper.tiles.tolist() == tiles
+        assert recipe.cropper.p == 1.0
+
+
 MATRIX = np.array(  # OpenEarthMap's rows to Background, Forest, Grassland, Cropland, Settlement, Seminatural
     [
         [1, 0, 0, 0, 0, 0],  # Unknown
@@ -166,7 +206,7 @@ def test_the_numbers_of_distillation_are_those_of_the_flags(root, monkeypatch):
 
 
 def test_every_arm_is_looked_at_here():
-    assert set(STAGES) == set(ARM_OF), "write down in STAGES what the new arm is made of"
+    assert {*STAGES, *UNTRAINED} == set(ARM_OF), "write down in STAGES what the new arm is made of"
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -174,7 +214,7 @@ def test_every_stage_smooths_labels_and_seeks_minorities_as_its_flags_say(root, 
     seeks = STAGES[stage][2] is MinorityCrop
     flags = ("--label-smoothing", 0.2, *(("--minority-probability", 0.75) if seeks else ()))
     recipe = recipe_of(stage, root[0], monkeypatch, *flags)[0].describe()
-    assert recipe["loss"]["hard"]["label_smoothing"] == 0.2
+    assert recipe["loss"]["hard"].get("label_smoothing") == (None if stage == "rival_focal" else 0.2)
     assert not seeks or recipe["cropper"]["p"] == 0.75
 
 

@@ -164,6 +164,7 @@ def train_parser(
     val_made_by: str = "data_prep.split_biodiversity",
     out_dir: str = "model_weights/biodiversity",
     shared: bool = False,
+    label_smoothing: str = "of the cross-entropy in the hard loss",
 ) -> TrainParser:
     """The flags that all training scripts share.
 
@@ -175,6 +176,7 @@ def train_parser(
         train_dir, val_dir: default tile sets, below --root, and the data steps that make them.
         out_dir: default folder for the runs of all stages.
         shared: whether these three lie below the root of the study where --root is that of a fold.
+        label_smoothing: what --help says of it.
     """
     parser = TrainParser(doc)
     parser.add_input("--train-dir", train_dir, "tile set to train on", made_by=train_made_by, shared=shared)
@@ -217,7 +219,5 @@ def train_parser(
     )
     parser.add_argument("--weight-decay", type=non_negative_float, default=2.5e-4, help="of AdamW")
     parser.add_argument("--clip-norm", type=positive_float, default=1.0, help="largest norm of the gradient")
-    parser.add_argument(
-        "--label-smoothing", type=fraction, default=LABEL_SMOOTHING, help="of the cross-entropy in the hard loss"
-    )
+    parser.add_argument("--label-smoothing", type=fraction, default=LABEL_SMOOTHING, help=label_smoothing)
     return parser

@@ -122,18 +122,7 @@ class RunFolder:
             "checkpoints": 0,
             "best": None,
             "last": None,
-            "device": torch.cuda.get_device_name(self.device)
-            if self.device.type == "cuda"
-            else f"CPU, {torch.get_num_threads()} threads",
-            "git_commit": git_commit(),
-            "versions": {
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "torchvision": torchvision.__version__,
-                "segmentation_models_pytorch": smp.__version__,
-                "timm": timm.__version__,
-                "numpy": np.__version__,
-            },
+            **surroundings(self.device),
         }
 
     def command_to_go_on(self) -> Command:
@@ -244,7 +233,7 @@ class RunFolder:
             finished=step == self.settings.iterations,
             drawn=state.drawn.summary(self.recipe.tiles),
             seconds=state.watch.rounded(),
-            **_peak_memory(self.device),
+            **peak_memory(self.device),
         )
         record["cumulative_steps"] = step + sum(ancestor["steps"] for ancestor in ancestors)
         record["cumulative_crops"] = record["crops"] + sum(ancestor["crops"] for ancestor in ancestors)
@@ -275,6 +264,24 @@ def require_finite(weights: dict[str, torch.Tensor], stage: str, step: int) -> N
         )
 
 
+def surroundings(device: torch.device) -> dict:
+    """What a run is made with: device, commit of this code, versions of the libraries."""
+    return {
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads",
+        "git_commit": git_commit(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "segmentation_models_pytorch": smp.__version__,
+            "timm": timm.__version__,
+            "numpy": np.__version__,
+        },
+    }
+
+
 def git_commit() -> str | None:
     """The commit of this code, ``-dirty`` where it was changed since; None where git does not know it."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
@@ -289,7 +296,7 @@ def _tiles_record(tiles: TileSet) -> dict:
     return {"path": str(tiles.path), "digest": tiles.digest, "tiles": len(tiles)}
 
 
-def _peak_memory(device: torch.device) -> dict[str, int]:
+def peak_memory(device: torch.device) -> dict[str, int]:
     peak = {"peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}
     if device.type == "cuda":
         peak["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
