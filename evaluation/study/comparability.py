@@ -32,7 +32,10 @@ from evaluation.scoring.results import (
 from evaluation.study.where import fold_of
 
 OF_ONE_SEED = ("sampler.sha256", "init.digest", "loss.kd.teacher_digest")  # what a recipe takes from its own seed
-OF_ONE_FOLD = ("tiles.digest", "cropper.classes", "cropper.shares")  # what it takes from the train of its own fold
+OF_ONE_FOLD = (  # what it takes from the train of its own fold
+    *("tiles.digest", "cropper.classes", "cropper.shares", "cropper.tiles"),
+    *("loss.hard.class_weights.weights", "init.shares"),
+)
 
 RUN_FORM = {
     "settings": is_object,
