@@ -76,7 +76,7 @@ class Tiles(list):
     """Tiles in blocks, and the manifest of their split."""
 
     def __init__(self, blocks, **manifest):
-        super().__init__(SimpleNamespace(block=block) for block in blocks)
+        super().__init__(SimpleNamespace(unit=block) for block in blocks)
         self.manifest = manifest
 
 
