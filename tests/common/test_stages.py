@@ -79,8 +79,9 @@ def test_the_families_are_those_that_were_fixed_beforehand():
     assert [(family.title, family.metrics, family.hypotheses) for family in FAMILIES] == [
         ("Primary comparisons", ("mIoU", "minority mIoU"), 4),
         ("Components", ("mIoU",), 6),
+        ("Rivals", ("mIoU",), 5),
     ]
-    primary, components = (rows_of(family.comparisons) for family in FAMILIES)
+    primary, components, rivals = (rows_of(family.comparisons) for family in FAMILIES)
     assert primary == [  # equal budgets each
         ("stage4_minority_crop", "stage1_baseline", None, None),
         ("stage6_distill", "control_5b_from_stage1", None, None),
@@ -93,7 +94,8 @@ def test_the_families_are_those_that_were_fixed_beforehand():
         ("stage6_distill", "stage5b_finetune", "loss.kd", None),
         ("stage6_distill", "control_kd_uniform", "loss.kd.remap", None),
     ]
-    assert rows_of(PLANNED) == primary + components
+    assert rivals == [("stage4_minority_crop", rival.name, None, None) for rival in RIVALS]
+    assert rows_of(PLANNED) == primary + components + rivals
 
 
 def test_all_other_comparisons_are_described_and_unequal_steps_remarked_on():
@@ -105,6 +107,7 @@ def test_all_other_comparisons_are_described_and_unequal_steps_remarked_on():
         ("stage6_distill", "control_kd_cycled", "loss.kd.remap", None),
         ("control_kd_cycled", "stage5b_finetune", "loss.kd", None),
         ("control_kd_uniform", "stage5b_finetune", "loss.kd", None),
+        *((rival.name, "stage1_baseline", rival.component, None) for rival in RIVALS),
         ("stage3_difficulty", "stage1_baseline", None, None),
         ("stage5b_finetune", "stage1_baseline", None, twice),
         ("stage6_distill", "stage1_baseline", None, twice),

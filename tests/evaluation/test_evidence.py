@@ -11,11 +11,11 @@ from PIL import Image
 
 from common.errors import UserError
 from common.metrics import score
-from common.stages import ARM_OF, CONTROLS, STAGE_NAMES
+from common.stages import ARM_OF, CONTROLS, RIVALS, STAGE_NAMES
 from common.taxonomy import BIODIVERSITY, Taxonomy
 from evaluation import aggregate_metrics
 from evaluation.study.comparability import read_results
-from evaluation.study.comparisons import COMPONENTS, DESCRIPTIVE, MINORITY, PRIMARY
+from evaluation.study.comparisons import AGAINST_RIVALS, COMPONENTS, DESCRIPTIVE, MINORITY, PRIMARY
 from evaluation.study.evidence import gather
 from evaluation.study.intervals import holm
 from evaluation.study.wording import finding_in_words, verdict
@@ -26,6 +26,7 @@ SEEDS = [42, 43, 44]
 ONE, TWO, THREE, FOUR, FIVE_A, FIVE_B, SIX = STAGE_NAMES[:7]
 GAINS = {ONE: 0.0, TWO: 0.6, THREE: 0.6, FOUR: 0.8, FIVE_A: 0.0, FIVE_B: 0.9, SIX: 1.4}
 GAINS |= {control.name: 0.7 for control in CONTROLS}
+GAINS |= {rival.name: 0.8 for rival in RIVALS}
 FIGURES = ("ablation.png", "comparisons.png", "class_gains.png", "draws.png")
 COUNTS = np.array([[0] * 6, *(np.full((5, 6), 10) + 90 * np.eye(6, dtype=int)[1:])])
 
@@ -64,9 +65,9 @@ def test_differences_are_narrower_than_scores_where_blocks_have_much_in_common(t
 def test_each_family_is_corrected_by_itself_and_nothing_else_is_tested(tmp_path):
     write_study(tmp_path, GAINS, range(42, 47), 12)
     evidence = evidence_of(tmp_path)
-    assert list(evidence.families) == [PRIMARY, COMPONENTS]
-    primary, components = evidence.families.values()
-    pairs = [[(f.comparison.arm.name, f.comparison.other.name) for f in of] for of in (primary, components)]
+    assert list(evidence.families) == list(evidence.run_families) == [PRIMARY, COMPONENTS, AGAINST_RIVALS]
+    primary, components, rivals = evidence.families.values()
+    pairs = [[(f.comparison.arm.name, f.comparison.other.name) for f in of] for of in (primary, components, rivals)]
     assert pairs[0] == [(FOUR, ONE), (SIX, "control_5b_from_stage1")]
     assert pairs[1] == [
         (TWO, ONE),
@@ -76,6 +77,7 @@ def test_each_family_is_corrected_by_itself_and_nothing_else_is_tested(tmp_path)
         (SIX, FIVE_B),
         (SIX, "control_kd_uniform"),
     ]
+    assert pairs[2] == [(FOUR, rival.name) for rival in RIVALS]
     both = [(finding, metric) for finding in primary for metric in ("mIoU", MINORITY)]
     raw = holm([finding.estimates[metric].p for finding, metric in both])
     assert [finding.corrected[metric] for finding, metric in both] == raw and None not in raw
@@ -87,7 +89,9 @@ def test_each_family_is_corrected_by_itself_and_nothing_else_is_tested(tmp_path)
 
 def test_comparisons_that_were_not_made_still_count_in_the_correction(tmp_path):
     write_study(tmp_path, {ONE: 0.0, FOUR: 0.3, TWO: 0.1}, range(42, 47), 12)
-    primary, components = evidence_of(tmp_path).families.values()
+    evidence = evidence_of(tmp_path)
+    primary, components, _ = evidence.families.values()
+    assert list(evidence.run_families) == [PRIMARY, COMPONENTS]  # it is not about rivals
     p = sorted((primary[0].estimates[metric].p, metric) for metric in ("mIoU", MINORITY))
     first, second = (primary[0].corrected[metric] for _, metric in p)
     assert first == pytest.approx(min(1, 4 * p[0][0])) and second == pytest.approx(max(first, min(1, 3 * p[1][0])))

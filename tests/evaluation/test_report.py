@@ -19,7 +19,7 @@ from PIL import Image
 
 from common.errors import UserError
 from common.files import read_json, write_json
-from common.stages import ARM_OF, CONTROLS, STAGES
+from common.stages import ARM_OF, CONTROLS, RIVALS, STAGES
 from common.taxonomy import BIODIVERSITY, Taxonomy
 from evaluation import aggregate_metrics, build_report, plot_predictions
 from evaluation.report.page import el, joined
@@ -29,7 +29,19 @@ from tests.synthetic_results import VAL, checkpoint_digest, write_result, write_
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 GAINS = {stage.name: 0.3 * place for place, stage in enumerate(STAGES)}
-SECTIONS = ("short", "ablation", "figures", "predictions", "stages", "data", "controls", "checks", "test", "provenance")
+SECTIONS = (
+    "short",
+    "ablation",
+    "figures",
+    "predictions",
+    "stages",
+    "data",
+    "controls",
+    "rivals",
+    "checks",
+    "test",
+    "provenance",
+)
 LAPTOP = {"width": 1366, "height": 768}
 VOID = {"meta", "link", "img", "input", "br"}
 
@@ -134,7 +146,7 @@ def whole(prepared, tmp_path_factory):
     """A root with everything that a report can show, but made up."""
     root = shutil.copytree(prepared, tmp_path_factory.mktemp("whole") / "study")
     digest = read_json(made(root / "data" / "biodiversity_split" / "val" / "manifest.json"))["digest"]
-    gains = GAINS | {control.name: 0.2 for control in CONTROLS}
+    gains = GAINS | {arm.name: 0.2 for arm in (*CONTROLS, *RIVALS)}
     write_study(root, gains, (42, 43, 44), 12, split_digest=digest)
     quiet(aggregate_metrics.main, "--root", root)
     for arm in gains:
@@ -163,6 +175,7 @@ def test_report_of_a_whole_study(whole):
     assert "ranks first" in page.text and "points of mIoU" in page.text and "p corrected" in page.text
     assert "To have it, run" not in page.text and "Before you read a number" not in page.text
     assert all(control.question in page.text for control in CONTROLS)
+    assert all(rival.source in page.text for rival in RIVALS)
     assert "Check for leakage passed" in page.text
     assert "2030-01-02 03:04:05 UTC" in page.text and "The test split was used once." in page.text
     assert len([a for a in page.all("input") if a["type"] == "radio" and a["name"] == "tile-1"]) == 2 + len(ARM_OF)
@@ -181,6 +194,7 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(tmp_path):
         "data_prep.check_leakage",
         "training.train_stage3_difficulty",
         "training.train_control_kd_uniform",
+        "training.train_rival_focal",
     ):
         assert f"python -m {module} --root {tmp_path}" in page.text
     assert "not run" in page.text and "? no interval" in page.text
