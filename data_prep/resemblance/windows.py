@@ -14,7 +14,9 @@ ONE_IN = 64  # neighbourhoods that are anchors; about 4000 of a tile of 512 px, 
 MOST_ANCHORS = 2048  # of a tile, those with the smallest hashes: 16 KB, whatever its size
 CONTRAST = 8  # grey levels within a neighbourhood; flatter ones are alike all over the world
 AGREEING = 4  # anchors that say the same flip, turn and shift. Tiles of independent ground were seen to share two.
-SAME_PIXELS = 0.25  # of those that lie on one another; a logo, a scale or a frame that images share is less
+ASIDE = 2 * RADIUS + 1  # pixels; an image that is alike so far aside, as void and still water are, tells nothing there
+SAME_PIXELS = 0.25  # of those that tell and lie on one another; a logo, a scale or a frame that images share is less
+LEAST = 0.1  # of all that lie on one another; a logo on images of one colour is all that tells there, but less
 STRIP = 64  # rows hashed at a time, so that they stay in the processor's cache
 MIXERS = tuple(
     np.uint64(value)
@@ -86,10 +88,26 @@ def _laid_on(image: np.ndarray, other: np.ndarray, top: int, left: int) -> tuple
     return first, other[:, max(0, -top) : bottom - top, max(0, -left) : right - left]
 
 
+def _equal(image: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(H, W) bool: pixels of two (3, H, W) images that are equal in all bands."""
+    return (image == other).all(axis=0)
+
+
+def same_pixels(window: np.ndarray, twin: np.ndarray) -> bool:
+    """Whether two (3, H, W) uint8 images that lie on one another are equal in more than what has no texture.
+
+    The share of equal pixels is held against the share that is equal as well when one is moved by ASIDE: what is more
+    is SAME_PIXELS of what it could be more, and LEAST of all pixels. (The first is the idea of Cohen's kappa.)
+    """
+    moved = (np.roll(twin, (step, step), axis=(1, 2)) for step in (ASIDE, -ASIDE))
+    aside = np.logical_or.reduce([_equal(window, other) for other in moved]).mean()
+    return bool(_equal(window, twin).mean() - aside >= max(LEAST, SAME_PIXELS * (1 - aside)))
+
+
 def same_window(image: np.ndarray, other: np.ndarray) -> bool:
     """Whether two (3, H, W) uint8 images have a window in common, shifted, flipped or turned as it may be.
 
-    Of the pixels that lie on one another then, at least SAME_PIXELS are equal.
+    What lies on one another then are ``same_pixels``.
     """
     hashes, rows, columns = located_anchors(image)
     others, other_rows, other_columns = located_anchors(other)
@@ -109,5 +127,4 @@ def same_window(image: np.ndarray, other: np.ndarray) -> bool:
     turned = (other.transpose(0, 2, 1) if swapped else other)[:, ::a, ::b]
     _, height, width = turned.shape
     top, left = top - (height - 1 if a < 0 else 0), left - (width - 1 if b < 0 else 0)
-    window, twin = _laid_on(image, turned, top, left)
-    return bool((window == twin).all(axis=0).mean() >= SAME_PIXELS)
+    return same_pixels(*_laid_on(image, turned, top, left))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 
 from common.rasters import read_image
 from data_prep.resemblance import pairs, pictures, windows
@@ -59,6 +60,62 @@ def test_images_that_are_mostly_without_data_share_no_window_by_that():
     here, there = np.zeros((2, 3, 80, 80), np.uint8)
     here[:, 50:, 50:], there[:, 50:, 50:] = noise_of("here", 30, 30), noise_of("there", 30, 30)
     assert not windows.same_window(here, there)
+
+
+def tied(images):
+    """{(i, j): what they have in common} of the images that are found to show one ground, and how many were likely."""
+    anchors, thumbnails = [windows.anchors(i) for i in images], [pictures.thumbnail(i) for i in images]
+    likely = pairs.likely_pairs(anchors, thumbnails, np.ones(len(images), bool), chained=True)
+    kinds = {pair: pairs.confirm(proposal, lambda n: images[n]) for pair, proposal in likely.items()}
+    return {pair: kind for pair, kind in kinds.items() if kind}, len(likely)
+
+
+def in_colour(grey):
+    """(3, H, W) uint8."""
+    return np.clip(np.rint(np.stack([grey, 0.9 * grey, 0.8 * grey])), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["empty", "nearly empty", "water", "still water", "water of one grey"])
+def test_a_logo_on_images_of_little_texture_is_no_ground(kind):
+    rng = np.random.default_rng(0)
+    images = []
+    for number in range(6):
+        image = in_colour(np.full((128, 128), 30.0 + (0 if kind == "empty" else number % 3)))
+        if kind == "nearly empty":
+            image[:] = 0
+            image[:, :30, :30] = noise_of(f"scene {number}", 30, 30)
+        if kind == "water":
+            image = in_colour(30 + rng.normal(0, 0.7, (128, 128)))
+        if kind == "water of one grey":
+            image = in_colour(60 + rng.normal(0, 0.2, (128, 128)))
+        image[:, -28:, -56:] = noise_of("logo", 28, 56)  # 0.096 of the image
+        images.append(image)
+    assert tied(images) == ({}, 15)
+
+
+@pytest.mark.parametrize("way", range(8))
+@pytest.mark.parametrize("recorded", [1, 0.5, 0.2])
+def test_a_turned_copy_or_a_narrow_window_is_found_though_much_of_it_is_void(way, recorded):
+    scene = in_colour(60 + 60 * gaussian_filter(np.random.default_rng(0).normal(size=(160, 280)), 1))
+    scene[:, int(160 * recorded) :] = 0
+    image, beside = scene[:, :, :160], scene[:, :, 140:]
+    for other in (image, beside):
+        assert windows.same_window(image, list(turns(other))[way])
+        assert windows.same_window(list(turns(image))[way], other)
+    if recorded == 1:
+        assert windows.same_window(image, list(turns(scene[:, :, 149:]))[way])  # 11 pixels
+
+
+def test_equal_pixels_count_as_far_as_they_are_more_than_what_is_equal_aside():
+    texture, other = noise_of("a", 100, 100), noise_of("b", 100, 100)
+    for shared, own, same in ((0, 100, False), (12, 0, True), (8, 0, False), (20, 80, False), (30, 70, True)):
+        image, twin = np.zeros((2, 3, 100, 100), np.uint8)
+        image[:, :shared], twin[:, :shared] = texture[:, :shared], texture[:, :shared]
+        image[:, shared : shared + own] = texture[:, shared : shared + own]
+        twin[:, shared : shared + own] = other[:, shared : shared + own]
+        assert windows.same_pixels(image, twin) == same
+    period = np.tile(texture[:, :5, :5], (1, 20, 20))
+    assert not windows.same_pixels(period, period)
 
 
 def hashes(*values):
@@ -132,6 +189,10 @@ def test_codes_do_not_change_with_flips_and_turns(way):
     assert len(np.intersect1d(codes, of_other)) < 3 and (np.diff(codes.astype(object)) > 0).all()
 
 
+def turned(image):
+    return list(turns(image))[3]
+
+
 def noisy(image, rng):
     return np.clip(image * rng.uniform(0.6, 1.3) + rng.normal(0, 3, image.shape), 0, 255).astype(np.uint8)
 
@@ -159,8 +220,42 @@ def test_blocks_that_have_detail_in_both_images_decide_by_their_median():
     half = np.where(np.arange(64) < 40, image, other)
     assert correlation(image, half) > 0.9
     few = np.zeros((64, 64), np.float32)
-    few[:16, :] = image[:16]  # 16 blocks, and the edge of the next row
+    few[:16, :] = image[:16]  # 16 blocks
     assert correlation(few * 1.0, np.where(np.arange(64)[:, None] < 12, few, 0)) == 0
+
+
+def brighter(image):
+    return np.clip(1.2 * image + 5, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("strength", [1, 3])
+def test_stripes_of_the_sensor_make_no_copies_but_a_copy_of_striped_water_is_one(strength):
+    rng = np.random.default_rng(0)
+    stripes = strength * rng.normal(size=(1, 256))
+    images = [in_colour(20 + n % 3 + stripes + rng.normal(0, 0.7, (256, 256))) for n in range(8)]
+    assert tied(images) == ({}, 28)
+    assert tied([images[0], turned(brighter(images[0]))])[0] == {(0, 1): "altered copy"}
+
+
+def test_the_same_darkening_towards_the_edges_makes_no_copies():
+    y, x = np.mgrid[-1:1:256j, -1:1:256j]
+    found, likely = tied([in_colour(40 + 5 * n - 12 * (y * y + x * x)) for n in range(8)])
+    assert not found and likely > 10
+
+
+def rows_of_crops(rng, side):
+    y, x = np.mgrid[:side, :side]
+    direction, phase = rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi)
+    along = (x * np.cos(direction) + y * np.sin(direction)) / rng.choice([6, 8, 10])
+    return in_colour(90 + 25 * np.sin(2 * np.pi * along + phase) + rng.normal(0, 4, (side, side)))
+
+
+def test_fields_of_even_rows_are_not_copies_of_one_another_but_a_copy_of_one_is():
+    rng = np.random.default_rng(0)
+    images = [rows_of_crops(rng, 256) for _ in range(60)]
+    found, likely = tied(images)
+    assert not found and likely > 5
+    assert all(tied([image, turned(brighter(image))])[0] == {(0, 1): "altered copy"} for image in images[:8])
 
 
 def test_a_pair_of_files_is_confirmed_as_what_it_was_proposed_for(tmp_path):
