@@ -26,6 +26,7 @@ WEIGHTS = "model_weights/biodiversity"
 STAGE1, RIVAL = f"{WEIGHTS}/stage1_baseline/seed42", f"{WEIGHTS}/rival_logit_adjustment/seed42"
 RESULTS = "evaluation/evaluation_results/val/rival_logit_adjustment/seed42"
 NETWORK = Architecture(ARCH, ENCODER)
+LEFT_OUT = "left out"
 
 
 def checkpoint(folder, name="last.pt"):
@@ -180,8 +181,8 @@ def test_an_earlier_run_is_replaced_with_overwrite_alone_and_never_with_files_of
 def change(root, name, **metadata):
     """Write a checkpoint of stage 1 once more, with other metadata, or as of an unfinished run."""
     saved = checkpoint(root / STAGE1, name)
-    training = metadata.pop("training", None)
-    save_checkpoint(root / STAGE1 / name, saved.state, {**saved.metadata, **metadata}, training)
+    kept = {key: value for key, value in {**saved.metadata, **metadata}.items() if value is not LEFT_OUT}
+    save_checkpoint(root / STAGE1 / name, saved.state, kept, kept.pop("training", None))
 
 
 @pytest.mark.parametrize(
@@ -195,6 +196,7 @@ def change(root, name, **metadata):
         ("last.pt", {"train": {"digest": "other"}}, "trained on other tiles than"),
         ("best.pt", {"settings": {"lr": 1}}, "last.pt and best.pt are of two runs"),
         ("best.pt", {"recipe": {}}, "last.pt and best.pt are of two runs"),
+        ("last.pt", {"recipe": LEFT_OUT}, "last.pt does not say its recipe"),
         ("last.pt", {"encoder": "resnet18"}, "does not fit this network"),
     ],
 )

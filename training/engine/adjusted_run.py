@@ -29,12 +29,13 @@ def require_of_one_run(last: Checkpoint, best: Checkpoint, train: TileSet) -> No
     """Refuse checkpoints of two runs, or of a run on other tiles than those whose classes are counted.
 
     Raises:
-        UserError: they are.
+        UserError: they are, or they do not say with which settings and recipe they were trained.
     """
     for checkpoint in (last, best):
+        checkpoint.require(("settings", "recipe"))
         if checkpoint.metadata["train"]["digest"] != train.digest:
             raise checkpoint.source.unusable(f"{checkpoint.path} was trained on other tiles than {train.path} holds")
-    if any(last.metadata.get(key) != best.metadata.get(key) for key in ("settings", "recipe")):
+    if any(last.metadata[key] != best.metadata[key] for key in ("settings", "recipe")):
         raise last.source.unusable(f"{last.path} and {best.path.name} are of two runs")
 
 
