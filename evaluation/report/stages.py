@@ -47,7 +47,7 @@ def run_description(scores: ArmScores, taxonomy: Taxonomy) -> Html:
         value = mean_of(runs, *keys)
         return None if value is None else form.format(value * scale)
 
-    own = runs[0].run.get("iterations") or runs[0].run["settings"].get("iterations")
+    own = runs[0].run.get("iterations", runs[0].run["settings"].get("iterations"))
     steps = f"{scores.steps:,}"
     if own is not None and own != scores.steps:
         start = f" ({arm_name(ARM_OF[arm.starts_from])})" if arm.starts_from else ""

@@ -65,11 +65,13 @@ def report(metrics: dict) -> str:
     if shared:
         notes.append(shared)
     split_by = f", split by {split['strategy']}" if split["strategy"] else ""
+    own = (
+        f"step {metrics['step']:,} of {metrics['iterations']:,}; " if metrics["iterations"] else "not trained itself; "
+    )
     lines = [
         heading(metrics),
         "",
-        f"step {metrics['step']:,} of {metrics['iterations']:,}; {metrics['cumulative_steps']:,} steps with those of "
-        "its ancestors",
+        f"{own}{metrics['cumulative_steps']:,} steps with those of its ancestors",
         f"{metrics['arch']}, {metrics['encoder']}",
         f"{split['tiles']} tiles in {split['blocks']} spatial blocks{split_by}; {total:,} labelled pixels",
         "",

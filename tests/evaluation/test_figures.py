@@ -213,6 +213,8 @@ def test_a_heading_names_stage_seed_checkpoint_and_split():
     assert heading(METRICS) == "Stage 3 + Difficulty sampling, seed 42, last.pt on val"
     control = {"stage": "control_kd_uniform", "seed": 7, "which": "best", "split": "test"}
     assert heading(control) == "Control: 6, uniform target, seed 7, best.pt on test"
+    rival = {"stage": "rival_focal", "seed": 7, "which": "last", "split": "val"}
+    assert heading(rival) == "Rival: Focal loss, seed 7, last.pt on val"
     assert heading(METRICS, "last.pt and best.pt").endswith("seed 42, last.pt and best.pt on val")
 
 
@@ -232,6 +234,9 @@ def test_a_report_holds_every_score_in_its_row_and_column():
     assert "neither scored nor averaged: c." in said and "2 of 3 spatial blocks of val" in said
     assert "within 2% of the tile's diagonal" in said and "in 15 bins; mean confidence 75.0%" in said
     assert "best.pt was chosen on val" not in said
+    assert "not trained itself; 4,000 steps with those of its ancestors" in report(
+        METRICS | {"iterations": 0, "step": 0}
+    )
     assert "best.pt was chosen on val" in report(METRICS | {"which": "best"})
     assert "best.pt was chosen on val" not in report(METRICS | {"which": "best", "split": "test"})
     lines = said.splitlines()
