@@ -282,7 +282,7 @@ def main(argv: list[str] | None = None) -> None:
         warn(systems)
     areas = joined(names, pairs)
     units = areas if strategy == "blocks" else singles
-    unit = "blocks" if strategy == "blocks" else "tiles"
+    unit = "blocks" if strategy == "blocks" else "groups and single tiles" if together else "tiles"
     fractions = tuple(args.fractions or (MANY_BLOCKS if len(set(areas)) >= BLOCKS_FOR_TENTHS else FEW_BLOCKS))
     cause = overlap_cause(inspections, overlaps) + groups.cause(together)
     if len(set(units)) < len(SPLITS):

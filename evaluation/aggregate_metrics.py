@@ -26,7 +26,6 @@ from evaluation.study.ablation_figures import FIGURES
 from evaluation.study.comparability import Result
 from evaluation.study.comparisons import Comparison, Family
 from evaluation.study.evidence import Evidence, Finding, controls_run, gather_from
-from evaluation.study.where import results_of
 
 TABLES = ("metrics_summary.txt", "metrics_summary.csv", "metrics_summary.md")
 TERMINAL = 120  # columns
@@ -58,7 +57,7 @@ class Part(NamedTuple):
 
 
 def parts_of(evidence: Evidence, in_dir: Path, own_command: str) -> list[Part]:
-    """What the summary says, for the terminal and for a document; ``in_dir`` holds the results, or the first fold's."""
+    """What the summary says, for the terminal and for a document; ``in_dir`` is that of the study."""
     answers = [f"{arm.question} {wording.answer_of_control(evidence, arm)}" for arm in controls_run(evidence)]
     test = in_dir.parent / "test" / FINAL_STAGE
     apart = [f"The final stage on test, which is no part of this ranking: {test}"] if test.is_dir() else []
@@ -155,8 +154,7 @@ def as_csv(header: list[str], rows: list[list]) -> str:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     evidence = gather_from(args.in_dir, args.root)
-    first, *_ = results_of(args.in_dir, args.root)
-    parts = parts_of(evidence, first.path, args.command)
+    parts = parts_of(evidence, args.in_dir.path, args.command)
     text = summary(parts)
     header = ["stage", "fold", "seed", "checkpoint", "metric", "value"]
     contents = (text, as_csv(header, tables.tidy_rows(evidence)), markdown(parts))

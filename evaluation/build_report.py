@@ -2,7 +2,7 @@ r"""Write the report of a study: one HTML file with its tables, figures, predict
 
 Reads what the other steps of the evaluation wrote, and the manifests and counts of the data steps; no model, no tile.
 Everything is inside the file, so that it can be sent on and opens without a network. What was not made yet is named
-with the command that makes it. If the study has folds below ROOT/folds, the split, classes, predictions and test are
+with the command that makes it. If the study has folds below ROOT/folds, the split, classes and predictions are
 those of the first fold that is compared.
 
     python -m evaluation.build_report
@@ -10,6 +10,7 @@ those of the first fold that is compared.
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -18,6 +19,7 @@ from common.artifacts import read_distribution, read_leakage
 from common.cli import Parser, run
 from common.files import write_text
 from common.folds import fold_root
+from common.inputs import Command
 from common.text import count, warn
 from evaluation.report.checks import checks
 from evaluation.report.data import CHECK_LEAKAGE, LEAKAGE, data, data_cautions, leakage_of_folds, read_manifests
@@ -69,6 +71,8 @@ def of_first_fold(args: argparse.Namespace, evidence: Evidence, argv: list[str] 
     given = sys.argv[1:] if argv is None else argv
     there = vars(make_parser().parse_args([*given, "--root", str(home)]))
     kept: dict[str, Any] = {name: vars(args)[name] for name in ("root", "in_dir", "out", "command")}
+    on_test = Command.of("evaluation.compute_metrics --split test", fold_root(args.root, 1))  # in that fold alone
+    kept["test_dir"] = replace(args.test_dir, made_by=on_test)
     return argparse.Namespace(**there | kept, home=home)
 
 

@@ -34,6 +34,7 @@ METRICS_FORM = {
         "strategy": optional(is_text),
         "blocks_shared_with_train": optional(is_count),
         "fold?": optional(dict.fromkeys(("fold", "folds", "repeat", "seed"), is_count)),
+        "dealing?": optional(is_text),
     },
     "taxonomy": is_object,
     "command?": is_text,
@@ -77,7 +78,7 @@ def describe_split(tiles: TileSet) -> dict:
         "strategy": tiles.manifest.get("split_strategy"),
         "block_size": tiles.manifest.get("block_size"),
         "blocks_shared_with_train": tiles.manifest.get("blocks_shared_with_train"),
-        **({"fold": fold} if fold else {}),
+        **({"fold": fold, "dealing": tiles.manifest.get("dealing")} if fold else {}),
     }
 
 

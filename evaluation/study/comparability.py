@@ -182,17 +182,27 @@ def _read_folder(in_dir: Input, among_folds: bool) -> tuple[list[Result], list[L
 def _other_dealing(results: list[Result]) -> dict[Path, LeftOut]:
     """By folder, the results of another dealing into folds, or of other classes, than most."""
 
+    digests = Counter(digest for result in results if (digest := _dealing(result)))
+    most_common = digests.most_common(1)[0][0] if digests else None
+
     def dealing(result: Result) -> tuple:
         fold = result.fold
-        return (fold["folds"], fold["seed"]) if fold else None, result.ground[1]
+        digest = _dealing(result) or most_common  # results of before version 0.12 do not say it
+        return (fold["folds"], fold["seed"], digest) if fold else None, result.ground[1]
 
     def told(result: Result) -> str:
-        return f"{_told(result)} with classes {some(result.tiles.class_names)}"
+        dealt = f", dealing {_dealing(result)}"[:18] if _dealing(result) else ""
+        return f"{_told(result)}{dealt}, with classes {some(result.tiles.class_names)}"
 
     def explain(result: Result, most: Result) -> str:
         return f"{result.folder} is of {told(result)}, where most are of {told(most)}"
 
     return unlike_most(results, dealing, explain)
+
+
+def _dealing(result: Result) -> str | None:
+    """The digest of how the tiles of a study by folds were dealt."""
+    return result.metrics["split_facts"].get("dealing")
 
 
 def _told(result: Result) -> str:

@@ -20,7 +20,7 @@ def folds_with_results(root: Path) -> list[Path]:
 
 def results_of(in_dir: Input, root: Path) -> list[Input]:
     """The results of each fold of the study at ``root`` if there are any; ``in_dir`` if not, or if it was chosen."""
-    folds = folds_with_results(root) if in_dir.path == root / VAL else []
+    folds = folds_with_results(root) if os.path.abspath(in_dir.path) == os.path.abspath(root / VAL) else []
     return [Input(home / VAL, Command.of(SCORE_VAL, home), in_dir.flag) for home in folds] or [in_dir]
 
 

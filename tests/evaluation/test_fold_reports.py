@@ -1,6 +1,7 @@
 """The summary and the report of a study by folds, from results that were made up."""
 
 import csv
+import json
 import shutil
 
 import numpy as np
@@ -78,11 +79,11 @@ def test_the_summary_of_folds_lies_in_the_root_of_the_study(scored):
     assert not (fold_root(scored, 1) / VAL / "metrics_summary.txt").exists()
 
 
-def test_the_summary_names_the_test_of_the_first_fold_and_results_that_lie_beside(two_arms):
-    (fold_root(two_arms, 1) / VAL.parent / "test" / SIX).mkdir(parents=True)
+def test_the_summary_names_the_test_of_the_study_and_results_that_lie_beside(two_arms):
+    (two_arms / VAL.parent / "test" / SIX).mkdir(parents=True)
     write_result(two_arms, ONE, 7, np.ones((4, 6, 6)))
     said = " ".join(quiet(aggregate_metrics.main, "--root", two_arms).split())
-    assert f"no part of this ranking: {fold_root(two_arms, 1) / VAL.parent / 'test' / SIX}" in said
+    assert f"no part of this ranking: {two_arms / VAL.parent / 'test' / SIX}" in said
     assert "the results of one split there are no part of the comparison of the folds" in said
 
 
@@ -166,6 +167,26 @@ def test_a_class_that_folds_lack_is_a_dash_and_not_a_number(tmp_path):
     text = report_of(tmp_path).text
     for words in (said, text, (tmp_path / VAL / "metrics_summary.md").read_text()):
         assert "nan" not in words.lower().split() and "without Seminatural, in no other fold" in " ".join(words.split())
+
+
+def test_the_report_of_folds_shows_what_was_used_of_test(scored):
+    folder = scored / VAL.parent / "test"
+    folder.mkdir()
+    use = {"time": "2030-01-02T03:04:05+00:00", "seed": 42, "checkpoint_digest": "a" * 64, "split_digest": "b" * 64}
+    use |= {"reason": None, "metrics": {"mIoU": 0.5, "mF1": 0.6, "OA": 0.7}, "command": "python -m x"}
+    (folder / "test_log.jsonl").write_text(json.dumps(use) + "\n", "utf-8")
+    assert "The test split was used once." in report_of(scored).text
+
+
+def test_folds_of_another_dealing_are_left_out_and_not_those_of_most(two_arms):
+    for number in range(1, 6):
+        for path in (fold_root(two_arms, number) / VAL).rglob("metrics.json"):
+            metrics = json.loads(path.read_text("utf-8"))
+            metrics["split_facts"]["dealing"] = "first dealing" if number == 1 else "second dealing"
+            write_json(path, metrics)
+    said = " ".join(quiet(aggregate_metrics.main, "--root", two_arms).split())
+    assert "dealing first de" in said and "where most are of fold 2 of 5 (seed 42), dealing second d" in said
+    assert "Fold 2, 3, 4, 5: " in said
 
 
 def test_an_unfinished_dealing_counts_once_it_is_whole(two_arms):

@@ -253,7 +253,7 @@ def test_results_of_another_dealing_are_left_out(tmp_path):
         fold = {"fold": 5, "folds": 5, "repeat": 1, "seed": 42} | changes
         write_fold(tmp_path, ONE, 5, 5, COUNTS, facts={"fold": fold})
         (reason,) = reasons(tmp_path)
-        assert f"is of {told} with classes" in reason and "where most are of fold 1 of 5 (seed 42)" in reason
+        assert f"is of {told}, with classes" in reason and "where most are of fold 1 of 5 (seed 42)" in reason
 
 
 def test_a_second_seed_in_a_fold_does_not_count_its_ground_twice(tmp_path):
