@@ -107,7 +107,7 @@ def same_pixels(window: np.ndarray, twin: np.ndarray) -> bool:
 def same_window(image: np.ndarray, other: np.ndarray) -> bool:
     """Whether two (3, H, W) uint8 images have a window in common, shifted, flipped or turned as it may be.
 
-    What lies on one another then are ``same_pixels``.
+    What lies on one another then are ``same_pixels``, or one is the other flipped or turned, equal in all pixels.
     """
     hashes, rows, columns = located_anchors(image)
     others, other_rows, other_columns = located_anchors(other)
@@ -127,4 +127,6 @@ def same_window(image: np.ndarray, other: np.ndarray) -> bool:
     turned = (other.transpose(0, 2, 1) if swapped else other)[:, ::a, ::b]
     _, height, width = turned.shape
     top, left = top - (height - 1 if a < 0 else 0), left - (width - 1 if b < 0 else 0)
+    if (a, b, swapped) != (1, 1, False) and np.array_equal(image, turned):
+        return True  # however little of it has texture: turned alike, a logo is no stranger's
     return same_pixels(*_laid_on(image, turned, top, left))

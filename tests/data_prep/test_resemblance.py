@@ -33,6 +33,7 @@ def test_anchors_do_not_change_with_flips_and_turns_and_say_where_they_are():
 def test_flat_neighbourhoods_are_no_anchors():
     ripple = (100 + np.random.default_rng(0).integers(0, 8, (3, 90, 90))).astype(np.uint8)
     assert len(windows.anchors(ripple)) == 0  # a range of 7
+    assert not windows.same_window(ripple, ripple)  # nothing says how they lie on one another
     assert len(windows.anchors((ripple - 100) * 2 + 100)) > 20
 
 
@@ -63,7 +64,7 @@ def test_images_that_are_mostly_without_data_share_no_window_by_that():
 
 
 def tied(images):
-    """{(i, j): what they have in common} of the images that are found to show one ground, and how many were likely."""
+    """({(i, j): kind} of the images that are found to show one ground, how many pairs were likely)."""
     anchors, thumbnails = [windows.anchors(i) for i in images], [pictures.thumbnail(i) for i in images]
     likely = pairs.likely_pairs(anchors, thumbnails, np.ones(len(images), bool), chained=True)
     kinds = {pair: pairs.confirm(proposal, lambda n: images[n]) for pair, proposal in likely.items()}
@@ -75,7 +76,7 @@ def in_colour(grey):
     return np.clip(np.rint(np.stack([grey, 0.9 * grey, 0.8 * grey])), 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("kind", ["empty", "nearly empty", "water", "still water", "water of one grey"])
+@pytest.mark.parametrize("kind", ["empty", "nearly empty", "water", "still water"])
 def test_a_logo_on_images_of_little_texture_is_no_ground(kind):
     rng = np.random.default_rng(0)
     images = []
@@ -86,8 +87,6 @@ def test_a_logo_on_images_of_little_texture_is_no_ground(kind):
             image[:, :30, :30] = noise_of(f"scene {number}", 30, 30)
         if kind == "water":
             image = in_colour(30 + rng.normal(0, 0.7, (128, 128)))
-        if kind == "water of one grey":
-            image = in_colour(60 + rng.normal(0, 0.2, (128, 128)))
         image[:, -28:, -56:] = noise_of("logo", 28, 56)  # 0.096 of the image
         images.append(image)
     assert tied(images) == ({}, 15)
@@ -98,12 +97,19 @@ def test_a_logo_on_images_of_little_texture_is_no_ground(kind):
 def test_a_turned_copy_or_a_narrow_window_is_found_though_much_of_it_is_void(way, recorded):
     scene = in_colour(60 + 60 * gaussian_filter(np.random.default_rng(0).normal(size=(160, 280)), 1))
     scene[:, int(160 * recorded) :] = 0
-    image, beside = scene[:, :, :160], scene[:, :, 140:]
-    for other in (image, beside):
+    image = scene[:, :, :160]
+    for other in (image, scene[:, :, 140:], scene[:, :, 149:])[: 3 if recorded == 1 else 2]:  # by 20 and 11 pixels
         assert windows.same_window(image, list(turns(other))[way])
         assert windows.same_window(list(turns(image))[way], other)
-    if recorded == 1:
-        assert windows.same_window(image, list(turns(scene[:, :, 149:]))[way])  # 11 pixels
+
+
+def test_a_copy_that_was_turned_is_found_if_only_a_corner_of_it_is_recorded():
+    image = np.zeros((3, 128, 128), np.uint8)
+    image[:, :30, :30] = noise_of("scene", 30, 30)
+    for other in list(turns(image))[1:]:
+        assert windows.same_window(image, other)
+        other[:, 60:64, 60:64] = 1
+        assert not windows.same_window(image, other)
 
 
 def test_equal_pixels_count_as_far_as_they_are_more_than_what_is_equal_aside():
@@ -189,10 +195,6 @@ def test_codes_do_not_change_with_flips_and_turns(way):
     assert len(np.intersect1d(codes, of_other)) < 3 and (np.diff(codes.astype(object)) > 0).all()
 
 
-def turned(image):
-    return list(turns(image))[3]
-
-
 def noisy(image, rng):
     return np.clip(image * rng.uniform(0.6, 1.3) + rng.normal(0, 3, image.shape), 0, 255).astype(np.uint8)
 
@@ -224,8 +226,9 @@ def test_blocks_that_have_detail_in_both_images_decide_by_their_median():
     assert correlation(few * 1.0, np.where(np.arange(64)[:, None] < 12, few, 0)) == 0
 
 
-def brighter(image):
-    return np.clip(1.2 * image + 5, 0, 255).astype(np.uint8)
+def altered(image):
+    """Turned and brighter."""
+    return np.clip(1.2 * list(turns(image))[3] + 5, 0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("strength", [1, 3])
@@ -234,7 +237,7 @@ def test_stripes_of_the_sensor_make_no_copies_but_a_copy_of_striped_water_is_one
     stripes = strength * rng.normal(size=(1, 256))
     images = [in_colour(20 + n % 3 + stripes + rng.normal(0, 0.7, (256, 256))) for n in range(8)]
     assert tied(images) == ({}, 28)
-    assert tied([images[0], turned(brighter(images[0]))])[0] == {(0, 1): "altered copy"}
+    assert tied([images[0], altered(images[0])])[0] == {(0, 1): "altered copy"}
 
 
 def test_the_same_darkening_towards_the_edges_makes_no_copies():
@@ -255,7 +258,7 @@ def test_fields_of_even_rows_are_not_copies_of_one_another_but_a_copy_of_one_is(
     images = [rows_of_crops(rng, 256) for _ in range(60)]
     found, likely = tied(images)
     assert not found and likely > 5
-    assert all(tied([image, turned(brighter(image))])[0] == {(0, 1): "altered copy"} for image in images[:8])
+    assert all(tied([image, altered(image)])[0] == {(0, 1): "altered copy"} for image in images[:8])
 
 
 def test_a_pair_of_files_is_confirmed_as_what_it_was_proposed_for(tmp_path):
