@@ -166,7 +166,7 @@ def class_gains_figure(evidence: Evidence) -> Figure | None:
 def draws_figure(evidence: Evidence) -> Figure | None:
     """What the crops of each arm held, means over its seeds: class shares of labelled pixels, crops with each class."""
     arms = [evidence.arms[stage.name] for stage in STAGES if stage.name in evidence.arms]
-    arms += [evidence.arms[arm.name] for arm in [*controls_run(evidence), *rivals_run(evidence)] if arm.trained]
+    arms += [evidence.arms[arm.name] for arm in [*controls_run(evidence), *rivals_run(evidence)]]
     arms = [scores for scores in arms if all("drawn" in result.run for result in scores.last.values())]
     if not arms:
         return None

@@ -105,7 +105,7 @@ def test_the_summary_ranks_stages_and_answers_the_questions_of_controls(study):
     scores = evidence_of(study).arms
     by_mean = sorted(STAGE_NAMES, key=lambda name: -scores[name].value("mIoU"))
     assert [line.split()[0] for line in ranking[1:]] == by_mean
-    assert not any(control.name in line for line in ranking for control in CONTROLS)
+    assert not any(control.name in line for line in ranking for control in (*CONTROLS, *RIVALS))
     joined = " ".join(text.split())
     for control in CONTROLS:
         answer = joined.split(control.question)[1].split("- Is it")[0]

@@ -315,6 +315,14 @@ def test_agreement_of_other_classes_or_none_is_not_read(erring):
     assert read_agreement(path, 6) is None
 
 
+def test_an_arm_that_is_not_trained_lacks_no_start_and_no_curve(tmp_path):
+    write_result(tmp_path, "rival_logit_adjustment", 42, counts_of(0))
+    assert found(tmp_path, void_checks.not_recorded) == []
+    write_result(tmp_path, ONE, 42, counts_of(0))
+    assert "rival_logit_adjustment seed 42," not in str(found(tmp_path, void_checks.not_recorded))
+    assert f"{ONE} seed 42" in str(found(tmp_path, void_checks.not_recorded))
+
+
 def test_results_of_earlier_versions_are_compared_and_what_they_lack_is_told(tmp_path):
     for place, arm in enumerate((ONE, TWO)):
         for seed in SEEDS:
