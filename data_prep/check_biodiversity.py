@@ -20,13 +20,13 @@ from common.figures import png_bytes
 from common.files import FolderKind, check_out_dir, json_text, new_folder, write_files
 from common.ground import not_comparable, overlapping
 from common.inputs import Command
+from common.raw_images import PERCENTILES, Ranges, add_bands, chosen_bands, percentile_ranges, pixels_per_tile
 from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
 from common.text import first_lines, some, table
 from data_prep.audit.groups import describe_groups, find_groups
 from data_prep.audit.sheets import plot_audit, plot_groups, plot_suspects
 from data_prep.audit.suspects import find_suspects
 from data_prep.raw.files import Problem, find_raw
-from data_prep.raw.images import PERCENTILES, Ranges, add_bands, chosen_bands, percentile_ranges, pixels_per_tile
 from data_prep.raw.inspect import Inspection, inspect, mixed_units, repeated_images
 from data_prep.tile_sets.class_shares import class_shares, share_rows
 from data_prep.tile_sets.groups import groups_text

@@ -20,10 +20,10 @@ from common.errors import UserError
 from common.files import check_out_dir
 from common.ground import spatial_blocks
 from common.rasters import open_raster, unknown_ids, write_mask
+from common.raw_images import RawImage, read_raw, size_problem, write_8bit
 from common.taxonomy import IGNORE_INDEX, OEM_BUILT_UP, OPENEARTHMAP
 from common.text import first_lines, table
-from data_prep.raw.files import IMAGE_SUFFIXES, files_by_stem, link_problem, name_problem, printable, size_problem
-from data_prep.raw.images import RawImage, read_raw, write_8bit
+from data_prep.raw.files import IMAGE_SUFFIXES, files_by_stem, link_problem, name_problem, printable
 from data_prep.raw.inspect import location_problem
 from data_prep.tile_sets.writer import add_mode, describe_tile, new_tile_set
 

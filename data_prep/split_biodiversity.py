@@ -26,10 +26,7 @@ from common.files import check_out_dirs, link_or_copy, new_folders
 from common.ground import TOUCH, not_comparable, overlapping, spatial_blocks
 from common.inputs import Command, Input
 from common.rasters import read_mask, write_mask
-from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
-from common.text import first_lines, some, table, warn
-from data_prep.raw.files import RawTile, find_raw
-from data_prep.raw.images import (
+from common.raw_images import (
     PERCENTILES,
     SAMPLE_PER_TILE,
     Bands,
@@ -41,6 +38,9 @@ from data_prep.raw.images import (
     sample,
     write_8bit,
 )
+from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
+from common.text import first_lines, some, table, warn
+from data_prep.raw.files import RawTile, find_raw
 from data_prep.raw.inspect import Inspection, inspect, mixed_systems, mixed_units, repeated_images
 from data_prep.tile_sets.class_shares import percentages
 from data_prep.tile_sets.folds import add_folds, check_folds, deal_folds, record_folds, split_home, tell_folds

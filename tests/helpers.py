@@ -15,6 +15,7 @@ from rasterio import Affine
 from common.checkpoints import checkpoint_bytes
 from common.inputs import Command, Input
 from common.rasters import open_raster
+from common.raw_images import chosen_bands, pixels_per_tile
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP, Taxonomy, load_taxonomy
 from data_prep import (
     analyze_class_distribution,
@@ -28,7 +29,6 @@ from data_prep import (
 )
 from data_prep.audit.groups import find_groups
 from data_prep.raw.files import find_raw
-from data_prep.raw.images import chosen_bands, pixels_per_tile
 from data_prep.raw.inspect import inspect
 from data_prep.tile_sets.groups import groups_text
 from training.engine.flags import TrainParser, train_parser

@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from common.rasters import read_mask
-from data_prep.raw.images import Bands, Ranges, read_raw, to_8bit
+from common.raw_images import Bands, Ranges, read_raw
 from data_prep.raw.inspect import Inspection
 
 FEWEST_HOLDERS = 3  # tiles that show a class to the networks, or its masks are not judged
@@ -153,7 +153,7 @@ class TileReader(NamedTuple):
     def read(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Features, shares of classes and cells with an image; of a large tile those of its middle."""
         raw = read_raw(self.inspection.tile.image, self.bands)
-        image, mask, valid = to_8bit(raw, self.ranges), read_mask(self.inspection.tile.mask), raw.valid
+        image, mask, valid = raw.to_8bit(self.ranges), read_mask(self.inspection.tile.mask), raw.valid
         middle = tuple(
             slice(max(0, (side - LARGEST_SIDE) // 2), max(0, (side - LARGEST_SIDE) // 2) + LARGEST_SIDE)
             for side in mask.shape

@@ -11,8 +11,8 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 
 from common.cli import map_progress
 from common.ground import overlapping
+from common.raw_images import Bands, Ranges, percentile_ranges, read_raw
 from common.text import some
-from data_prep.raw.images import Bands, Ranges, percentile_ranges, read_raw, to_8bit
 from data_prep.raw.inspect import UNITS_GAP, Inspection, mixed_units
 from data_prep.resemblance.pairs import confirm, likely_pairs
 from data_prep.resemblance.pictures import thumbnail
@@ -59,7 +59,7 @@ def ranges_by_unit(inspections: list[Inspection]) -> dict[str, Ranges | None]:
 def read_picture(picture: Picture) -> np.ndarray:
     """(3, H, W) uint8."""
     ranges = [list(of_band) for of_band in picture.ranges] if picture.ranges else None
-    return to_8bit(read_raw(picture.path, picture.bands), ranges)
+    return read_raw(picture.path, picture.bands).to_8bit(ranges)
 
 
 def look(picture: Picture) -> Look:

@@ -8,9 +8,9 @@ from scipy import ndimage
 
 from common.figures import class_legend, color_mask, new_figure
 from common.rasters import read_mask
+from common.raw_images import Bands, read_raw
 from common.taxonomy import IGNORE_INDEX, Taxonomy
 from data_prep.audit.faults import Suspect
-from data_prep.raw.images import Bands, read_raw, to_8bit
 from data_prep.raw.inspect import Inspection
 from data_prep.tile_sets.class_shares import plot_class_bars
 from data_prep.tile_sets.groups import TileGroup
@@ -55,7 +55,7 @@ def plot_audit(inspections: list[Inspection], shares: dict[str, dict], taxonomy:
         axes.set_axis_off()
     for column, example in enumerate(examples):
         raw = read_raw(example.tile.image, bands)
-        grid[0, column].imshow(np.moveaxis(to_8bit(raw, example.ranges), 0, -1))
+        grid[0, column].imshow(np.moveaxis(raw.to_8bit(example.ranges), 0, -1))
         grid[0, column].set_title(example.tile.id, fontsize=8)
         mask = np.where(raw.valid, read_mask(example.tile.mask), np.uint8(IGNORE_INDEX))
         grid[1, column].imshow(color_mask(mask, taxonomy), interpolation="nearest")
@@ -75,7 +75,7 @@ def plot_groups(groups: list[TileGroup], inspections: dict[str, Inspection], ban
         for axes in row:
             axes.set_axis_off()
         for column, tile_id in enumerate(group.tiles[:columns]):
-            image = to_8bit(read_raw(inspections[tile_id].tile.image, bands), inspections[tile_id].ranges)
+            image = read_raw(inspections[tile_id].tile.image, bands).to_8bit(inspections[tile_id].ranges)
             step = max(1, min(image.shape[1:]) // PANEL_PIXELS)
             row[column].imshow(np.moveaxis(image[:, ::step, ::step], 0, -1))
             row[column].set_title(tile_id, fontsize=6)
@@ -107,7 +107,7 @@ def plot_suspect(
 
     def read_rgb(tile_id: str) -> tuple[np.ndarray, np.ndarray]:
         raw = read_raw(inspections[tile_id].tile.image, bands)
-        return raw.valid, np.moveaxis(to_8bit(raw, inspections[tile_id].ranges), 0, -1)
+        return raw.valid, np.moveaxis(raw.to_8bit(inspections[tile_id].ranges), 0, -1)
 
     valid, image = read_rgb(suspect.tile_id)
     mask = np.where(valid, read_mask(inspections[suspect.tile_id].tile.mask), np.uint8(IGNORE_INDEX))

@@ -12,10 +12,10 @@ from tqdm import tqdm
 
 from common.cli import map_progress
 from common.ground import overlapping, spatial_blocks
+from common.raw_images import Bands, Ranges
 from common.taxonomy import IGNORE_INDEX
 from data_prep.audit.cells import SMALLEST_CELL, TileReader, cell_size, fit_networks, learn_from
 from data_prep.audit.faults import Suspect, judge, most_suspicious_first, repeated_masks
-from data_prep.raw.images import Bands, Ranges
 from data_prep.raw.inspect import Inspection
 from data_prep.tile_sets.stratify import joined
 

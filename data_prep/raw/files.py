@@ -11,7 +11,6 @@ from common.tiles import is_tile_id
 IMAGE_SUFFIXES = (".tif", ".tiff")
 MASK_SUFFIXES = (".png",)
 SIDECAR_SUFFIXES = (".xml", ".tfw", ".ovr", ".prj", ".msk", ".pgw", ".wld")
-LARGEST_TILE = 2**26  # pixels, 8192 x 8192: tiles are read whole, in training once a crop
 LONGEST_NAME = 200  # bytes; replicas and OpenEarthMap tiles get longer ones, a file system takes 255
 
 
@@ -57,16 +56,6 @@ def link_problem(path: Path) -> str | None:
     if not path.is_symlink() or path.exists():
         return None
     return f"{path}: is a link to {os.readlink(path)}, where no file is. Put the file there, or remove the link"
-
-
-def size_problem(path: Path, height: int, width: int) -> str | None:
-    """Why a raster is too large for a tile, with the remedy; None where it is not."""
-    if height * width <= LARGEST_TILE:
-        return None
-    return (
-        f"{path}: is {width} x {height} pixels, a tile may have {LARGEST_TILE:,}. Cut image and mask into smaller "
-        "tiles: gdal_retile.py -ps 512 512 -targetDir FOLDER FILE"
-    )
 
 
 def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> tuple[dict[str, list[Path]], list[Path]]:

@@ -15,10 +15,7 @@ from rasterio.errors import RasterioError
 
 from common.errors import UserError
 from common.rasters import class_pixels, georeference, open_raster, unknown_ids
-from common.taxonomy import IGNORE_INDEX, Taxonomy
-from common.text import some
-from data_prep.raw.files import Problem, RawTile, link_problem, size_problem
-from data_prep.raw.images import (
+from common.raw_images import (
     NO_MEASUREMENT,
     SAMPLE_PER_TILE,
     Bands,
@@ -26,9 +23,13 @@ from data_prep.raw.images import (
     RawImage,
     bands_problem,
     percentile_ranges,
-    read_bands,
+    read_whole,
     sample,
+    size_problem,
 )
+from common.taxonomy import IGNORE_INDEX, Taxonomy
+from common.text import some
+from data_prep.raw.files import Problem, RawTile, link_problem
 
 UNITS_GAP = 8.0  # brightness of one sensor differs less than this between neighbours in rank
 GAPS_SHARE = 0.001  # of the pixels at one value far below all others, from which they are taken for gaps
@@ -157,7 +158,7 @@ def inspect(tile: RawTile, *, bands: Bands, taxonomy: Taxonomy, keep: int = 0) -
                 add("size mismatch", text)
             few = bands_problem(count, bands)
             add("bands", few and f"{tile.image}: {few}")
-            image = None if few else read_bands(src, bands)
+            image = None if few else read_whole(src, bands)
             location = georeference(src) if image is None else image.location
     except (RasterioError, OSError) as error:
         add("unreadable", f"{tile.image}: cannot be read as TIFF ({error})")

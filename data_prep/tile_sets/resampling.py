@@ -12,10 +12,11 @@ from rasterio.transform import Affine
 from common.cli import Parser, positive_float
 from common.errors import UserError
 from common.rasters import DAMAGED, georeference, open_raster, pixel_size, write_image, write_mask
+from common.raw_images import LARGEST_TILE
 from common.taxonomy import Taxonomy
 from common.text import some, warn
 from common.tiles import Tile, TileSet
-from data_prep.raw.files import IMAGE_SUFFIXES, LARGEST_TILE, files_by_stem
+from data_prep.raw.files import IMAGE_SUFFIXES, files_by_stem
 from data_prep.tile_sets.writer import describe_tile
 
 FAR_APART = 1.5

@@ -8,11 +8,11 @@ from PIL import Image
 
 from common.errors import UserError
 from common.rasters import open_raster
+from common.raw_images import read_raw
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet
 from data_prep import check_biodiversity
 from data_prep.raw.files import RawTile, find_raw
-from data_prep.raw.images import read_raw, to_8bit
 from data_prep.raw.inspect import inspect
 from tests.helpers import GSD, audited_split, made, make_biodiversity, quiet, write_png, write_tif
 
@@ -221,7 +221,7 @@ def test_with_stretch_tile_each_tile_uses_its_whole_range(root):
 
 def test_values_beyond_the_range_are_cut_off(tmp_path):
     write_tif(tmp_path / "a.tif", np.array([-1, 0, 1, 2, 9], np.float32).reshape(1, 1, 5).repeat(3, axis=0))
-    image = to_8bit(read_raw(tmp_path / "a.tif", RGB), [[0, 2]] * 3)
+    image = read_raw(tmp_path / "a.tif", RGB).to_8bit([[0, 2]] * 3)
     assert image[0, 0].tolist() == [0, 0, 128, 255, 255]
 
 

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common import raw_images
 from common.errors import UserError
+from common.raw_images import RawImage, bands_problem, chosen_bands, percentile_ranges, read_raw, sample, size_problem
 from common.taxonomy import BIODIVERSITY
 from data_prep import check_biodiversity, split_biodiversity
-from data_prep.raw import images
 from data_prep.raw import inspect as raw_module
-from data_prep.raw.files import RawTile, find_raw, name_problem, printable, size_problem
-from data_prep.raw.images import RawImage, bands_problem, chosen_bands, percentile_ranges, read_raw, sample, to_8bit
+from data_prep.raw.files import RawTile, find_raw, name_problem, printable
 from data_prep.raw.inspect import (
     Inspection,
     gap_value,
@@ -51,16 +51,16 @@ def test_a_constant_image_stays_constant_whatever_its_unit(dtype, value):
     pixels = np.full((3, 8, 9), value, dtype)
     ranges = percentile_ranges(sample(image_of(pixels), 4096))
     assert ranges == [[value, value]] * 3
-    assert len(np.unique(to_8bit(image_of(pixels), ranges))) == 1
+    assert len(np.unique(image_of(pixels).to_8bit(ranges))) == 1
     rounding = pixels.astype(np.float32)
     rounding[:, ::2] = np.nextafter(rounding[:, ::2], np.float32(np.inf))
-    assert np.ptp(to_8bit(image_of(rounding), percentile_ranges(sample(image_of(rounding), 4096)))) <= 1
+    assert np.ptp(image_of(rounding).to_8bit(percentile_ranges(sample(image_of(rounding), 4096)))) <= 1
 
 
 @given(st.floats(-1000, 1000), st.floats(1, 5000), st.sampled_from([np.float32, np.float64]))
 def test_a_ramp_becomes_a_ramp_from_0_to_255(low, length, dtype):
     ramp = np.linspace(low, low + length, 511)
-    image = to_8bit(image_of(flat(ramp, dtype)), [[low, low + length]] * 3)
+    image = image_of(flat(ramp, dtype)).to_8bit([[low, low + length]] * 3)
     assert image[0, 0, ::2].tolist() == list(range(256))
     assert np.abs(image[:, 0] - np.arange(511) / 2).max() <= 0.53
     assert (np.diff(image.astype(int), axis=2) >= 0).all() and (image[1:] == image[0]).all()
@@ -70,29 +70,29 @@ def test_a_ramp_becomes_a_ramp_from_0_to_255(low, length, dtype):
 def test_a_checkerboard_becomes_black_and_white(low, difference):
     board = (np.indices((8, 8)).sum(axis=0) % 2).astype(bool)
     pixels = np.where(board, low + difference, low).astype(np.float32)[None].repeat(3, axis=0)
-    image = to_8bit(image_of(pixels), percentile_ranges(sample(image_of(pixels), 4096)))
+    image = image_of(pixels).to_8bit(percentile_ranges(sample(image_of(pixels), 4096)))
     assert (image == np.where(board, 255, 0)).all()
 
 
 def test_each_band_is_scaled_by_its_own_range_and_rounded_to_the_nearest_step():
     pixels = np.array([[[0, 10, 5.5]], [[100, 300, 210]], [[-1, 1, 0.1]]], np.float64)
-    image = to_8bit(image_of(pixels), [[0, 10], [100, 300], [-1, 1]])
+    image = image_of(pixels).to_8bit([[0, 10], [100, 300], [-1, 1]])
     assert image[:, 0].tolist() == [[0, 255, 140]] * 3  # 0.55 of 255 is 140.25
-    steps = to_8bit(image_of(flat([0.9, 1.1, 1.49, 1.51, 254.4, 254.6])), [[0, 255]] * 3)
+    steps = image_of(flat([0.9, 1.1, 1.49, 1.51, 254.4, 254.6])).to_8bit([[0, 255]] * 3)
     assert steps[0, 0].tolist() == [1, 1, 1, 2, 254, 255]
 
 
 def test_large_16_bit_values_do_not_wrap_round_when_the_range_is_taken_off():
-    image = to_8bit(image_of(flat([0, 100, 60_000, 65_535], np.uint16)), [[100, 60_000]] * 3)
+    image = image_of(flat([0, 100, 60_000, 65_535], np.uint16)).to_8bit([[100, 60_000]] * 3)
     assert image[0, 0].tolist() == [0, 0, 255, 255]
-    image = to_8bit(image_of(flat([-32_768, 0, 32_767], np.int16)), [[-32_768, 32_767]] * 3)
+    image = image_of(flat([-32_768, 0, 32_767], np.int16)).to_8bit([[-32_768, 32_767]] * 3)
     assert image[0, 0].tolist() == [0, 128, 255]
 
 
 def test_a_range_is_not_widened_beyond_the_steps_of_float32():
     low = 1000.0
     for length, widened in ((0.5, False), (0.01, True)):  # 255 steps at 1000 are 0.03
-        image = to_8bit(image_of(flat([low, low + length], np.float64)), [[low, low + length]] * 3)
+        image = image_of(flat([low, low + length], np.float64)).to_8bit([[low, low + length]] * 3)
         assert (image[0, 0, 1] < 255) == widened and image[0, 0, 0] == 0
 
 
@@ -103,18 +103,18 @@ def test_pixels_without_data_are_0_and_move_no_range():
     assert sample(image, 4096).shape == (3, 100)
     ranges = percentile_ranges(sample(image, 4096))
     assert ranges == [pytest.approx([0.02 * 99, 0.98 * 99])] * 3
-    scaled = to_8bit(image, [[-50, 200]] * 3)
+    scaled = image.to_8bit([[-50, 200]] * 3)
     assert not scaled[:, ~valid].any() and scaled[0, 0, 0] == 51
-    assert to_8bit(image_of(flat([1, 2]), [[False, False]]), None).tolist() == [[[0, 0]]] * 3
+    assert image_of(flat([1, 2]), [[False, False]]).to_8bit(None).tolist() == [[[0, 0]]] * 3
     grey = np.array([[[7, 8]]] * 3, np.uint8)
-    assert to_8bit(image_of(grey, [[True, False]]), None).tolist() == [[[7, 0]]] * 3
-    assert to_8bit(image_of(grey), None).tolist() == grey.tolist()
+    assert image_of(grey, [[True, False]]).to_8bit(None).tolist() == [[[7, 0]]] * 3
+    assert image_of(grey).to_8bit(None).tolist() == grey.tolist()
 
 
 def test_the_range_of_a_band_runs_from_its_2nd_to_its_98th_percentile():
     samples = np.stack([np.arange(101), 10 * np.arange(101)[::-1], np.full(101, 3)])
     assert percentile_ranges(samples) == [[2, 98], [20, 980], [3, 3]]
-    assert (images.PERCENTILES, images.SAMPLE_PER_TILE, images.SAMPLE_IN_ALL) == ((2, 98), 4096, 4_000_000)
+    assert (raw_images.PERCENTILES, raw_images.SAMPLE_PER_TILE, raw_images.SAMPLE_IN_ALL) == ((2, 98), 4096, 4_000_000)
 
 
 def test_a_sample_is_a_regular_grid_of_no_more_pixels_than_asked_for():

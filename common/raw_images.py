@@ -1,6 +1,7 @@
-"""Reading the chosen bands of a raw image, and scaling them to 8 bit."""
+"""Images as users have them: reading the chosen bands, what in them is no data, and scaling them to 8 bit."""
 
 import argparse
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,16 +11,18 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
+from rasterio.windows import Window
 
 from common.cli import Parser, positive_int
 from common.errors import UserError
 from common.files import link_or_copy
 from common.rasters import georeference, open_raster, write_image
-from data_prep.raw.files import size_problem
 
 Bands = tuple[int, int, int]  # of a raw image, from 1; they become red, green and blue
 Ranges = list[list[float]]  # [[low, high], ...] of the three bands
 PERCENTILES = (2, 98)
+LARGEST_TILE = 2**26  # pixels, 8192 x 8192: tiles are read whole, in training once a crop
+LARGEST_LOOK = 2**22  # pixels that are looked at to see what kind of band an alpha band is
 SAMPLE_PER_TILE = 4096
 SAMPLE_IN_ALL = 4_000_000  # pixels; 48 MB of float32 in three bands, whatever the number of tiles
 OPAQUE_OR_CLEAR = 0.9  # share of an alpha band that is fully one or the other; GDAL calls any fourth 8-bit band alpha
@@ -46,6 +49,10 @@ class RawImage:
     @property
     def needs_stretch(self) -> bool:
         return self.pixels.dtype != np.uint8
+
+    def to_8bit(self, ranges: Ranges | None) -> np.ndarray:
+        """(3, H, W) uint8, as ``to_8bit`` scales it."""
+        return to_8bit(self.pixels, self.valid, ranges)
 
 
 def add_bands(parser: Parser) -> None:
@@ -76,21 +83,31 @@ def bands_problem(count: int, bands: Bands) -> str | None:
     return f"has {count} band{'s' if count > 1 else ''}, but --bands {asked} asks for band {max(bands)}; {remedy}"
 
 
-def _opaque(src: DatasetReader, bands: Bands) -> np.ndarray | None:
-    """(H, W) bool, False where an alpha band or a mask says that an open raster shows nothing; None without either.
+def mask_band(src: DatasetReader, bands: Bands) -> int | None:
+    """What says where an open raster shows nothing: the number of its alpha band, 0 for a mask, None for neither.
 
     An alpha band that is asked for is an image, and so is one with many values between clear and opaque.
     """
-    flags = src.mask_flag_enums[bands[0] - 1]
-    if MaskFlags.per_dataset not in flags:
+    if MaskFlags.per_dataset not in src.mask_flag_enums[bands[0] - 1]:
         return None
-    if ColorInterp.alpha in src.colorinterp:
-        band = src.colorinterp.index(ColorInterp.alpha) + 1
-        alpha = src.read(band)
-        if band in bands or np.isin(alpha, (0, alpha.max())).mean() < OPAQUE_OR_CLEAR:
-            return None
-        return alpha > 0
-    return src.dataset_mask() > 0
+    if ColorInterp.alpha not in src.colorinterp:
+        return 0
+    band = src.colorinterp.index(ColorInterp.alpha) + 1
+    thinner = max(1, math.ceil(math.sqrt(src.height * src.width / LARGEST_LOOK)))
+    alpha = src.read(band, out_shape=(math.ceil(src.height / thinner), math.ceil(src.width / thinner)))
+    if band in bands or np.isin(alpha, (0, alpha.max())).mean() < OPAQUE_OR_CLEAR:
+        return None
+    return band
+
+
+def size_problem(path: Path, height: int, width: int) -> str | None:
+    """Why a raster is too large for a tile, with the remedy; None where it is not."""
+    if height * width <= LARGEST_TILE:
+        return None
+    return (
+        f"{path}: is {width} x {height} pixels, a tile may have {LARGEST_TILE:,}. Cut image and mask into smaller "
+        "tiles: gdal_retile.py -ps 512 512 -targetDir FOLDER FILE"
+    )
 
 
 def read_raw(path: Path, bands: Bands) -> RawImage:
@@ -101,28 +118,47 @@ def read_raw(path: Path, bands: Bands) -> RawImage:
             problem = f"{path}: {few}" if few else size_problem(path, src.height, src.width)
             if problem:
                 raise UserError(f"{problem}.")
-            return read_bands(src, bands)
+            return read_whole(src, bands)
     except RasterioError as error:
         raise UserError(f"{path}: cannot be read as TIFF ({error}).") from None
 
 
-def read_bands(src: DatasetReader, bands: Bands) -> RawImage:
-    """The bands of an open raster that has them; UserError where it holds complex numbers."""
+def require_real(src: DatasetReader) -> None:
+    """Refuse an open raster of complex numbers."""
     if src.dtypes[0].startswith("complex"):
         raise UserError(f"{src.name}: holds complex numbers ({src.dtypes[0]}), expected real ones.")
-    pixels = src.read(list(bands))
+
+
+def read_bands(
+    src: DatasetReader, bands: Bands, masked_by: int | None, window: Window | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The bands of an open raster, or of a window of it, and where they are data.
+
+    ``masked_by``: what ``mask_band`` returned. Nodata, transparent and masked pixels are no data, nor are those of
+    which a band is NaN, infinite or beyond NO_MEASUREMENT.
+
+    Returns:
+        (3, H, W) in the raster's own type; (H, W) bool.
+    """
+    pixels = src.read(list(bands), window=window)
     nodata = [src.nodatavals[band - 1] for band in bands]
-    opaque = _opaque(src, bands)
-    location, crs, transform = georeference(src), src.crs, src.transform
-    plain = src.driver == "GTiff" and src.count == 3 and bands == (1, 2, 3) and len(src.files) == 1
     valid = np.ones(pixels.shape[1:], bool)
     if np.issubdtype(pixels.dtype, np.floating):
         for band in pixels:
             valid &= np.abs(band) < NO_MEASUREMENT  # nor is NaN
     if all(value is not None for value in nodata):
         valid &= ~np.all([band == value for band, value in zip(pixels, nodata, strict=True)], axis=0)
-    if opaque is not None:
-        valid &= opaque
+    if masked_by is not None:
+        valid &= (src.read(masked_by, window=window) if masked_by else src.dataset_mask(window=window)) > 0
+    return pixels, valid
+
+
+def read_whole(src: DatasetReader, bands: Bands) -> RawImage:
+    """The bands of an open raster that has them; UserError where it holds complex numbers."""
+    require_real(src)
+    pixels, valid = read_bands(src, bands, mask_band(src, bands))
+    location, crs, transform = georeference(src), src.crs, src.transform
+    plain = src.driver == "GTiff" and src.count == 3 and bands == (1, 2, 3) and len(src.files) == 1
     as_it_is = plain and pixels.dtype == np.uint8 and bool(valid.all() or not pixels[:, ~valid].any())
     if location["bounds"] is None:
         crs = transform = None
@@ -147,25 +183,30 @@ def percentile_ranges(samples: np.ndarray) -> Ranges:
     return np.percentile(samples.astype(np.float64), PERCENTILES, axis=1).T.tolist()
 
 
-def to_8bit(image: RawImage, ranges: Ranges | None) -> np.ndarray:
-    """(3, H, W) uint8: each band scaled from its range to 0-255, cut off beyond it; invalid pixels 0.
+def to_8bit(pixels: np.ndarray, valid: np.ndarray, ranges: Ranges | None) -> np.ndarray:
+    """(3, H, W) uint8: each band scaled from its range to 0-255, cut off beyond it; pixels without data 0.
 
     A range that is narrower than 255 steps of float32 is widened to that, so that a constant band stays constant
     whatever its rounding. An 8-bit image is not scaled; ``ranges`` is None for a tile without a valid pixel.
+
+    Args:
+        pixels: (3, H, W).
+        valid: (H, W) bool.
+        ranges: of the bands.
     """
-    whole = image.valid.all()
-    if not image.needs_stretch:
-        return image.pixels if whole else np.where(image.valid, image.pixels, np.uint8(0))
-    scaled = np.zeros(image.pixels.shape, np.uint8)
-    for band, (low, high), out in zip(image.pixels, ranges or [], scaled, strict=bool(ranges)):
-        band = band if whole else np.where(image.valid, band, low)
+    whole = valid.all()
+    if pixels.dtype == np.uint8:
+        return pixels if whole else np.where(valid, pixels, np.uint8(0))
+    scaled = np.zeros(pixels.shape, np.uint8)
+    for band, (low, high), out in zip(pixels, ranges or [], scaled, strict=bool(ranges)):
+        band = band if whole else np.where(valid, band, low)
         values = np.subtract(band, low, dtype=np.float64)
         narrowest = max(FLOAT_STEPS * max(abs(low), abs(high)), float(np.finfo(np.float32).tiny))
         values *= 255 / max(high - low, narrowest)
         np.rint(values, out=values)
         np.clip(values, 0, 255, out=out, casting="unsafe")
     if not whole:
-        scaled[:, ~image.valid] = 0
+        scaled[:, ~valid] = 0
     return scaled
 
 
@@ -175,7 +216,7 @@ def write_8bit(image: RawImage, ranges: Ranges | None, source: Path, target: Pat
     Returns:
         (3, H, W) uint8, as ``to_8bit`` scales it.
     """
-    scaled = to_8bit(image, ranges)
+    scaled = image.to_8bit(ranges)
     if image.as_it_is:
         link_or_copy(source, target, mode)
     else:
