@@ -17,7 +17,7 @@ from common.errors import UserError
 from common.inputs import Command, Input
 from common.models import GIVE_ITS_NETWORK, Architecture, build_model, load_strictly
 from common.plain_files import load_plain
-from common.schema import is_count, is_object, is_text, list_of, misfit, optional
+from common.schema import is_count, is_number, is_object, is_text, list_of, misfit, optional
 from common.taxonomy import OPENEARTHMAP, Taxonomy, taxonomy_from_json
 from common.tiles import TileSet
 
@@ -50,10 +50,17 @@ METADATA = {
 }
 # Those that a checkpoint needs to be scored.
 METADATA_TO_SCORE = tuple(key for key in METADATA if key not in ("train", "crops", "ancestors"))
-# Those that checkpoints of before version 0.10 do not have; see Architecture and EncoderConstants.
+# What is known of the images that a network is made for, as TileSet.images has it.
+IMAGES_FORM = {
+    "bands": optional(list_of(lambda value: is_count(value) and value > 0)),
+    **dict.fromkeys(("dtypes", "colors"), optional(list_of(is_text))),
+    "gsd": optional(lambda value: is_number(value) and value > 0),
+}
+# Those that checkpoints of before version 0.10, and of the last before 0.13, do not have.
 LATER_METADATA = {
     "decoder_channels": optional(list_of(is_count)),
     "encoder_constants": CONSTANTS_FORM,
+    "images": optional(IMAGES_FORM),
 }
 
 
@@ -72,9 +79,9 @@ def checkpoint_bytes(state: dict[str, torch.Tensor], metadata: dict, training: d
 class Checkpoint:
     """A network's tensors and what is known of them.
 
-    ``metadata``: stage, seed, step, arch, encoder, decoder_channels, encoder_constants, taxonomy, stretch, recipe,
-    settings, ancestors, versions. ``training``: of a run that is not finished the optimizer, its weights (those of the
-    network are their average) and the history, else None.
+    ``metadata``: stage, seed, step, arch, encoder, decoder_channels, encoder_constants, taxonomy, stretch, images,
+    recipe, settings, ancestors, versions. ``training``: of a run that is not finished the optimizer, its weights
+    (those of the network are their average) and the history, else None.
     """
 
     source: Input

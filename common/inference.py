@@ -1,6 +1,8 @@
 """Predictions on whole tiles of any size."""
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,12 +13,12 @@ from tqdm import tqdm
 from common.datasets import STRIDE, network_input, tile_loader
 from common.tiles import Tile
 
-WINDOW = 1024  # pixels; larger tiles are predicted in windows of this side
-OVERLAP = 256  # pixels that neighbouring windows share; their logits are averaged there
+WINDOW = 1024  # pixels; larger images are predicted in windows of this side
+OVERLAP = 256  # pixels that neighbouring windows share at least; their probabilities are blended there
 
 
-def _forward(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Logits of images of any size: padded by reflection to a multiple of STRIDE, and cut back."""
+def forward(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Logits of (N, 3, H, W) uint8 images of any size: padded by reflection to a multiple of STRIDE, and cut back."""
     height, width = images.shape[-2:]
     bottom, right = -height % STRIDE, -width % STRIDE
     images = network_input(images)
@@ -29,29 +31,61 @@ def _forward(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     return model(images)[..., :height, :width]
 
 
-def _starts(length: int) -> list[int]:
-    if length <= WINDOW:
-        return [0]
-    return [*range(0, length - WINDOW, WINDOW - OVERLAP), length - WINDOW]
+@dataclass(frozen=True)
+class WindowAxis:
+    """The windows along one side of an image of ``length`` pixels: as few as share ``overlap``, evenly spaced."""
+
+    length: int
+    window: int = WINDOW
+    overlap: int = OVERLAP
+
+    @property
+    def side(self) -> int:
+        """Pixels of a window: all of a side that is shorter than ``window``."""
+        return min(self.window, self.length)
+
+    @property
+    def starts(self) -> list[int]:
+        """The first pixel of each window."""
+        free = self.length - self.side
+        steps = math.ceil(free / (self.window - self.overlap))
+        return [free * n // steps for n in range(steps + 1)] if steps else [0]
+
+    def shares(self) -> list[np.ndarray]:
+        """Of each window (side,) float32 shares in the blend, above 0 everywhere; they sum to 1 at each pixel.
+
+        A window weighs the less the nearer its edge is, from 1 in the last pixel to ``overlap`` further in. These
+        weights are whole numbers, and so is the sum that they are divided by.
+        """
+        at = np.arange(self.side)
+        weights = np.minimum(np.minimum(at, at[::-1]) + 1, max(self.overlap, 1))
+        total = np.zeros(self.length, np.int64)
+        for start in self.starts:
+            total[start : start + self.side] += weights
+        return [(weights / total[start : start + self.side]).astype(np.float32) for start in self.starts]
 
 
 @torch.no_grad()
 def predict_logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """(N, 3, H, W) uint8 images of any size → (N, C, H, W) float32 logits; large ones in overlapping windows."""
+    """(N, 3, H, W) uint8 images of any size → (N, C, H, W) float32 logits.
+
+    Larger ones than WINDOW are seen in overlapping windows, and their logits are the logarithms of the blended
+    probabilities.
+    """
     height, width = images.shape[-2:]
     if max(height, width) <= WINDOW:
-        return _forward(model, images)
-    total, count = torch.zeros(0), torch.zeros(0)
-    for top in _starts(height):
-        for left in _starts(width):
-            window = (..., slice(top, top + WINDOW), slice(left, left + WINDOW))
-            logits = _forward(model, images[window])
+        return forward(model, images)
+    rows, columns = (WindowAxis(length, WINDOW, OVERLAP) for length in (height, width))
+    total = torch.zeros(0)
+    for top, of_rows in zip(rows.starts, rows.shares(), strict=True):
+        for left, of_columns in zip(columns.starts, columns.shares(), strict=True):
+            window = (..., slice(top, top + rows.side), slice(left, left + columns.side))
+            probabilities = forward(model, images[window]).softmax(dim=1)
             if not total.numel():
-                total = logits.new_zeros(len(images), logits.shape[1], height, width)
-                count = logits.new_zeros(height, width)
-            total[window] += logits
-            count[window] += 1
-    return total / count
+                total = probabilities.new_zeros(len(images), probabilities.shape[1], height, width)
+            share = torch.from_numpy(of_rows[:, None] * of_columns).to(total.device)
+            total[window] += probabilities * share
+    return total.clamp_(min=torch.finfo(total.dtype).tiny).log_()
 
 
 def predict_tiles(

@@ -52,6 +52,13 @@ class Command:
     def plus(self, *flags: str) -> "Command":
         return Command((*self.words, *flags))
 
+    def without(self, flag: str) -> "Command":
+        """This command without a flag and its value."""
+        words = list(self.words)
+        if flag in words:
+            del words[words.index(flag) : words.index(flag) + 2]
+        return Command(tuple(words))
+
     def again(self, *flags: str) -> "Command":
         """This command where its output is there already."""
         unasked = len(self.words) > 2 and self.words[2] in REPLACES_UNASKED

@@ -34,11 +34,15 @@ def open_raster(path: Path | str, mode: str = "r", *, sidecars: bool = True, **p
     GDAL asks for ``sidecars`` (world files, .aux.xml and so on) by name, instead of listing the folder each time.
     """
     with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN=True if sidecars else "EMPTY_DIR"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = rasterio.open(path, mode, **profile)
-        with dataset:
+        with open_quietly(path, mode, **profile) as dataset:
             yield dataset
+
+
+def open_quietly(path: Path | str, mode: str = "r", **profile: Any) -> Any:
+    """What ``open_raster`` opens, for the caller to close: several can be open at once, and closed in any order."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(path, mode, **profile)
 
 
 def read_image(path: Path, window: tuple[int, int, int] | None = None) -> np.ndarray:
@@ -109,21 +113,24 @@ def pixel_size(src: DatasetReader) -> tuple[float, float] | None:
 
     Where the scale depends on the latitude (geographic systems, Mercator) it is taken at the raster's centre.
     """
-    crs, grid = src.crs, src.transform
+    return pixel_size_at(src.crs, src.transform, src.width / 2, src.height / 2)
+
+
+def pixel_size_at(crs: CRS | None, grid: Affine, column: float, row: float) -> tuple[float, float] | None:
+    """``pixel_size`` of a raster with this system and transform, at a place in it, counted in pixels."""
     if crs is None or grid.is_identity:
         return None
     width, height = math.hypot(grid.a, grid.d), math.hypot(grid.b, grid.e)
     wkt = crs.to_wkt()
+    x, y = rasterio.transform.xy(grid, row, column, offset="ul")
     if crs.is_geographic:
-        latitude = (src.bounds.bottom + src.bounds.top) / 2
-        return width * METRES_PER_DEGREE * math.cos(math.radians(latitude)), height * METRES_PER_DEGREE
+        return width * METRES_PER_DEGREE * math.cos(math.radians(y)), height * METRES_PER_DEGREE
     if crs.is_projected:
         unit = crs.linear_units_factor[1]
     else:
         units = re.findall(r'UNIT\["[^"]*",\s*([0-9.eE+-]+)', wkt)  # of a local system the last one is linear
         unit = float(units[-1]) if units else 0.0
     if 'PROJECTION["Mercator_1SP"]' in wkt:  # EPSG:3857 and its like: true to scale at the equator alone
-        x, y = rasterio.transform.xy(grid, src.height / 2, src.width / 2, offset="ul")
         _, (latitude,) = rasterio.warp.transform(crs, "EPSG:4326", [x], [y])
         unit *= math.cos(math.radians(latitude))
     return (width * unit, height * unit) if unit else None

@@ -1,6 +1,5 @@
 """Images as users have them: reading the chosen bands, what in them is no data, and scaling them to 8 bit."""
 
-import argparse
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,11 +66,12 @@ def add_bands(parser: Parser) -> None:
     )
 
 
-def chosen_bands(args: argparse.Namespace) -> Bands:
+def chosen_bands(numbers: list[int]) -> Bands:
     """The three bands that --bands asks for; UserError where it gives neither one nor three numbers."""
-    if len(args.bands) not in (1, 3):
-        raise UserError(f"--bands has {len(args.bands)} numbers, expected three (--bands 1 2 3) or one (--bands 1).")
-    return tuple(args.bands * 3 if len(args.bands) == 1 else args.bands)
+    if len(numbers) not in (1, 3):
+        raise UserError(f"--bands has {len(numbers)} numbers, expected three (--bands 1 2 3) or one (--bands 1).")
+    red, green, blue = numbers * 3 if len(numbers) == 1 else numbers
+    return red, green, blue
 
 
 def bands_problem(count: int, bands: Bands) -> str | None:

@@ -231,6 +231,11 @@ class TileSet:
         return sum((tile.pixels for tile in self.tiles), np.zeros(self.taxonomy.num_classes, np.int64))
 
     @property
+    def images(self) -> dict:
+        """What the raw images of its tiles are: bands that were chosen, dtypes, colors, gsd; None where not known."""
+        return {**{key: self.manifest.get(key) for key in ("bands", "dtypes", "colors")}, "gsd": self.gsd}
+
+    @property
     def gsd(self) -> float | None:
         """Median ground sampling distance in metres of the tiles where it is known, else None."""
         distances = [tile.entry["gsd"] for tile in self.tiles if tile.entry["gsd"]]

@@ -149,7 +149,7 @@ def print_problems(problems: list[Problem], fatal: bool) -> None:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     taxonomy = load_taxonomy(args.root)
-    bands = chosen_bands(args)
+    bands = chosen_bands(args.bands)
     check_out_dir(args.out, overwrite=True, inputs=[args.in_dir], kind=AUDIT)
     tiles, problems = find_raw(args.in_dir)
     inspect_one = functools.partial(inspect, bands=bands, taxonomy=taxonomy, keep=pixels_per_tile(len(tiles)))

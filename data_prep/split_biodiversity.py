@@ -16,6 +16,7 @@ as can be, and the first is val. The fold has a root of its own, ROOT/folds/1.
 import argparse
 import dataclasses
 import functools
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -240,6 +241,12 @@ def overlap_cause(inspections: list[Inspection], pairs: list[tuple[int, int]]) -
     )
 
 
+def declared(inspections: list[Inspection]) -> dict:
+    """What the raw images say of themselves: ``dtypes``, of all, and ``colors``, what most call the chosen bands."""
+    colors = Counter(i.colors for i in inspections)
+    return {"dtypes": sorted({i.dtype for i in inspections}), "colors": list(colors.most_common(1)[0][0])}
+
+
 def print_stretch(stretch: dict, count: int) -> None:
     """Say how the tiles that are not 8-bit were scaled."""
     if stretch["ranges"] is None:
@@ -252,7 +259,7 @@ def print_stretch(stretch: dict, count: int) -> None:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     taxonomy = load_taxonomy(args.root)
-    bands = chosen_bands(args)
+    bands = chosen_bands(args.bands)
     out_dirs = [args.out_dir / split for split in SPLITS]
     check_out_dirs(out_dirs, args.overwrite, inputs=[args.in_dir])
     groups = GroupTables.read(args.audit_groups, args.groups, args.bands)
@@ -335,6 +342,7 @@ def main(argv: list[str] | None = None) -> None:
                 inputs=[args.in_dir],
                 stretch=stretch,
                 bands=list(bands),
+                **declared(inspections),
                 groups={"from": groups.sources, "groups": len(together), "tiles": sum(together)},
                 split_strategy=strategy,
                 block_size=args.block_size,

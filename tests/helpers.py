@@ -199,7 +199,7 @@ def ungroup(root: Path) -> None:
 def audited_split(argv: list[str]) -> None:
     """``split_biodiversity.main`` after the groups of the raw tiles were found, as in the order of the steps."""
     args = split_biodiversity.parse_args(argv)
-    write_groups(args.root, bands=chosen_bands(args))
+    write_groups(args.root, bands=chosen_bands(args.bands))
     split_biodiversity.main(argv)
 
 

@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -40,12 +41,14 @@ class Inspection:
     """What was found in one raw tile. ``pixels`` counts classes with nodata and NaN already Background.
 
     ``location``: what ``georeference`` returns. ``ranges``: of each band, as ``percentile_ranges`` gives them.
+    ``colors``: what the file calls the chosen bands: red, green, gray, undefined and so on.
     ``kept``: (3, P) float32 pixels for the scaling, of a tile that needs it; None where they were not asked for.
     """
 
     tile: RawTile
     problems: list[Problem] = field(default_factory=list)
     dtype: str = ""
+    colors: tuple[str, ...] = ()
     band_count: int = 0
     height: int = 0
     width: int = 0
@@ -159,6 +162,7 @@ def inspect(tile: RawTile, *, bands: Bands, taxonomy: Taxonomy, keep: int = 0) -
             few = bands_problem(count, bands)
             add("bands", few and f"{tile.image}: {few}")
             image = None if few else read_whole(src, bands)
+            colors = () if few else tuple(src.colorinterp[band - 1].name for band in bands)
             location = georeference(src) if image is None else image.location
     except (RasterioError, OSError) as error:
         add("unreadable", f"{tile.image}: cannot be read as TIFF ({error})")
@@ -167,7 +171,8 @@ def inspect(tile: RawTile, *, bands: Bands, taxonomy: Taxonomy, keep: int = 0) -
         add("pixel type", str(error))
         return Inspection(tile, problems)
     add("place", location_problem(location, tile.image))
-    header = {"dtype": dtype, "band_count": count, "height": size[0], "width": size[1], "location": location}
+    header: dict[str, Any] = {"dtype": dtype, "colors": colors, "band_count": count, "location": location}
+    header |= {"height": size[0], "width": size[1]}
     if image is None or mask is None or mask.shape != size:
         return Inspection(tile, problems, **header)
     valid = image.valid

@@ -1,10 +1,13 @@
 """Whole tiles of any size are predicted at their own size."""
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from common import inference
@@ -95,11 +98,24 @@ def test_windows_are_of_1024_pixels_share_256_and_cover_a_side_to_its_end():
         1024: [0],
         1025: [0, 1],
         1792: [0, 768],
-        1793: [0, 768, 769],
-        2048: [0, 768, 1024],
-        3000: [0, 768, 1536, 1976],
+        1793: [0, 384, 769],
+        2048: [0, 512, 1024],
+        3000: [0, 658, 1317, 1976],
     }
-    assert {length: inference._starts(length) for length in wanted} == wanted
+    assert {length: inference.WindowAxis(length).starts for length in wanted} == wanted
+
+
+@given(st.integers(1, 400), st.integers(1, 64), st.data())
+def test_windows_cover_a_side_and_share_enough_and_their_shares_sum_to_one(length, window, data):
+    overlap = data.draw(st.integers(0, window - 1))
+    axis = inference.WindowAxis(length, window, overlap)
+    total = np.zeros(length)
+    for start, shares in zip(axis.starts, axis.shares(), strict=True):
+        assert shares.dtype == np.float32 and (shares > 0).all()
+        total[start : start + axis.side] += shares
+    np.testing.assert_allclose(total, 1, rtol=1e-6)
+    assert all(before + axis.side - after >= overlap for before, after in itertools.pairwise(axis.starts))
+    assert len(axis.starts) == max(1, -(-(length - overlap) // (window - overlap)))
 
 
 def test_large_tiles_are_seen_in_windows_and_smaller_ones_whole(monkeypatch):
@@ -112,7 +128,7 @@ def test_large_tiles_are_seen_in_windows_and_smaller_ones_whole(monkeypatch):
     model = Looking()
     images = images_of(100, 130, count=1)
     inference.predict_logits(model, images)
-    starts = [(top, left) for top in (0, 36) for left in (0, 48, 66)]
+    starts = [(top, left) for top in (0, 36) for left in (0, 33, 66)]
     for seen, (top, left) in zip(model.seen, starts, strict=True):
         torch.testing.assert_close(seen, network_input(images[..., top : top + 64, left : left + 64]))
 
@@ -134,23 +150,26 @@ def test_windows_of_a_pointwise_network_equal_the_whole(monkeypatch, height, wid
     monkeypatch.setattr(inference, "WINDOW", 64)
     monkeypatch.setattr(inference, "OVERLAP", 16)
     model, images = Pointwise(), images_of(height, width)
-    torch.testing.assert_close(inference.predict_logits(model, images), direct(model, images))
+    probabilities = inference.predict_logits(model, images).softmax(dim=1)
+    torch.testing.assert_close(probabilities, direct(model, images).softmax(dim=1))
 
 
-def test_logits_are_averaged_where_windows_overlap(monkeypatch):
+def test_probabilities_are_blended_where_windows_overlap(monkeypatch):
     monkeypatch.setattr(inference, "WINDOW", 64)
     monkeypatch.setattr(inference, "OVERLAP", 32)
 
     class Brightness(nn.Module):
         def forward(self, images):
-            return images.mean(dim=(1, 2, 3), keepdim=True).expand(-1, 6, *images.shape[-2:])
+            sure = 3 * images.mean(dim=(1, 2, 3), keepdim=True).expand(-1, 1, *images.shape[-2:])
+            return torch.cat([torch.zeros_like(sure), sure], dim=1)
 
     images = torch.zeros(1, 3, 64, 96, dtype=torch.uint8)
     images[..., 64:] = 255
-    logits = inference.predict_logits(Brightness(), images)[0, 0, 0]
-    first, both, second = logits[0], logits[48], logits[95]
+    probabilities = inference.predict_logits(Brightness(), images)[0, 1, 0].exp()
+    first, second = probabilities[0], probabilities[95]
     assert second > first
-    assert both == pytest.approx((first + second).item() / 2, abs=1e-6)
+    ramp = torch.arange(32, 0, -1) / 33  # of the first window, which ends at 64; the second begins at 32
+    torch.testing.assert_close(probabilities[32:64], first * ramp + second * (1 - ramp))
 
 
 @pytest.fixture

@@ -116,6 +116,7 @@ class RunFolder:
             "recipe": recipe.describe(),
             "taxonomy": recipe.tiles.taxonomy.to_json(),
             "stretch": recipe.tiles.stretch,
+            "images": self.val.images,
             "train": _tiles_record(recipe.tiles) | {"tiles_without_label": without_label},
             "val": _tiles_record(self.val),
             "ancestors": list(recipe.init.ancestors),

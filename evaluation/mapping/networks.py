@@ -1,0 +1,201 @@
+"""The networks that make a map: read from checkpoints, and held to the raster that they are given."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from common.checkpoints import METADATA_TO_SCORE, Checkpoint, UnfinishedRun
+from common.device import place
+from common.errors import UserError
+from common.folds import FOLDS
+from common.inference import forward
+from common.inputs import Input
+from common.raw_images import Bands, Ranges
+from common.stages import FINAL_STAGE, training_command
+from common.taxonomy import Taxonomy
+from common.text import some, warn
+from evaluation.mapping.raster import Raster, Scaling
+
+GSD_APART = 1.25  # ratio of ground sampling distances from which a raster is not mapped as it is
+COLOURS = {"red", "green", "blue"}
+FLIPS = ((), (-1,), (-2,), (-2, -1))
+
+
+def chosen_checkpoints(args: argparse.Namespace) -> list[Input]:
+    """Those of --checkpoint; without it best.pt of the last stage, of the root or of each fold that has one."""
+    if args.checkpoint:
+        made_by = training_command(args.root, FINAL_STAGE, args.seed)
+        return [Input(path, made_by, "--checkpoint") for path in args.checkpoint]
+    below = f"model_weights/biodiversity/{FINAL_STAGE}"
+    of_folds = sorted(args.root.glob(f"{FOLDS}/[0-9]*/{below}/seed*/best.pt"))
+    paths = of_folds or [args.root / below / f"seed{args.seed}/best.pt"]
+    return [Input(path, training_command(args.root, FINAL_STAGE, args.seed), "--checkpoint") for path in paths]
+
+
+def load_checkpoints(sources: Sequence[Input]) -> list[Checkpoint]:
+    """Finished checkpoints of one taxonomy; UserError where one is missing, broken or of other classes."""
+    found = []
+    for source in sources:
+        checkpoint = Checkpoint.load(source).require(METADATA_TO_SCORE)
+        if checkpoint.training is not None:
+            raise UnfinishedRun(f"{source} is of an unfinished run. Finish it: {checkpoint.command.resumed()}")
+        if found and checkpoint.taxonomy != found[0].taxonomy:
+            raise UserError(
+                f"{source} was trained for the classes {', '.join(checkpoint.taxonomy.classes)}, but {found[0].path} "
+                f"for {', '.join(found[0].taxonomy.classes)}: they make no map together."
+            )
+        found.append(checkpoint)
+    return found
+
+
+def images_of(checkpoints: Sequence[Checkpoint]) -> dict:
+    """What is known of the tiles that networks were trained on: bands, dtypes, colors and gsd, None where not known.
+
+    Raises UserError where they were trained on different bands.
+    """
+    known = [checkpoint.metadata.get("images") or {} for checkpoint in checkpoints]
+    for checkpoint, images in zip(checkpoints, known, strict=True):
+        if images.get("bands") != known[0].get("bands"):
+            raise UserError(
+                f"{checkpoint.path} was trained on bands {images.get('bands')}, {checkpoints[0].path} on "
+                f"{known[0].get('bands')}: they make no map together."
+            )
+    distances = [images["gsd"] for images in known if images.get("gsd")]
+    dtypes = {dtype for images in known for dtype in images.get("dtypes") or ()}
+    return {
+        "bands": known[0].get("bands"),
+        "colors": known[0].get("colors"),
+        "dtypes": sorted(dtypes) or None,
+        "gsd": sorted(distances)[len(distances) // 2] if distances else None,
+    }
+
+
+def require_fit(raster: Raster, images: dict, args: argparse.Namespace) -> None:
+    """Refuse a raster of other colours, type or pixel size than the tiles that the networks were trained on.
+
+    ``images``: what ``images_of`` returned. With --as-it-is only the number of bands counts; a pixel size that differs
+    is resampled with --resample.
+    """
+    declared, trained = raster.colors, tuple(images["colors"] or ())
+    if set(declared) == COLOURS and set(trained) == COLOURS and declared != trained and not args.bands:
+        order = [raster.bands[declared.index(color)] for color in trained]
+        raise UserError(
+            f"--image {raster.path}: its bands {' '.join(map(str, raster.bands))} are {', '.join(declared)}, those of "
+            f"the training tiles {', '.join(trained)}. Give their order: --bands {' '.join(map(str, order))}"
+        )
+    if args.as_it_is:
+        return
+    if images["dtypes"] and raster.dtype not in images["dtypes"] and "uint8" in (raster.dtype, *images["dtypes"]):
+        raise UserError(
+            f"--image {raster.path}: holds {raster.dtype}, the training tiles {', '.join(images['dtypes'])}, so that "
+            "its values would be scaled otherwise than theirs. Give the raster from which the tiles come, or one in "
+            "the same units; --as-it-is maps it all the same."
+        )
+    size, gsd = raster.pixel_size, images["gsd"]
+    if gsd is None or size is None:
+        whose = "the training tiles" if gsd is None else "the raster"
+        warn(f"the pixel size of {whose} is not known: see to it that both have the same.")
+    elif not args.resample and max(max(side / gsd, gsd / side) for side in size) > GSD_APART:
+        raise UserError(
+            f"--image {raster.path}: has pixels of {size[0]:.4g} x {size[1]:.4g} m, the training tiles of {gsd:.4g} m, "
+            "so that objects have another size than those the network knows. --resample maps it at that of the "
+            "tiles; --as-it-is maps it all the same."
+        )
+
+
+def scaling_of(checkpoint: Checkpoint, raster: Raster) -> Scaling:
+    """How the raster becomes the 8-bit images that a network was trained on.
+
+    Raises UserError where the raster is not 8-bit and nothing was scaled in training.
+    """
+    bands: Bands = raster.bands
+    if raster.dtype == "uint8":
+        return Scaling(bands, None)
+    stretch = checkpoint.metadata["stretch"]
+    if stretch is None:
+        raise UserError(
+            f"--image {raster.path}: holds {raster.dtype}, but {checkpoint.path} was trained on 8-bit tiles, so that "
+            "no range is known that becomes 0-255. Give the raster in 8 bit, scaled as the tiles were."
+        )
+    ranges: Ranges = stretch["ranges"] or raster.own_ranges()
+    return Scaling(bands, ranges)
+
+
+def warn_of_units(raster: Raster, scalings: Sequence[Scaling]) -> None:
+    """Warn where most of the raster's values lie beyond the range that was trained on."""
+    ranges = scalings[0].ranges
+    if ranges is None:
+        return
+    own = raster.own_ranges()
+    beyond = [high_own < low or low_own > high for (low_own, high_own), (low, high) in zip(own, ranges, strict=True)]
+    if any(beyond):
+        seen = some([f"{low:.3g} to {high:.3g}" for low, high in own])
+        wanted = some([f"{low:.3g} to {high:.3g}" for low, high in ranges])
+        warn(f"{raster.path}: its values are {seen}, those of training {wanted}: it seems to be in other units.")
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Networks in eval mode on their device, and of each the number of its scaling in ``scalings``."""
+
+    models: list[nn.Module]
+    of_scaling: list[int]
+    scalings: list[Scaling]
+    taxonomy: Taxonomy
+    device: torch.device
+    flips: bool = False
+
+    @classmethod
+    def build(
+        cls, checkpoints: Sequence[Checkpoint], scalings: Sequence[Scaling], device: torch.device, flips: bool
+    ) -> "Networks":
+        """Those of checkpoints, one scaling each; equal scalings are made once."""
+        distinct = [scaling for n, scaling in enumerate(scalings) if scaling not in scalings[:n]]
+        models = [place(checkpoint.build().eval(), device) for checkpoint in checkpoints]
+        numbers = [distinct.index(scaling) for scaling in scalings]
+        return cls(models, numbers, distinct, checkpoints[0].taxonomy, device, flips)
+
+    @torch.no_grad()
+    def probabilities(self, windows: Sequence[torch.Tensor], entropy: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Mean of the probabilities of all networks, and with flips of the mirrored image too.
+
+        Args:
+            windows: for each scaling (N, 3, H, W) uint8.
+            entropy: whether to return that of the single networks as well.
+
+        Returns:
+            (N, C, H, W) float32; (N, 1, H, W) float32 mean entropy in nats, or None.
+        """
+        total, spread = torch.zeros(0), None
+        for model, number in zip(self.models, self.of_scaling, strict=True):
+            images = windows[number].to(self.device, non_blocking=True)
+            found = torch.zeros(0)
+            for axes in FLIPS if self.flips else FLIPS[:1]:
+                seen = images.flip(axes) if axes else images
+                logits = self._forward(model, seen)
+                of_flip = logits.softmax(dim=1)
+                of_flip = of_flip.flip(axes) if axes else of_flip
+                found = found.add_(of_flip) if found.numel() else of_flip
+            found = found / len(FLIPS) if self.flips else found
+            if entropy:
+                own = entropy_of(found)
+                spread = own if spread is None else spread + own
+            total = total.add_(found) if total.numel() else found
+        if len(self.models) > 1:
+            total = total / len(self.models)
+            spread = None if spread is None else spread / len(self.models)
+        return total, spread
+
+    def _forward(self, model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        """On the CPU one window after the other: there a sum may depend on how many are given at once."""
+        if self.device.type == "cuda":
+            return forward(model, images)
+        return torch.cat([forward(model, image[None]) for image in images])
+
+
+def entropy_of(probabilities: torch.Tensor) -> torch.Tensor:
+    """(N, C, H, W) → (N, 1, H, W) entropy in nats; a probability of 0 adds nothing."""
+    return -torch.xlogy(probabilities, probabilities).sum(dim=1, keepdim=True)

@@ -1,0 +1,207 @@
+r"""Map a raster of any size with a trained network.
+
+Writes a GeoTIFF of class ids (0 where there is no data) with the place, the colours and the names of the classes, and a
+record of what made it, beside it. The raster is read and the map written a strip at a time, so that memory grows with
+the width of the raster and not with its height. Bands, scaling and pixel size are those of training, which the
+checkpoint knows; a raster that differs is refused. Of several checkpoints, such as those of five folds, the
+probabilities are averaged.
+
+    python -m evaluation.predict_map --image ortho.tif --out map.tif
+    python -m evaluation.predict_map --image ortho.tif --out map.tif --part 1/4
+    python -m evaluation.predict_map --image ortho.tif --out map.tif --join
+"""
+
+import argparse
+from contextlib import ExitStack
+from pathlib import Path
+
+import rasterio
+from tqdm import tqdm
+
+from common.checkpoints import Checkpoint
+from common.cli import Parser, non_negative_int, positive_int, run
+from common.device import resolve_device
+from common.errors import UserError
+from common.files import locked
+from common.inference import OVERLAP, WINDOW, WindowAxis
+from common.inputs import Command
+from common.raw_images import chosen_bands
+from common.taxonomy import IGNORE_INDEX, Taxonomy
+from common.text import table
+from evaluation.mapping.networks import (
+    Networks,
+    chosen_checkpoints,
+    images_of,
+    load_checkpoints,
+    require_fit,
+    scaling_of,
+    warn_of_units,
+)
+from evaluation.mapping.parts import part_of, strips_of
+from evaluation.mapping.publish import CACHE_MB, Tally, publish
+from evaluation.mapping.raster import Raster
+from evaluation.mapping.resampled import Resampled
+from evaluation.mapping.store import StripStore
+from evaluation.mapping.strips import LAYERS, Plan, Source, StripMaker
+
+LAYER_HELP = {
+    "confidence": "the largest probability of each pixel",
+    "entropy": "how undecided each pixel is: 0 sure, 1 all classes alike",
+    "disagreement": "the part of the entropy that comes from checkpoints that contradict one another",
+    "probabilities": "the probability of each class, a band a class",
+}
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = Parser(__doc__)
+    parser.add_path("--image", "data/scene.tif", "raster to map: GeoTIFF, VRT and so on, or a folder of tiles")
+    parser.add_path("--out", "evaluation/map/map.tif", "the map")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="networks whose probabilities are averaged (default: best.pt of stage 6, with folds that of each fold)",
+    )
+    for layer, text in LAYER_HELP.items():
+        parser.add_argument(f"--{layer}", action="store_true", help=f"write {text}, beside the map")
+    parser.add_argument("--flips", action="store_true", help="average over the mirrored image too: four times the work")
+    parser.add_argument(
+        "--bands", type=positive_int, nargs="+", metavar="BAND", help="bands of the raster (default: as in training)"
+    )
+    parser.add_argument("--resample", action="store_true", help="map at the pixel size of the training tiles")
+    parser.add_argument(
+        "--as-it-is", action="store_true", help="map a raster of another type or pixel size than the training tiles"
+    )
+    parser.add_argument("--window", type=positive_int, default=WINDOW, help="side in pixels of what a network sees")
+    parser.add_argument(
+        "--overlap", type=non_negative_int, default=OVERLAP, help="pixels that neighbouring windows share at least"
+    )
+    parser.add_argument("--batch", type=positive_int, default=4, help="windows at once on a GPU; changes no result")
+    parser.add_argument(
+        "--part", metavar="I/N", help="make only this part of the map (default: as a SLURM array or torchrun says)"
+    )
+    parser.add_argument("--join", action="store_true", help="write the map from its parts, all of which are made")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and about how long it takes")
+    parser.add_argument("--resume", action="store_true", help="go on where an earlier run stopped")
+    parser.add_seed()
+    parser.add_device()
+    parser.add_overwrite()
+    args = parser.parse_args(argv)
+    if args.overlap >= args.window:
+        parser.error(f"--overlap {args.overlap} must be smaller than --window {args.window}")
+    if args.part and args.overwrite:
+        parser.error("--overwrite would take the strips of other parts away: remove the map and its parts yourself")
+    return args
+
+
+def open_networks(args: argparse.Namespace, raster: Raster, checkpoints: list[Checkpoint], images: dict) -> Networks:
+    """The networks for a raster that fits them; arguments as for ``require_fit``."""
+    require_fit(raster, images, args)
+    scalings = [scaling_of(checkpoint, raster) for checkpoint in checkpoints]
+    warn_of_units(raster, scalings)
+    return Networks.build(checkpoints, scalings, resolve_device(args.device), args.flips)
+
+
+def describe(args: argparse.Namespace, checkpoints: list[Checkpoint], networks: Networks, source: Source) -> dict:
+    """What the bytes of a map depend on but its raster, as its record keeps it."""
+    keys = ("stage", "seed", "step")
+    return {
+        "map": args.out.name,
+        "image": str(args.image),
+        "checkpoints": [
+            {"path": str(one.path), "digest": one.digest, **{key: one.metadata[key] for key in keys}}
+            for one in checkpoints
+        ],
+        "taxonomy": networks.taxonomy.to_json(),
+        "height": source.height,
+        "width": source.width,
+        "gsd": source.pixel_size[0] if source.pixel_size else None,
+        "bands": list(networks.scalings[0].bands),
+        "ranges": [networks.scalings[n].ranges for n in networks.of_scaling],
+        **{key: getattr(args, key) for key in ("window", "overlap", "flips")},
+    }
+
+
+def tell_plan(plan: Plan, networks: Networks, maker: StripMaker) -> None:
+    """Print the windows, the memory that they take and about how long, as --dry-run does."""
+    side = plan.rows.side, plan.columns.side
+    scalings = len(networks.scalings)
+    memory = plan.columns.length * (4 * networks.taxonomy.num_classes * plan.overlap + side[0] * (2 + 6 * scalings))
+    minutes = maker.seconds_a_window() * plan.windows / 60
+    print(f"{plan.windows:,} windows of {side[1]} x {side[0]} pixels, in {plan.strips} strips")
+    print(f"memory beside that of the networks: about {memory / 1e6:,.0f} MB")
+    print(f"about {minutes:,.1f} minutes on {networks.device.type} if there are data everywhere")
+
+
+def make_strips(store: StripStore, maker: StripMaker, plan: Plan, wanted: range) -> None:
+    """Make the strips that are not there yet."""
+    missing = store.missing(wanted)
+    across = len(plan.columns.starts)
+    total = across * len(wanted)
+    with tqdm(total=total, initial=total - across * len(missing), desc="Mapping", unit="window") as bar:
+        while missing:
+            first, last = missing[0], next((n for n in range(missing[0], wanted.stop) if n not in missing), wanted.stop)
+            for strip in maker.strips(first, last, bar.update):
+                store.write(strip)
+            missing = store.missing(wanted)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    command = Command.read(args.command)
+    part = part_of(args.part)
+    if args.out.exists() and not (args.overwrite or args.dry_run):
+        raise UserError(f"{args.out} exists. Replace it with --overwrite, or choose another --out.")
+    checkpoints = load_checkpoints(chosen_checkpoints(args))
+    images = images_of(checkpoints)
+    with ExitStack() as stack:
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_MB))
+        raster = stack.enter_context(Raster(args.image, chosen_bands(args.bands or images["bands"] or [1, 2, 3])))
+        networks = open_networks(args, raster, checkpoints, images)
+        source = Resampled(raster, images["gsd"]) if args.resample and images["gsd"] and raster.pixel_size else raster
+        rows, columns = (WindowAxis(length, args.window, args.overlap) for length in (source.height, source.width))
+        layers = tuple(layer for layer in LAYERS if getattr(args, layer))
+        plan = Plan(rows, columns, layers, args.batch if networks.device.type == "cuda" else 1)
+        maker = StripMaker(source, networks, plan)
+        print(f"{args.image}: {raster.describe()}")
+        if source is not raster:
+            print(f"resampled to {images['gsd']:g} m: {source.width:,} x {source.height:,} pixels")
+        if args.dry_run:
+            tell_plan(plan, networks, maker)
+            return
+        about = describe(args, checkpoints, networks, source)
+        depends = {**about, "layers": ["classes", *layers], "files": raster.identity()}
+        store = StripStore(args.out, depends, command)
+        wanted = strips_of(part, plan.strips)
+        stack.enter_context(locked(store.part(part) if part and not args.join else args.out))
+        store.open(go_on=args.resume or args.join or part is not None, overwrite=args.overwrite)
+        if not args.join:
+            make_strips(store, maker, plan, wanted)
+        missing = store.missing(range(plan.strips))
+        joins = str(command.without("--part").plus("--join"))
+        if part and not args.join:
+            print(f"part {part[0]} of {part[1]} is made; {len(missing)} of {plan.strips} strips are missing")
+            print(f"join the parts when all are made: {joins}")
+            return
+        if missing:
+            raise UserError(f"{store.path} lacks {len(missing)} of {plan.strips} strips. Make all parts before --join.")
+        counted = publish(store, plan, source.place, networks.taxonomy, {"command": args.command, **about}, args.out)
+    tell_areas(args.out, networks.taxonomy, counted)
+
+
+def tell_areas(out: Path, taxonomy: Taxonomy, counted: Tally) -> None:
+    """Print how much of the map each class covers, as counted."""
+    mapped = max(int(counted.pixels[1:].sum()), 1)
+    rows = []
+    for n, name in enumerate(taxonomy.classes):
+        metres = counted.square_metres
+        share = f"{counted.pixels[n] / mapped:.1%}" if n != IGNORE_INDEX else "-"
+        rows.append([name, f"{counted.pixels[n]:,}", share, "-" if metres is None else f"{metres[n] / 1e4:,.1f}"])
+    print(table(["class", "pixels", "share", "hectares"], rows))
+    print(f"{out}: the map; {out.with_suffix('.json').name}: its record. Counted areas are biased: correct them with")
+    print(f"  {Command.of('evaluation.estimate_areas', Path('.'), '--map', str(out))}")
+
+
+if __name__ == "__main__":
+    run(main)
