@@ -54,11 +54,11 @@ class WindowAxis:
     def shares(self) -> list[np.ndarray]:
         """Of each window (side,) float32 shares in the blend, above 0 everywhere; they sum to 1 at each pixel.
 
-        A window weighs the less the nearer its edge is, from 1 in the last pixel to ``overlap`` further in. These
-        weights are whole numbers, and so is the sum that they are divided by.
+        A window weighs the less the nearer its edge is: the square of the distance in pixels, from 1 in the last one to
+        ``overlap`` further in. These weights are whole numbers, and so is the sum that they are divided by.
         """
         at = np.arange(self.side)
-        weights = np.minimum(np.minimum(at, at[::-1]) + 1, max(self.overlap, 1))
+        weights = np.minimum(np.minimum(at, at[::-1]) + 1, max(self.overlap, 1)) ** 2
         total = np.zeros(self.length, np.int64)
         for start in self.starts:
             total[start : start + self.side] += weights

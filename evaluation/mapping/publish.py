@@ -169,8 +169,7 @@ def publish(store: StripStore, plan: Plan, place: Place, taxonomy: Taxonomy, rec
         "square_metres": None if metres is None else metres.tolist(),
         "mean_confidence": counted.confidence,
     }
-    tags = {key: str(record[key]) for key in ("command", "image")}
-    tags["checkpoints"] = " ".join(of["digest"] for of in record["checkpoints"])
+    tags = {"checkpoints": " ".join(of["digest"] for of in record["checkpoints"])}
     made = {layer_path(out, layer): layer for layer in (*plan.layers, "classes")}
     partials = {path: path.with_name(f".{path.name}.partial") for path in made}
     try:

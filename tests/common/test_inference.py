@@ -168,8 +168,9 @@ def test_probabilities_are_blended_where_windows_overlap(monkeypatch):
     probabilities = inference.predict_logits(Brightness(), images)[0, 1, 0].exp()
     first, second = probabilities[0], probabilities[95]
     assert second > first
-    ramp = torch.arange(32, 0, -1) / 33  # of the first window, which ends at 64; the second begins at 32
-    torch.testing.assert_close(probabilities[32:64], first * ramp + second * (1 - ramp))
+    weight, of_second = torch.arange(32, 0, -1) ** 2, torch.arange(1, 33) ** 2  # the first window ends at 64
+    share = weight / (weight + of_second)
+    torch.testing.assert_close(probabilities[32:64], first * share + second * (1 - share))
 
 
 @pytest.fixture
