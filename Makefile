@@ -62,11 +62,12 @@ demo: $(STAMP)  ## the whole pipeline on a small generated data set, in demo/
 	@test ! -d '$(DEMO_ROOT)/logs' || $(VENV_PYTHON) -c "$$NOT_IN_USE" '$(DEMO_ROOT)/logs'
 	rm -rf '$(DEMO_ROOT)'
 	$(VENV_PYTHON) -m data_prep.make_demo_data --root '$(DEMO_ROOT)' --seed $(SEED)
-	$(VENV_PYTHON) reproduce.py --root '$(DEMO_ROOT)' --preset demo --seed $(SEED) --jobs $(JOBS)
+	$(VENV_PYTHON) reproduce.py --root '$(DEMO_ROOT)' --preset demo --seed $(SEED) --map --jobs $(JOBS)
 	@echo 'Where to look:'
 	@echo '  $(RESULTS)/val/metrics_summary.txt   all stages, ranked; ablation.png beside it'
 	@echo '  $(RESULTS)/val/<stage>/seed$(SEED)/       metrics, confusion matrix and class scores of a stage'
 	@echo '  $(RESULTS)/test/                     the final model on tiles that no step has seen'
+	@echo '  $(DEMO_ROOT)/evaluation/map/              a map of a scene, and the area of each class with its interval'
 	@echo '  $(DEMO_ROOT)/model_weights/biodiversity/<stage>/seed$(SEED)/   checkpoints, run.json, curves.png'
 	@echo '  $(DEMO_ROOT)/logs/                   what each step printed; summary.tsv: its time and memory'
 	@echo '  $(RESULTS)/val/report.html           all of it on one page: open it in a browser'

@@ -1,9 +1,9 @@
 r"""Run the numbered steps of the REPRODUCE files in order: data, training, evaluation.
 
 The ``bash`` block under a heading ``## N. Title`` is one step. ``console`` blocks (alternatives, launchers) are not
-run; steps whose heading ends in ``(control)`` run with --controls, in ``(rival)`` with --rivals. --root goes to every
-command; --preset, --device, --workers and --overwrite, where given, to the commands that take them, and win over the
-document.
+run; steps whose heading ends in ``(control)`` run with --controls, in ``(rival)`` with --rivals, in ``(map)`` with
+--map. --root goes to every command; --preset, --device, --workers and --overwrite, where given, to the commands that
+take them, and win over the document.
 
 With --folds 5 each step runs once in each of five folds, whose roots are <root>/folds/1 to 5, unless its text says that
 it runs once for all of them; --repeats 2 deals the tiles into five further folds, --fold 3 runs what belongs to that
@@ -14,7 +14,7 @@ skips what was finished with the same command, continues a training that was int
 
     python reproduce.py --list
     python reproduce.py --root demo --preset demo
-    python reproduce.py --folds 5 --controls --rivals --jobs 2 --resume
+    python reproduce.py --folds 5 --controls --rivals --map --jobs 2 --resume
     python reproduce.py --seeds 42 43 44 --controls --jobs 2 --resume
     python reproduce.py --from train_stage3_difficulty
 """

@@ -25,14 +25,18 @@ from data_prep.demo.scenes import (
     STRETCH_PERCENTILES,
     RegionTask,
     SceneTask,
+    make_raster,
     make_region,
     make_scene,
+    mean_plan,
     scene_plans,
     write_rgb_tiles,
 )
 
 BIODIVERSITY_RAW = "biodiversity_raw"
 OEM_RAW = "openearthmap_raw"
+SCENE_RAW = "scene_raw"
+FOLDERS = (BIODIVERSITY_RAW, OEM_RAW, SCENE_RAW)
 OEM_TREE = f"{OEM_RAW}/OpenEarthMap/OpenEarthMap_wo_xBD"
 MARKER = "demo_data.json"
 STAGING = ".demo_data.partial"
@@ -53,7 +57,7 @@ def list_files(folder: Path) -> dict[str, int]:
 
 def check_replaceable(data: Path, overwrite: bool) -> None:
     """UserError unless the raw folders are absent, or hold only what an earlier run wrote and may be replaced."""
-    present = [name for name in (BIODIVERSITY_RAW, OEM_RAW) if os.path.lexists(data / name)]
+    present = [name for name in FOLDERS if os.path.lexists(data / name)]
     if not present:
         return
     try:
@@ -81,11 +85,11 @@ def publish(staging: Path, data: Path) -> None:
     At every moment the folders in place are those that the marker in place lists, so that an interrupted run can be
     repeated with --overwrite.
     """
-    for name in (BIODIVERSITY_RAW, OEM_RAW):
+    for name in FOLDERS:
         if (data / name).exists():
             (data / name).rename(staging / f"old_{name}")
     os.replace(staging / MARKER, data / MARKER)
-    for name in (BIODIVERSITY_RAW, OEM_RAW):
+    for name in FOLDERS:
         (staging / name).rename(data / name)
 
 
@@ -131,14 +135,18 @@ def check_sizes(args: argparse.Namespace) -> None:
 
 def generate(args: argparse.Namespace, staging: Path) -> dict:
     """Write both raw folders into ``staging`` and return what MARKER says about them."""
-    scenes = [
-        SceneTask(number, args.seed, plan, args.tiles_per_side, args.tile_size, staging / BIODIVERSITY_RAW)
-        for number, plan in enumerate(scene_plans(args.seed, args.scenes))
+    plans = scene_plans(args.seed, args.scenes)
+    *scenes, to_map = [
+        SceneTask(number, args.seed, plan, args.tiles_per_side, args.tile_size, staging / folder)
+        for number, (plan, folder) in enumerate(
+            [*((plan, BIODIVERSITY_RAW) for plan in plans), (mean_plan(plans), SCENE_RAW)]
+        )
     ]
     made = list(map_progress(make_scene, scenes, workers=args.workers, desc="Biodiversity scenes", unit="scene"))
     low, high = np.percentile(np.concatenate([sample for sample, _ in made], axis=1), STRETCH_PERCENTILES, axis=1)
     jobs = [(scene, low, high) for scene in scenes]
     rgb = sum(map_progress(write_rgb_tiles, jobs, workers=args.workers, desc="8-bit tiles", unit="scene"))
+    mapped = make_raster(to_map)
     regions = [
         RegionTask(number, args.seed, args.oem_tiles, args.oem_tile_size, staging / OEM_TREE)
         for number in range(len(OEM_REGIONS))
@@ -146,7 +154,7 @@ def generate(args: argparse.Namespace, staging: Path) -> dict:
     oem = list(map_progress(make_region, regions, workers=args.workers, desc="OpenEarthMap regions", unit="region"))
 
     tiles = args.scenes * args.tiles_per_side**2
-    files = {name: list_files(staging / name) for name in (BIODIVERSITY_RAW, OEM_RAW)}
+    files = {name: list_files(staging / name) for name in FOLDERS}
     stems = {kind: {Path(path).stem for path in files[OEM_RAW] if f"/{kind}/" in path} for kind in ("images", "labels")}
     flags = ("seed", "scenes", "tiles_per_side", "tile_size", "oem_tiles", "oem_tile_size")
     return {
@@ -159,6 +167,7 @@ def generate(args: argparse.Namespace, staging: Path) -> dict:
             "stretch": {"low": low.tolist(), "high": high.tolist()},
             "shares": labelled_shares(np.sum([pixels for _, pixels in made], axis=0), BIODIVERSITY),
         },
+        "scene": {"shares": labelled_shares(mapped, BIODIVERSITY)},
         "openearthmap": {
             "images": len(stems["images"]),
             "labels": len(stems["labels"]),
@@ -193,6 +202,8 @@ def summary(data: Path, content: dict) -> list[str]:
     ]
     urban = [f"{n} {r['mostly_built_up_labels']}" for n, r in theirs["regions"].items() if r["mostly_built_up_labels"]]
     lines.append(f"  labels over 50 % built up: {', '.join(urban) or 'none'}")
+    lines.append(f"{data / SCENE_RAW}: scene.tif, which is in no tile, to be mapped, and scene_classes.tif, its classes")
+    lines.append(f"  {_in_words(content['scene']['shares'])}")
     void = f"{BIODIVERSITY.void} and {OPENEARTHMAP.void}"
     lines.append(f"Shares are of the labelled pixels; {void} of all pixels. Details: {data / MARKER}")
     return lines

@@ -54,7 +54,7 @@ LAYER_HELP = {
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_path("--image", "data/scene.tif", "raster to map: GeoTIFF, VRT and so on, or a folder of tiles")
+    parser.add_path("--image", "data/scene_raw/scene.tif", "raster to map, such as a GeoTIFF, or a folder of tiles")
     parser.add_path("--out", "evaluation/map/map.tif", "the map")
     parser.add_argument(
         "--checkpoint",

@@ -18,7 +18,7 @@ WHERE = {"Once for all folds.": "once for all folds", "In fold 1 alone.": "in fo
 ONCE, FIRST = WHERE.values()
 EACH = "in each fold"
 # What a heading may end in, and the flag of reproduce.py with which such steps run.
-MARKS = {"control": "--controls", "rival": "--rivals"}
+MARKS = {"control": "--controls", "rival": "--rivals", "map": "--map"}
 SHELL_SYNTAX = re.compile(r"[$`*?;|&<>~]")  # what bash would expand or chain
 
 
@@ -39,7 +39,7 @@ class Step:
 
     @property
     def mark(self) -> str | None:
-        """control or rival; None for a step that always runs."""
+        """control, rival or map; None for a step that always runs."""
         marked = re.search(r"\((\w+)\)$", self.title)
         return marked[1] if marked and marked[1] in MARKS else None
 

@@ -1,7 +1,7 @@
 """Scenes and regions of the demo data as GeoTIFF and PNG tiles."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -169,12 +169,8 @@ def tile_windows(task: SceneTask) -> Iterator[tuple[str, tuple[slice, slice], fl
         yield f"scene{task.number + 1:02d}_r{row}_c{column}", window, left, top, bool(as_float[number])
 
 
-def make_scene(task: SceneTask) -> tuple[np.ndarray, np.ndarray]:
-    """Generate a scene; write its masks and float32 tiles, and keep its reflectance for write_rgb_tiles.
-
-    Returns:
-        (3, N) float32 sample of its red, green and blue; (C,) int64 pixels of each Biodiversity class.
-    """
+def picture(task: SceneTask) -> tuple[np.ndarray, np.ndarray]:
+    """A scene: (4, H, W) float32 reflectance of red, green, blue and near infrared; (H, W) uint8 class ids."""
     rng = np.random.default_rng([task.seed, 1, task.number])
     shape = (task.tile_size * task.tiles_per_side,) * 2
     look = Look(
@@ -187,7 +183,16 @@ def make_scene(task: SceneTask) -> tuple[np.ndarray, np.ndarray]:
     layout = lay_out(rng, shape, task.plan, 2 * task.tile_size)
     mask = TO_BIODIVERSITY[layout.surface]
     mask[unlabelled(rng, shape, 0.025)] = BIODIVERSITY.index(BIODIVERSITY.void)
-    image = paint(rng, layout, look)
+    return paint(rng, layout, look), mask
+
+
+def make_scene(task: SceneTask) -> tuple[np.ndarray, np.ndarray]:
+    """Generate a scene; write its masks and float32 tiles, and keep its reflectance for write_rgb_tiles.
+
+    Returns:
+        (3, N) float32 sample of its red, green and blue; (C,) int64 pixels of each Biodiversity class.
+    """
+    image, mask = picture(task)
     (task.folder / "masks").mkdir(parents=True, exist_ok=True)
     for tile_id, (rows, columns), left, top, as_float in tile_windows(task):
         Image.fromarray(mask[rows, columns]).save(task.folder / "masks" / f"{tile_id}.png")
@@ -195,6 +200,25 @@ def make_scene(task: SceneTask) -> tuple[np.ndarray, np.ndarray]:
             write_geotiff(task.folder / "images" / f"{tile_id}.tif", image[:, rows, columns], left, top)
     np.save(_scene_file(task), image[:3])
     return image[:3, ::3, ::3].reshape(3, -1).copy(), np.bincount(mask.ravel(), minlength=BIODIVERSITY.num_classes)
+
+
+def make_raster(task: SceneTask) -> np.ndarray:
+    """Generate a scene that is not cut into tiles, to be mapped; write it as ``scene.tif``, and its classes beside it.
+
+    Returns:
+        (C,) int64 pixels of each Biodiversity class.
+    """
+    image, mask = picture(task)
+    _, left, top = ground_of(0, 0, task, SCENE_ORIGIN)
+    write_geotiff(task.folder / "scene.tif", image, left, top)
+    write_geotiff(task.folder / "scene_classes.tif", mask[None], left, top)
+    return np.bincount(mask.ravel(), minlength=BIODIVERSITY.num_classes)
+
+
+def mean_plan(plans: Sequence[Plan]) -> Plan:
+    """The mean of plans, for a scene with the shares of all."""
+    shares = ("water", "bare", "forest", "rough", "crop", "settlement")
+    return Plan(**{share: sum(getattr(plan, share) for plan in plans) / len(plans) for share in shares})
 
 
 def _scene_file(task: SceneTask) -> Path:
