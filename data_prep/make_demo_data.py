@@ -202,7 +202,7 @@ def summary(data: Path, content: dict) -> list[str]:
     ]
     urban = [f"{n} {r['mostly_built_up_labels']}" for n, r in theirs["regions"].items() if r["mostly_built_up_labels"]]
     lines.append(f"  labels over 50 % built up: {', '.join(urban) or 'none'}")
-    lines.append(f"{data / SCENE_RAW}: scene.tif, which is in no tile, to be mapped, and scene_classes.tif, its classes")
+    lines.append(f"{data / SCENE_RAW}: scene.tif, which is in no tile, to be mapped; scene_classes.tif, its classes")
     lines.append(f"  {_in_words(content['scene']['shares'])}")
     void = f"{BIODIVERSITY.void} and {OPENEARTHMAP.void}"
     lines.append(f"Shares are of the labelled pixels; {void} of all pixels. Details: {data / MARKER}")

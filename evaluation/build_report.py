@@ -23,6 +23,7 @@ from common.inputs import Command
 from common.text import count, warn
 from evaluation.report.checks import checks
 from evaluation.report.data import CHECK_LEAKAGE, LEAKAGE, data, data_cautions, leakage_of_folds, read_manifests
+from evaluation.report.on_map import on_map
 from evaluation.report.on_test import on_test
 from evaluation.report.overview import TITLE, ablation, figures, page_header, verdict
 from evaluation.report.page import el, joined
@@ -52,6 +53,8 @@ def make_parser() -> Parser:
         "class counts of train, its figure beside it",
         made_by="data_prep.analyze_class_distribution",
     )
+    made_by = "evaluation.predict_map"
+    parser.add_input("--map", "evaluation/map/map.tif", "a map, its areas beside it", made_by=made_by, shared=True)
     parser.add_path("--out", f"{results}/val/report.html", "file to write")
     return parser
 
@@ -96,6 +99,7 @@ def build(evidence: Evidence, args: argparse.Namespace) -> tuple[str, list[str]]
         "rivals": ("Rivals", rivals(evidence, args)),
         "checks": ("Checks", checks(evidence)),
         "test": ("The test split", on_test(evidence, args)),
+        "map": ("Map and areas", on_map(args)),
         "provenance": ("Provenance", provenance(evidence, args)),
     }
     content = [el("section", el("h2", title), *parts, id=name) for name, (title, parts) in sections.items()]

@@ -19,10 +19,10 @@ import rasterio
 from tqdm import tqdm
 
 from common.checkpoints import Checkpoint
-from common.cli import Parser, non_negative_int, positive_int, run
+from common.cli import Parser, non_negative_int, positive_float, positive_int, run
 from common.device import resolve_device
 from common.errors import UserError
-from common.files import locked
+from common.files import locked, write_files
 from common.inference import OVERLAP, WINDOW, WindowAxis
 from common.inputs import Command
 from common.raw_images import chosen_bands
@@ -38,7 +38,9 @@ from evaluation.mapping.networks import (
     warn_of_units,
 )
 from evaluation.mapping.parts import part_of, strips_of
+from evaluation.mapping.polygons import write_polygons
 from evaluation.mapping.publish import CACHE_MB, Tally, publish
+from evaluation.mapping.quicklook import quicklook
 from evaluation.mapping.raster import Raster
 from evaluation.mapping.resampled import Resampled
 from evaluation.mapping.store import StripStore
@@ -65,6 +67,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     for layer, text in LAYER_HELP.items():
         parser.add_argument(f"--{layer}", action="store_true", help=f"write {text}, beside the map")
+    parser.add_argument("--vector", type=Path, metavar="PATH", help="write polygons of the classes (.gpkg)")
+    parser.add_argument(
+        "--min-area", type=positive_float, metavar="M2", help="square metres of the smallest polygon of --vector"
+    )
     parser.add_argument("--flips", action="store_true", help="average over the mirrored image too: four times the work")
     parser.add_argument(
         "--bands", type=positive_int, nargs="+", metavar="BAND", help="bands of the raster (default: as in training)"
@@ -90,6 +96,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.overlap >= args.window:
         parser.error(f"--overlap {args.overlap} must be smaller than --window {args.window}")
+    if args.min_area and not args.vector:
+        parser.error("--min-area is of --vector, which is not given")
     if args.part and args.overwrite:
         parser.error("--overwrite would take the strips of other parts away: remove the map and its parts yourself")
     return args
@@ -151,8 +159,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     command = Command.read(args.command)
     part = part_of(args.part)
-    if args.out.exists() and not (args.overwrite or args.dry_run):
-        raise UserError(f"{args.out} exists. Replace it with --overwrite, or choose another --out.")
+    for flag, path in (("--out", args.out), ("--vector", args.vector)):
+        if path is not None and path.exists() and not (args.overwrite or args.dry_run):
+            raise UserError(f"{path} exists. Replace it with --overwrite, or choose another {flag}.")
     checkpoints = load_checkpoints(chosen_checkpoints(args))
     images = images_of(checkpoints)
     with ExitStack() as stack:
@@ -187,7 +196,20 @@ def main(argv: list[str] | None = None) -> None:
         if missing:
             raise UserError(f"{store.path} lacks {len(missing)} of {plan.strips} strips. Make all parts before --join.")
         counted = publish(store, plan, source.place, networks.taxonomy, {"command": args.command, **about}, args.out)
+        picture = quicklook(args.out, source, networks.scalings[0], networks.taxonomy)
+        write_files({args.out.with_suffix(".png"): picture})
+    if args.vector:
+        tell_polygons(args, networks.taxonomy)
     tell_areas(args.out, networks.taxonomy, counted)
+
+
+def tell_polygons(args: argparse.Namespace, taxonomy: Taxonomy) -> None:
+    """Write the polygons of the finished map and say how many there are."""
+    written = write_polygons(args.out, args.vector, taxonomy, args.min_area)
+    print(f"{args.vector}: {written.polygons:,} polygons")
+    if written.left_out:
+        small = f"{written.left_out:,} patches under {args.min_area:g} square metres"
+        print(f"left out: {small}, {written.hectares_left_out:,.2f} hectares together; their place is empty")
 
 
 def tell_areas(out: Path, taxonomy: Taxonomy, counted: Tally) -> None:

@@ -217,8 +217,11 @@ def make_raster(task: SceneTask) -> np.ndarray:
 
 def mean_plan(plans: Sequence[Plan]) -> Plan:
     """The mean of plans, for a scene with the shares of all."""
-    shares = ("water", "bare", "forest", "rough", "crop", "settlement")
-    return Plan(**{share: sum(getattr(plan, share) for plan in plans) / len(plans) for share in shares})
+
+    def mean(share: str) -> float:
+        return sum(getattr(plan, share) for plan in plans) / len(plans)
+
+    return Plan(mean("settlement"), mean("water"), mean("bare"), mean("crop"), mean("forest"), mean("rough"))
 
 
 def _scene_file(task: SceneTask) -> Path:

@@ -233,8 +233,19 @@ def test_overwrite_replaces_what_an_earlier_run_wrote(tmp_path):
     assert first != second
     assert json.loads((tmp_path / "data/demo_data.json").read_text())["flags"]["seed"] == 7
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [
-        "biodiversity_raw", "demo_data.json", "openearthmap_raw",
+        "biodiversity_raw", "demo_data.json", "openearthmap_raw", "scene_raw",
     ]  # fmt: skip
+
+
+def test_the_scene_to_map_is_on_ground_of_its_own_and_its_classes_lie_on_it(small):
+    with rasterio.open(small / "scene_raw/scene.tif") as src, rasterio.open(small / "scene_raw/scene_classes.tif") as of:
+        assert (src.count, src.dtypes[0], src.shape) == (4, "float32", of.shape)
+        assert src.transform == of.transform and src.crs == of.crs
+        assert len(np.unique(of.read(1))) == 6
+        left = src.bounds.left
+    for path in (small / "biodiversity_raw/images").iterdir():
+        with rasterio.open(path) as tile:
+            assert tile.bounds.right < left
 
 
 def test_a_folder_of_the_user_is_never_replaced(tmp_path):
