@@ -238,7 +238,8 @@ def test_overwrite_replaces_what_an_earlier_run_wrote(tmp_path):
 
 
 def test_the_scene_to_map_is_on_ground_of_its_own_and_its_classes_lie_on_it(small):
-    with rasterio.open(small / "scene_raw/scene.tif") as src, rasterio.open(small / "scene_raw/scene_classes.tif") as of:
+    folder = small / "scene_raw"
+    with rasterio.open(folder / "scene.tif") as src, rasterio.open(folder / "scene_classes.tif") as of:
         assert (src.count, src.dtypes[0], src.shape) == (4, "float32", of.shape)
         assert src.transform == of.transform and src.crs == of.crs
         assert len(np.unique(of.read(1))) == 6

@@ -8,11 +8,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyogrio.raw
 import pytest
 import rasterio
 import rasterio.shutil
 import rasterio.vrt
+import shapely
 import torch
+from PIL import Image
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
@@ -578,3 +581,26 @@ def test_only_rows_and_columns_that_are_asked_for_are_read_and_the_first_by_name
     assert valid.all()
     np.testing.assert_array_equal(pixels[:, :30], image[::-1, 30:60])
     np.testing.assert_array_equal(pixels[:, 30:], 255 - image[::-1, 60:80])
+
+
+def test_polygons_and_a_picture_are_written_with_the_map(tmp_path, checkpoint):
+    image = raster(tmp_path / "a.tif", noise(150, 130))
+    vector = tmp_path / "map.gpkg"
+    out, said = map_it(image, checkpoint, "--vector", vector, "--min-area", 200)
+    layer = pyogrio.raw.read(vector, layer="classes")
+    polygons, areas = shapely.from_wkb(layer[2]), dict(zip(layer[0]["fields"], layer[3], strict=True))
+    assert shapely.is_valid(polygons).all() and (shapely.area(polygons) >= 200).all()
+    record = json.loads(out.with_suffix(".json").read_text())
+    left_out = float(said.partition("left out: ")[2].partition(" metres, ")[2].split(" hectares")[0].replace(",", ""))
+    assert areas["hectares"].sum() + left_out == pytest.approx(sum(record["square_metres"]) / 1e4, abs=0.01)
+    with pytest.raises(UserError, match=r"map.gpkg exists. Replace it with --overwrite, or choose another --vector"):
+        map_it(image, checkpoint, "--vector", vector, out=tmp_path / "again.tif")
+    with Image.open(tmp_path / "map.png") as picture:
+        assert picture.width > picture.height
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (40, 3000), (3000, 40)])
+def test_a_picture_of_a_map_of_any_shape_shows_raster_and_classes(tmp_path, checkpoint, shape):
+    out, _ = map_it(raster(tmp_path / "a.tif", noise(*shape)), checkpoint, "--overlap", 0)
+    with Image.open(out.with_suffix(".png")) as picture:
+        assert len(picture.convert("RGB").getcolors(2**24)) > 2
