@@ -1,8 +1,12 @@
 """Images as users have them: reading the chosen bands, what in them is no data, and scaling them to 8 bit."""
 
+import contextlib
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from rasterio import Affine
@@ -21,7 +25,8 @@ Bands = tuple[int, int, int]  # of a raw image, from 1; they become red, green a
 Ranges = list[list[float]]  # [[low, high], ...] of the three bands
 PERCENTILES = (2, 98)
 LARGEST_TILE = 2**26  # pixels, 8192 x 8192: tiles are read whole, in training once a crop
-LARGEST_LOOK = 2**22  # pixels that are looked at to see what kind of band an alpha band is
+LOOKED_AT = 64  # images that are looked at to see what kind of band an alpha band is
+LARGEST_LOOK = 2**20  # pixels of each
 SAMPLE_PER_TILE = 4096
 SAMPLE_IN_ALL = 4_000_000  # pixels; 48 MB of float32 in three bands, whatever the number of tiles
 OPAQUE_OR_CLEAR = 0.9  # share of an alpha band that is fully one or the other; GDAL calls any fourth 8-bit band alpha
@@ -29,13 +34,19 @@ NO_MEASUREMENT = 1e30  # no sensor's unit; programs fill gaps with the largest n
 FLOAT_STEPS = 255 * float(np.finfo(np.float32).eps)  # relative range in which 8 bit are as fine as float32
 
 
+class Reading(NamedTuple):
+    """How raw images are read: the bands that become red, green and blue, and whether an alpha band hides pixels."""
+
+    bands: Bands
+    alpha: bool = True
+
+
 @dataclass(frozen=True)
 class RawImage:
     """The chosen bands of a raw tile.
 
-    pixels: (3, H, W) in the file's own type. valid: (H, W) bool, False at nodata and transparent pixels, and where a
-    band is NaN, infinite or beyond NO_MEASUREMENT. location: what ``georeference`` returns. as_it_is: the file is an
-    8-bit RGB GeoTIFF that needs no rewriting.
+    pixels: (3, H, W), in the file's own type where it has no scale of its own. valid: (H, W) bool, see ``read_bands``.
+    location: what ``georeference`` returns. as_it_is: the file is an 8-bit RGB GeoTIFF that needs no rewriting.
     """
 
     pixels: np.ndarray
@@ -55,7 +66,7 @@ class RawImage:
 
 
 def add_bands(parser: Parser) -> None:
-    """Add --bands, which ``chosen_bands`` reads."""
+    """Add --bands and --alpha, which ``chosen_reading`` takes."""
     parser.add_argument(
         "--bands",
         type=positive_int,
@@ -63,6 +74,17 @@ def add_bands(parser: Parser) -> None:
         default=[1, 2, 3],
         metavar="BAND",
         help="bands of the raw image that become red, green and blue; one number takes that band three times",
+    )
+    add_alpha(parser)
+
+
+def add_alpha(parser: Parser) -> None:
+    parser.add_argument(
+        "--alpha",
+        choices=["auto", "yes", "no"],
+        default="auto",
+        help="whether bands that files call alpha hide the pixels where they are 0; auto looks whether they are 0 or "
+        "full nearly everywhere, in all images together",
     )
 
 
@@ -74,6 +96,50 @@ def chosen_bands(numbers: list[int]) -> Bands:
     return red, green, blue
 
 
+def chosen_reading(numbers: list[int], alpha: str, images: Sequence[Path]) -> Reading:
+    """What --bands and --alpha ask for; with --alpha auto the images are looked at.
+
+    Says so where bands that are called alpha are taken for images.
+    """
+    bands = chosen_bands(numbers)
+    if alpha != "auto":
+        return Reading(bands, alpha == "yes")
+    hides = alpha_hides(images, bands)
+    if hides is False:
+        print("alpha: bands that files call alpha have many values, so that they hide nothing (--alpha yes: they do)")
+    return Reading(bands, hides is not False)
+
+
+def alpha_band(src: DatasetReader, bands: Bands) -> int | None:
+    """The number of an open raster's alpha band, unless it is asked for as an image; None where it has none."""
+    if ColorInterp.alpha not in src.colorinterp:
+        return None
+    band = src.colorinterp.index(ColorInterp.alpha) + 1
+    return None if band in bands else band
+
+
+def alpha_hides(images: Sequence[Path], bands: Bands) -> bool | None:
+    """Whether the bands that images call alpha say what is opaque and what is clear; None where there is none.
+
+    GDAL calls any fourth band of an 8-bit RGB file alpha, also near infrared. They are taken for alpha where nearly all
+    of their pixels, over some LOOKED_AT images, are 0 or the largest value among them. Files that cannot be read are
+    passed over.
+    """
+    step = max(1, math.ceil(len(images) / LOOKED_AT))
+    counts: Counter[int] = Counter()
+    for path in images[::step]:
+        with contextlib.suppress(RasterioError, OSError), open_raster(path) as src:
+            band = alpha_band(src, bands)
+            if band is not None:
+                thinner = max(1, math.ceil(math.sqrt(src.height * src.width / LARGEST_LOOK)))
+                shape = math.ceil(src.height / thinner), math.ceil(src.width / thinner)
+                values, pixels = np.unique(src.read(band, out_shape=shape), return_counts=True)
+                counts.update(dict(zip(values.tolist(), pixels.tolist(), strict=True)))
+    if not counts:
+        return None
+    return counts[0] + counts[max(counts)] * (max(counts) > 0) >= OPAQUE_OR_CLEAR * counts.total()
+
+
 def bands_problem(count: int, bands: Bands) -> str | None:
     """Why an image with ``count`` bands cannot give ``bands``, with the remedy; None where it can."""
     if max(bands) <= count:
@@ -83,42 +149,25 @@ def bands_problem(count: int, bands: Bands) -> str | None:
     return f"has {count} band{'s' if count > 1 else ''}, but --bands {asked} asks for band {max(bands)}; {remedy}"
 
 
-def mask_band(src: DatasetReader, bands: Bands) -> int | None:
-    """What says where an open raster shows nothing: the number of its alpha band, 0 for a mask, None for neither.
-
-    An alpha band that is asked for is an image, and so is one with many values between clear and opaque.
-    """
-    if MaskFlags.per_dataset not in src.mask_flag_enums[bands[0] - 1]:
-        return None
-    if ColorInterp.alpha not in src.colorinterp:
-        return 0
-    band = src.colorinterp.index(ColorInterp.alpha) + 1
-    thinner = max(1, math.ceil(math.sqrt(src.height * src.width / LARGEST_LOOK)))
-    alpha = src.read(band, out_shape=(math.ceil(src.height / thinner), math.ceil(src.width / thinner)))
-    if band in bands or np.isin(alpha, (0, alpha.max())).mean() < OPAQUE_OR_CLEAR:
-        return None
-    return band
-
-
 def size_problem(path: Path, height: int, width: int) -> str | None:
     """Why a raster is too large for a tile, with the remedy; None where it is not."""
     if height * width <= LARGEST_TILE:
         return None
     return (
         f"{path}: is {width} x {height} pixels, a tile may have {LARGEST_TILE:,}. Cut image and mask into smaller "
-        "tiles: gdal_retile.py -ps 512 512 -targetDir FOLDER FILE"
+        "tiles, of 512 x 512 pixels, say (rio clip --bounds)"
     )
 
 
-def read_raw(path: Path, bands: Bands) -> RawImage:
+def read_raw(path: Path, reading: Reading) -> RawImage:
     """The chosen bands of a raw image; UserError where it is damaged or too large, or lacks them or real numbers."""
     try:
         with open_raster(path) as src:
-            few = bands_problem(src.count, bands)
+            few = bands_problem(src.count, reading.bands)
             problem = f"{path}: {few}" if few else size_problem(path, src.height, src.width)
             if problem:
                 raise UserError(f"{problem}.")
-            return read_whole(src, bands)
+            return read_whole(src, reading)
     except RasterioError as error:
         raise UserError(f"{path}: cannot be read as TIFF ({error}).") from None
 
@@ -129,36 +178,60 @@ def require_real(src: DatasetReader) -> None:
         raise UserError(f"{src.name}: holds complex numbers ({src.dtypes[0]}), expected real ones.")
 
 
-def read_bands(
-    src: DatasetReader, bands: Bands, masked_by: int | None, window: Window | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def read_bands(src: DatasetReader, reading: Reading, window: Window | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The bands of an open raster, or of a window of it, and where they are data.
 
-    ``masked_by``: what ``mask_band`` returned. Nodata, transparent and masked pixels are no data, nor are those of
-    which a band is NaN, infinite or beyond NO_MEASUREMENT.
+    A pixel is no data where any of these bands is nodata, NaN, infinite or beyond NO_MEASUREMENT; where an alpha band
+    is 0; or where an internal or external mask says so. (rasterio's ``dataset_mask`` is no help: it takes one of these
+    alone, and where nodata is declared beside alpha it compares the alpha band with it.)
 
     Returns:
-        (3, H, W) in the raster's own type; (H, W) bool.
+        (3, H, W), in the raster's own type, or float32 where its bands have a scale or an offset, which are applied;
+        (H, W) bool.
     """
-    pixels = src.read(list(bands), window=window)
-    nodata = [src.nodatavals[band - 1] for band in bands]
-    valid = np.ones(pixels.shape[1:], bool)
+    bands = reading.bands
+    stored = src.read(list(bands), window=window)
+    valid = np.ones(stored.shape[1:], bool)
+    for band, pixels in zip(bands, stored, strict=True):
+        nodata = src.nodatavals[band - 1]
+        if nodata is not None:  # NaN is no data anyway
+            valid &= pixels != nodata
+        flags = src.mask_flag_enums[band - 1]
+        if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
+            valid &= src.read_masks(band, window=window) > 0
+    alpha = alpha_band(src, bands) if reading.alpha else None
+    if alpha is not None:
+        valid &= src.read(alpha, window=window) > 0
+    pixels = _measured(src, bands, stored)
     if np.issubdtype(pixels.dtype, np.floating):
         for band in pixels:
             valid &= np.abs(band) < NO_MEASUREMENT  # nor is NaN
-    if all(value is not None for value in nodata):
-        valid &= ~np.all([band == value for band, value in zip(pixels, nodata, strict=True)], axis=0)
-    if masked_by is not None:
-        valid &= (src.read(masked_by, window=window) if masked_by else src.dataset_mask(window=window)) > 0
     return pixels, valid
 
 
-def read_whole(src: DatasetReader, bands: Bands) -> RawImage:
+def _measured(src: DatasetReader, bands: Bands, stored: np.ndarray) -> np.ndarray:
+    """(3, H, W) values as a raster's scale and offset tags make them of what is stored."""
+    if measured_type(src, bands) == stored.dtype.name:
+        return stored
+    pixels = stored.astype(np.float64)
+    for band, values in zip(bands, pixels, strict=True):
+        values *= src.scales[band - 1]
+        values += src.offsets[band - 1]
+    return pixels.astype(np.float32)
+
+
+def measured_type(src: DatasetReader, bands: Bands) -> str:
+    """The type of what ``read_bands`` returns of an open raster."""
+    tagged = any(src.scales[band - 1] != 1 or src.offsets[band - 1] != 0 for band in bands)
+    return "float32" if tagged else src.dtypes[bands[0] - 1]
+
+
+def read_whole(src: DatasetReader, reading: Reading) -> RawImage:
     """The bands of an open raster that has them; UserError where it holds complex numbers."""
     require_real(src)
-    pixels, valid = read_bands(src, bands, mask_band(src, bands))
+    pixels, valid = read_bands(src, reading)
     location, crs, transform = georeference(src), src.crs, src.transform
-    plain = src.driver == "GTiff" and src.count == 3 and bands == (1, 2, 3) and len(src.files) == 1
+    plain = src.driver == "GTiff" and src.count == 3 and reading.bands == (1, 2, 3) and len(src.files) == 1
     as_it_is = plain and pixels.dtype == np.uint8 and bool(valid.all() or not pixels[:, ~valid].any())
     if location["bounds"] is None:
         crs = transform = None

@@ -20,7 +20,7 @@ from common.figures import png_bytes
 from common.files import FolderKind, check_out_dir, json_text, new_folder, write_files
 from common.ground import not_comparable, overlapping
 from common.inputs import Command
-from common.raw_images import PERCENTILES, Ranges, add_bands, chosen_bands, percentile_ranges, pixels_per_tile
+from common.raw_images import PERCENTILES, Ranges, add_bands, chosen_reading, percentile_ranges, pixels_per_tile
 from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
 from common.text import first_lines, some, table
 from data_prep.audit.groups import describe_groups, find_groups
@@ -149,10 +149,10 @@ def print_problems(problems: list[Problem], fatal: bool) -> None:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     taxonomy = load_taxonomy(args.root)
-    bands = chosen_bands(args.bands)
     check_out_dir(args.out, overwrite=True, inputs=[args.in_dir], kind=AUDIT)
     tiles, problems = find_raw(args.in_dir)
-    inspect_one = functools.partial(inspect, bands=bands, taxonomy=taxonomy, keep=pixels_per_tile(len(tiles)))
+    reading = chosen_reading(args.bands, args.alpha, [tile.image for tile in tiles])
+    inspect_one = functools.partial(inspect, reading=reading, taxonomy=taxonomy, keep=pixels_per_tile(len(tiles)))
     inspections = list(map_progress(inspect_one, tiles, workers=args.workers, desc="Inspecting"))
     usable = [i for i in inspections if i.usable]
     repeated = repeated_images(usable)
@@ -160,13 +160,13 @@ def main(argv: list[str] | None = None) -> None:
     suspects, not_judged = [], "not looked for (--skip-suspicious)"
     if usable:
         problems += collection_problems(usable, repeated, taxonomy)
-    groups = find_groups(usable, bands, args.workers)
+    groups = find_groups(usable, reading, args.workers)
     ranges = ranges_by_tile(usable)
     usable = [dataclasses.replace(i, kept=None) for i in usable]
     if not args.skip_suspicious:
         suspects, not_judged = find_suspects(
             [i for i in usable if i.tile.id not in repeated],
-            bands=bands,
+            reading=reading,
             ranges=ranges,
             classes=taxonomy.classes,
             workers=args.workers,
@@ -182,7 +182,8 @@ def main(argv: list[str] | None = None) -> None:
     audit = {
         "in_dir": str(args.in_dir),
         "command": args.command,
-        "bands": list(bands),
+        "bands": list(reading.bands),
+        "alpha": reading.alpha,
         "tiles": len(tiles),
         "usable": len(usable),
         "exclude": exclude,
@@ -206,10 +207,10 @@ def main(argv: list[str] | None = None) -> None:
         "groups.tsv": groups_text([t.id for t in tiles], groups, {i.tile.id: i.content for i in usable}),
     }
     if usable:
-        files["audit.png"] = png_bytes(plot_audit(usable, shares, taxonomy, bands), dpi=120)
+        files["audit.png"] = png_bytes(plot_audit(usable, shares, taxonomy, reading), dpi=120)
     if any(len(group.tiles) > 1 for group in groups):
-        files["groups.png"] = png_bytes(plot_groups(groups, {i.tile.id: i for i in usable}, bands), dpi=110)
-    pages = plot_suspects(suspects, {i.tile.id: i for i in usable}, taxonomy, bands)
+        files["groups.png"] = png_bytes(plot_groups(groups, {i.tile.id: i for i in usable}, reading), dpi=110)
+    pages = plot_suspects(suspects, {i.tile.id: i for i in usable}, taxonomy, reading)
     for number, page in enumerate(pages, start=1):
         files[f"{SHEET}.png" if number == 1 else f"{SHEET}_{number}.png"] = png_bytes(page, dpi=110)
     with new_folder(args.out, overwrite=True, inputs=[args.in_dir], kind=AUDIT) as folder:

@@ -20,14 +20,14 @@ from common.errors import UserError
 from common.files import check_out_dir
 from common.ground import spatial_blocks
 from common.rasters import open_raster, unknown_ids, write_mask
-from common.raw_images import RawImage, read_raw, size_problem, write_8bit
+from common.raw_images import RawImage, Reading, add_alpha, chosen_reading, read_raw, size_problem, write_8bit
 from common.taxonomy import IGNORE_INDEX, OEM_BUILT_UP, OPENEARTHMAP
 from common.text import first_lines, table
 from data_prep.raw.files import IMAGE_SUFFIXES, files_by_stem, link_problem, name_problem, printable
 from data_prep.raw.inspect import location_problem
 from data_prep.tile_sets.writer import add_mode, describe_tile, new_tile_set
 
-RGB = (1, 2, 3)
+RGB = [1, 2, 3]
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--block-size", type=positive_float, metavar="METRES", help="side of a spatial block (default: two tile sides)"
     )
+    add_alpha(parser)
     add_mode(parser)
     parser.add_workers()
     parser.add_overwrite()
@@ -131,7 +132,7 @@ def read_label(path: Path) -> np.ndarray:
         return src.read(1)
 
 
-def read_pair(pair: Pair) -> tuple[RawImage, np.ndarray]:
+def read_pair(pair: Pair, reading: Reading) -> tuple[RawImage, np.ndarray]:
     """The image and the (H, W) uint8 label of a pair, Unknown where the image shows nothing.
 
     Raises:
@@ -142,7 +143,7 @@ def read_pair(pair: Pair) -> tuple[RawImage, np.ndarray]:
             raise UserError(link_problem(path))
     try:
         label = read_label(pair.label)
-        image = read_raw(pair.image, RGB)
+        image = read_raw(pair.image, reading)
     except RasterioError as error:
         raise UserError(f"{pair.image} or its label cannot be read as TIFF: {error}") from None
     problem = location_problem(image.location, pair.image)
@@ -173,11 +174,11 @@ class Outcome(NamedTuple):
     problem: str | None = None
 
 
-def take(item: tuple[Pair, Path, Path], *, max_built: float, mode: str) -> Outcome:
+def take(item: tuple[Pair, Path, Path], *, reading: Reading, max_built: float, mode: str) -> Outcome:
     """Read a pair, and write it as a tile where at most ``max_built`` of it is built up."""
     pair, image_path, mask_path = item
     try:
-        raw, label = read_pair(pair)
+        raw, label = read_pair(pair, reading)
     except UserError as error:
         return Outcome(problem=str(error))
     share = built_share(label)
@@ -218,10 +219,11 @@ def main(argv: list[str] | None = None) -> None:
     regions = {region.name: find_pairs(region) for region in find_regions(args.in_dir)}
     pairs = [pair for of_region, _, _ in regions.values() for pair in of_region]
     require_own_ids(pairs)
+    reading = chosen_reading(RGB, args.alpha, [pair.image for pair in pairs])
     entries = {"max_built": args.max_built, "block_size": args.block_size}
     with new_tile_set(args.out_dir, args, taxonomy=OPENEARTHMAP, split="pool", inputs=[args.in_dir], **entries) as out:
         items = [(pair, *out.claim(pair.id)) for pair in pairs]
-        take_one = functools.partial(take, max_built=args.max_built, mode=args.mode)
+        take_one = functools.partial(take, reading=reading, max_built=args.max_built, mode=args.mode)
         taken = map_progress(take_one, items, workers=args.workers, desc="Filtering")
         outcomes = dict(zip(pairs, taken, strict=True))
         require_whole(outcomes, args.in_dir)

@@ -30,9 +30,9 @@ from common.rasters import read_mask, write_mask
 from common.raw_images import (
     PERCENTILES,
     SAMPLE_PER_TILE,
-    Bands,
+    Reading,
     add_bands,
-    chosen_bands,
+    chosen_reading,
     percentile_ranges,
     pixels_per_tile,
     read_raw,
@@ -140,9 +140,9 @@ def read_excluded(source: Input | None, raw_ids: set[str]) -> set[str]:
 
 
 def inspect_all(
-    args: argparse.Namespace, bands: Bands, taxonomy: Taxonomy
-) -> tuple[list[Inspection], set[str], dict[str, str]]:
-    """Inspections of the tiles to split, the excluded ids, and the repeated images that are left out.
+    args: argparse.Namespace, taxonomy: Taxonomy
+) -> tuple[list[Inspection], Reading, set[str], dict[str, str]]:
+    """Inspections of the tiles to split, how they are read, the excluded ids, and the repeated images left out.
 
     Raises:
         UserError: a tile that is not excluded cannot be used.
@@ -151,7 +151,8 @@ def inspect_all(
     excluded = read_excluded(args.exclude, {t.id for t in tiles} | {p.tile_id for p in problems})
     tiles = [tile for tile in tiles if tile.id not in excluded]
     keep = pixels_per_tile(len(tiles)) if args.stretch == "train" else 0
-    inspect_one = functools.partial(inspect, bands=bands, taxonomy=taxonomy, keep=keep)
+    reading = chosen_reading(args.bands, args.alpha, [tile.image for tile in tiles])
+    inspect_one = functools.partial(inspect, reading=reading, taxonomy=taxonomy, keep=keep)
     inspections = list(map_progress(inspect_one, tiles, workers=args.workers, desc="Inspecting"))
     problems = [p for p in problems if p.tile_id not in excluded] + [p for i in inspections for p in i.problems]
     fatal = [problem for problem in problems if problem.fatal]
@@ -162,7 +163,7 @@ def inspect_all(
             f"See all of them, and get a list for --exclude: {Command.of(AUDIT, args.root)}"
         )
     repeated = repeated_images(inspections)
-    return [i for i in inspections if i.tile.id not in repeated], excluded, repeated
+    return [i for i in inspections if i.tile.id not in repeated], reading, excluded, repeated
 
 
 def choose_stretch(args: argparse.Namespace, inspections: list[Inspection], in_train: np.ndarray) -> dict | None:
@@ -188,11 +189,11 @@ def choose_stretch(args: argparse.Namespace, inspections: list[Inspection], in_t
 
 
 def write_tile(
-    item: tuple[RawTile, Path, Path], *, bands: Bands, stretch: dict | None, mode: str, num_classes: int
+    item: tuple[RawTile, Path, Path], *, reading: Reading, stretch: dict | None, mode: str, num_classes: int
 ) -> dict:
     """Write a raw tile's image and mask as the pipeline reads them; returns the manifest entry."""
     tile, image_path, mask_path = item
-    raw = read_raw(tile.image, bands)
+    raw = read_raw(tile.image, reading)
     mask = read_mask(tile.mask)
     ranges = None
     if raw.needs_stretch and raw.valid.any() and stretch:
@@ -259,11 +260,10 @@ def print_stretch(stretch: dict, count: int) -> None:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     taxonomy = load_taxonomy(args.root)
-    bands = chosen_bands(args.bands)
     out_dirs = [args.out_dir / split for split in SPLITS]
     check_out_dirs(out_dirs, args.overwrite, inputs=[args.in_dir])
     groups = GroupTables.read(args.audit_groups, args.groups, args.bands)
-    inspections, excluded, repeated = inspect_all(args, bands, taxonomy)
+    inspections, reading, excluded, repeated = inspect_all(args, taxonomy)
     count = len(inspections)
     footprints = [i.footprint for i in inspections]
     pixels = np.array([i.pixels[1:] for i in inspections], np.int64).reshape(count, taxonomy.num_classes - 1)
@@ -320,7 +320,7 @@ def main(argv: list[str] | None = None) -> None:
 
     block_sets = [{names[i] for i in np.flatnonzero(chosen == s)} for s in range(len(SPLITS))]
     write = functools.partial(
-        write_tile, bands=bands, stretch=stretch, mode=args.mode, num_classes=taxonomy.num_classes
+        write_tile, reading=reading, stretch=stretch, mode=args.mode, num_classes=taxonomy.num_classes
     )
     if dealing:
         record_folds(args.root, dealing, Command.read(args.command), args.overwrite)
@@ -341,7 +341,8 @@ def main(argv: list[str] | None = None) -> None:
                 made_from=[],
                 inputs=[args.in_dir],
                 stretch=stretch,
-                bands=list(bands),
+                bands=list(reading.bands),
+                alpha=reading.alpha,
                 **declared(inspections),
                 groups={"from": groups.sources, "groups": len(together), "tiles": sum(together)},
                 split_strategy=strategy,

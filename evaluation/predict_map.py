@@ -25,7 +25,7 @@ from common.errors import UserError
 from common.files import locked, write_files
 from common.inference import OVERLAP, WINDOW, WindowAxis
 from common.inputs import Command
-from common.raw_images import chosen_bands
+from common.raw_images import add_alpha
 from common.taxonomy import IGNORE_INDEX, Taxonomy
 from common.text import table
 from evaluation.mapping.networks import (
@@ -75,6 +75,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--bands", type=positive_int, nargs="+", metavar="BAND", help="bands of the raster (default: as in training)"
     )
+    add_alpha(parser)
     parser.add_argument("--resample", action="store_true", help="map at the pixel size of the training tiles")
     parser.add_argument(
         "--as-it-is", action="store_true", help="map a raster of another type or pixel size than the training tiles"
@@ -125,7 +126,8 @@ def describe(args: argparse.Namespace, checkpoints: list[Checkpoint], networks: 
         "height": source.height,
         "width": source.width,
         "gsd": source.pixel_size[0] if source.pixel_size else None,
-        "bands": list(networks.scalings[0].bands),
+        "bands": list(networks.scalings[0].reading.bands),
+        "alpha": networks.scalings[0].reading.alpha,
         "ranges": [networks.scalings[n].ranges for n in networks.of_scaling],
         **{key: getattr(args, key) for key in ("window", "overlap", "flips")},
     }
@@ -166,7 +168,7 @@ def main(argv: list[str] | None = None) -> None:
     images = images_of(checkpoints)
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_MB))
-        raster = stack.enter_context(Raster(args.image, chosen_bands(args.bands or images["bands"] or [1, 2, 3])))
+        raster = stack.enter_context(Raster(args.image, args.bands or images["bands"] or [1, 2, 3], args.alpha))
         networks = open_networks(args, raster, checkpoints, images)
         source = Resampled(raster, images["gsd"]) if args.resample and images["gsd"] and raster.pixel_size else raster
         rows, columns = (WindowAxis(length, args.window, args.overlap) for length in (source.height, source.width))

@@ -5,6 +5,7 @@ import importlib
 import io
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -15,7 +16,7 @@ from rasterio import Affine
 from common.checkpoints import checkpoint_bytes
 from common.inputs import Command, Input
 from common.rasters import open_raster
-from common.raw_images import chosen_bands, pixels_per_tile
+from common.raw_images import chosen_reading, pixels_per_tile
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP, Taxonomy, load_taxonomy
 from data_prep import (
     analyze_class_distribution,
@@ -171,16 +172,17 @@ def prepare_root(root: Path, *, taxonomy: Taxonomy = BIODIVERSITY, seed=0) -> Pa
     return root
 
 
-def write_groups(root: Path, *, bands: tuple[int, int, int] = (1, 2, 3)) -> None:
+def write_groups(root: Path, *, bands: Sequence[int] = (1, 2, 3), alpha: str = "auto") -> None:
     """ROOT/artifacts/audit/groups.tsv, as the audit writes it, without the rest of the audit but its empty marker."""
     tiles, _ = find_raw(root / "data/biodiversity_raw")
     taxonomy = load_taxonomy(root)
+    reading = chosen_reading(list(bands), alpha, [tile.image for tile in tiles])
     with contextlib.redirect_stderr(io.StringIO()):
         inspections = [
-            inspect(tile, bands=bands, taxonomy=taxonomy, keep=pixels_per_tile(len(tiles))) for tile in tiles
+            inspect(tile, reading=reading, taxonomy=taxonomy, keep=pixels_per_tile(len(tiles))) for tile in tiles
         ]
         usable = [i for i in inspections if i.usable]
-        groups = find_groups(usable, bands, 0)
+        groups = find_groups(usable, reading, 0)
     folder = root / "artifacts/audit"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "audit.json").touch()
@@ -199,7 +201,7 @@ def ungroup(root: Path) -> None:
 def audited_split(argv: list[str]) -> None:
     """``split_biodiversity.main`` after the groups of the raw tiles were found, as in the order of the steps."""
     args = split_biodiversity.parse_args(argv)
-    write_groups(args.root, bands=chosen_bands(args.bands))
+    write_groups(args.root, bands=args.bands, alpha=args.alpha)
     split_biodiversity.main(argv)
 
 

@@ -15,6 +15,7 @@ import torch
 from common.checkpoints import Checkpoint
 from common.inference import predict_logits
 from common.rasters import open_raster
+from common.raw_images import Reading
 from data_prep.raw.files import RawTile
 from data_prep.split_biodiversity import write_tile
 from reproduction.documents import DOCUMENTS as STEPS_IN
@@ -161,7 +162,7 @@ def test_the_python_of_the_documents_gives_what_evaluation_gives(trained, tmp_pa
     write_tif(tmp_path / "new.tif", as_recorded(tile.read_image()))
     split = (tmp_path / "image.tif", tmp_path / "mask.png")
     raw = RawTile("new", tmp_path / "new.tif", tile.mask_path)
-    write_tile((raw, *split), bands=(1, 2, 3), stretch=stretch, mode="copy", num_classes=6)
+    write_tile((raw, *split), reading=Reading((1, 2, 3)), stretch=stretch, mode="copy", num_classes=6)
     with open_raster(split[0]) as src, torch.inference_mode():
         logits = predict_logits(checkpoint.build().eval(), torch.from_numpy(src.read())[None])
 

@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from common.rasters import read_mask
-from common.raw_images import Bands, Ranges, read_raw
+from common.raw_images import Ranges, Reading, read_raw
 from data_prep.raw.inspect import Inspection
 
 FEWEST_HOLDERS = 3  # tiles that show a class to the networks, or its masks are not judged
@@ -145,14 +145,14 @@ class TileReader(NamedTuple):
     """How a tile is read: the bands, the range of tiles that are not 8-bit (None for 8-bit ones), cells, classes."""
 
     inspection: Inspection
-    bands: Bands
+    reading: Reading
     ranges: Ranges | None
     cell: int
     num_classes: int
 
     def read(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Features, shares of classes and cells with an image; of a large tile those of its middle."""
-        raw = read_raw(self.inspection.tile.image, self.bands)
+        raw = read_raw(self.inspection.tile.image, self.reading)
         image, mask, valid = raw.to_8bit(self.ranges), read_mask(self.inspection.tile.mask), raw.valid
         middle = tuple(
             slice(max(0, (side - LARGEST_SIDE) // 2), max(0, (side - LARGEST_SIDE) // 2) + LARGEST_SIDE)

@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 
 from common.cli import map_progress
 from common.ground import overlapping
-from common.raw_images import Bands, Ranges, percentile_ranges, read_raw
+from common.raw_images import Ranges, Reading, percentile_ranges, read_raw
 from common.text import some
 from data_prep.raw.inspect import UNITS_GAP, Inspection, mixed_units
 from data_prep.resemblance.pairs import confirm, likely_pairs
@@ -25,7 +25,7 @@ class Picture(NamedTuple):
     """What an image in 8 bit is read from: a raw file, its bands, and the range that scales each."""
 
     path: Path
-    bands: Bands
+    reading: Reading
     ranges: tuple[tuple[float, ...], ...] | None
 
 
@@ -59,7 +59,7 @@ def ranges_by_unit(inspections: list[Inspection]) -> dict[str, Ranges | None]:
 def read_picture(picture: Picture) -> np.ndarray:
     """(3, H, W) uint8."""
     ranges = [list(of_band) for of_band in picture.ranges] if picture.ranges else None
-    return read_raw(picture.path, picture.bands).to_8bit(ranges)
+    return read_raw(picture.path, picture.reading).to_8bit(ranges)
 
 
 def look(picture: Picture) -> Look:
@@ -111,14 +111,14 @@ def _tied_by_pixels(
         pairs, proposals = pairs[rest], [proposals[n] for n in rest]
 
 
-def find_groups(inspections: list[Inspection], bands: Bands, workers: int) -> list[TileGroup]:
+def find_groups(inspections: list[Inspection], reading: Reading, workers: int) -> list[TileGroup]:
     """The groups of tiles that show one ground, in order of their first tiles, those of a single tile as well.
 
     Reads every tile once more, and those that it compares again. Holds about 20 KB of each tile.
 
     Args:
         inspections: of usable tiles, in order, with ``kept``.
-        bands: as ``read_raw`` takes them.
+        reading: as ``read_raw`` takes them.
         workers: processes.
     """
     scaling = ranges_by_unit(inspections)
@@ -128,7 +128,7 @@ def find_groups(inspections: list[Inspection], bands: Bands, workers: int) -> li
         if first.setdefault(inspection.content, n) == n:
             ranges = scaling[inspection.tile.id]
             scale = tuple(map(tuple, ranges)) if ranges else None
-            pictures[n] = Picture(inspection.tile.image, bands, scale)
+            pictures[n] = Picture(inspection.tile.image, reading, scale)
     found = map_progress(look, pictures.values(), workers=workers, desc="Looking for one ground")
     looks = dict(zip(pictures, found, strict=True))
     tied = [

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from common.figures import class_legend, color_mask, new_figure
 from common.rasters import read_mask
-from common.raw_images import Bands, read_raw
+from common.raw_images import Reading, read_raw
 from common.taxonomy import IGNORE_INDEX, Taxonomy
 from data_prep.audit.faults import Suspect
 from data_prep.raw.inspect import Inspection
@@ -36,7 +36,7 @@ def example_tiles(inspections: list[Inspection], taxonomy: Taxonomy, count: int)
     return chosen
 
 
-def plot_audit(inspections: list[Inspection], shares: dict[str, dict], taxonomy: Taxonomy, bands: Bands) -> Figure:
+def plot_audit(inspections: list[Inspection], shares: dict[str, dict], taxonomy: Taxonomy, reading: Reading) -> Figure:
     """Figure of class shares, as ``class_shares`` gives them, over example tiles with their masks."""
     examples = example_tiles(inspections, taxonomy, 6)
     figure = new_figure(12, 7.6)
@@ -54,7 +54,7 @@ def plot_audit(inspections: list[Inspection], shares: dict[str, dict], taxonomy:
     for axes in grid.flat:
         axes.set_axis_off()
     for column, example in enumerate(examples):
-        raw = read_raw(example.tile.image, bands)
+        raw = read_raw(example.tile.image, reading)
         grid[0, column].imshow(np.moveaxis(raw.to_8bit(example.ranges), 0, -1))
         grid[0, column].set_title(example.tile.id, fontsize=8)
         mask = np.where(raw.valid, read_mask(example.tile.mask), np.uint8(IGNORE_INDEX))
@@ -63,7 +63,7 @@ def plot_audit(inspections: list[Inspection], shares: dict[str, dict], taxonomy:
     return figure
 
 
-def plot_groups(groups: list[TileGroup], inspections: dict[str, Inspection], bands: Bands) -> Figure:
+def plot_groups(groups: list[TileGroup], inspections: dict[str, Inspection], reading: Reading) -> Figure:
     """Figure of the largest groups of more than one tile, of which there is at least one, a row each."""
     tied = sorted((g for g in groups if len(g.tiles) > 1), key=lambda g: -len(g.tiles))
     shown = tied[:GROUP_ROWS]
@@ -75,7 +75,7 @@ def plot_groups(groups: list[TileGroup], inspections: dict[str, Inspection], ban
         for axes in row:
             axes.set_axis_off()
         for column, tile_id in enumerate(group.tiles[:columns]):
-            image = read_raw(inspections[tile_id].tile.image, bands).to_8bit(inspections[tile_id].ranges)
+            image = read_raw(inspections[tile_id].tile.image, reading).to_8bit(inspections[tile_id].ranges)
             step = max(1, min(image.shape[1:]) // PANEL_PIXELS)
             row[column].imshow(np.moveaxis(image[:, ::step, ::step], 0, -1))
             row[column].set_title(tile_id, fontsize=6)
@@ -101,12 +101,17 @@ def shifted(mask: np.ndarray, down: int, right: int) -> np.ndarray:
 
 
 def plot_suspect(
-    figure: SubFigure, rank: int, suspect: Suspect, inspections: dict[str, Inspection], taxonomy: Taxonomy, bands: Bands
+    figure: SubFigure,
+    rank: int,
+    suspect: Suspect,
+    inspections: dict[str, Inspection],
+    taxonomy: Taxonomy,
+    reading: Reading,
 ) -> None:
     """A suspect's image, mask, mask over the image, and what would fit better."""
 
     def read_rgb(tile_id: str) -> tuple[np.ndarray, np.ndarray]:
-        raw = read_raw(inspections[tile_id].tile.image, bands)
+        raw = read_raw(inspections[tile_id].tile.image, reading)
         return raw.valid, np.moveaxis(raw.to_8bit(inspections[tile_id].ranges), 0, -1)
 
     valid, image = read_rgb(suspect.tile_id)
@@ -132,7 +137,7 @@ def plot_suspect(
 
 
 def plot_suspects(
-    suspects: list[Suspect], inspections: dict[str, Inspection], taxonomy: Taxonomy, bands: Bands
+    suspects: list[Suspect], inspections: dict[str, Inspection], taxonomy: Taxonomy, reading: Reading
 ) -> Iterator[Figure]:
     """Yield the pages of the contact sheet, the most suspicious first; inspections by tile id."""
     each = 2 * SHEET_ROWS
@@ -147,5 +152,5 @@ def plot_suspects(
         class_legend(figure, taxonomy)
         parts = figure.subfigures(rows, columns, squeeze=False)
         for place, suspect in enumerate(page):
-            plot_suspect(parts.T.flat[place], start + place + 1, suspect, inspections, taxonomy, bands)
+            plot_suspect(parts.T.flat[place], start + place + 1, suspect, inspections, taxonomy, reading)
         yield figure

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from common.cli import map_progress
 from common.ground import overlapping, spatial_blocks
-from common.raw_images import Bands, Ranges
+from common.raw_images import Ranges, Reading
 from common.taxonomy import IGNORE_INDEX
 from data_prep.audit.cells import SMALLEST_CELL, TileReader, cell_size, fit_networks, learn_from
 from data_prep.audit.faults import Suspect, judge, most_suspicious_first, repeated_masks
@@ -43,7 +43,7 @@ def folds_of(inspections: list[Inspection], seed: int) -> np.ndarray:
 def find_suspects(
     inspections: list[Inspection],
     *,
-    bands: Bands,
+    reading: Reading,
     ranges: dict[str, Ranges | None],
     classes: tuple[str, ...],
     workers: int,
@@ -55,7 +55,7 @@ def find_suspects(
 
     Args:
         inspections: of usable tiles, no image twice.
-        bands: as ``read_raw`` takes them.
+        reading: as ``read_raw`` takes them.
         ranges: of each tile id, as ``to_8bit`` takes them.
         classes: names by class id.
         workers: processes.
@@ -63,7 +63,7 @@ def find_suspects(
     """
     number = len(classes)
     cell = cell_size([min(i.height, i.width) for i in inspections] or [SMALLEST_CELL])
-    readers = [TileReader(i, bands, ranges[i.tile.id], cell, number) for i in inspections]
+    readers = [TileReader(i, reading, ranges[i.tile.id], cell, number) for i in inspections]
     labelled = [i for i in inspections if any(i.pixels[IGNORE_INDEX + 1 :])]
     fitting = [i for i in labelled if min(i.height, i.width) >= FEWEST_CELLS * cell and i.invalid_share < 0.5]
     enough = len(fitting) >= FEWEST_TILES

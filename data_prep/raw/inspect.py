@@ -13,16 +13,18 @@ import numpy as np
 from PIL import Image
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
+from scipy import ndimage
 
 from common.errors import UserError
 from common.rasters import class_pixels, georeference, open_raster, unknown_ids
 from common.raw_images import (
     NO_MEASUREMENT,
     SAMPLE_PER_TILE,
-    Bands,
     Ranges,
     RawImage,
+    Reading,
     bands_problem,
+    measured_type,
     percentile_ranges,
     read_whole,
     sample,
@@ -33,7 +35,9 @@ from common.text import some
 from data_prep.raw.files import Problem, RawTile, link_problem
 
 UNITS_GAP = 8.0  # brightness of one sensor differs less than this between neighbours in rank
-GAPS_SHARE = 0.001  # of the pixels at one value far below all others, from which they are taken for gaps
+GAPS_SHARE = 0.001  # of the pixels at one value far from all others, from which they are taken for gaps
+EDGE_REPEATS = 0.05  # share of the edge's pixels that are as the one before, from which a constant area is looked for
+EDGE_SHARE = 0.01  # share of a tile, from which a constant area at its edge is told
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Inspection:
 
     ``location``: what ``georeference`` returns. ``ranges``: of each band, as ``percentile_ranges`` gives them.
     ``colors``: what the file calls the chosen bands: red, green, gray, undefined and so on.
+    ``lost``: labelled pixels where the image has no data.
     ``kept``: (3, P) float32 pixels for the scaling, of a tile that needs it; None where they were not asked for.
     """
 
@@ -57,6 +62,7 @@ class Inspection:
     content: str = ""
     ranges: Ranges | None = None
     pixels: list[int] = field(default_factory=list)
+    lost: int = 0
     kept: np.ndarray | None = None
 
     @property
@@ -77,20 +83,54 @@ class Inspection:
         return self.location["bounds"] is not None
 
 
-def gap_value(image: RawImage) -> float | None:
-    """A negative value that fills gaps of an image though it is not declared as nodata; None where there is none.
+def gap_value(image: RawImage) -> tuple[int, float] | None:
+    """A value that fills gaps of a band though it is not declared as nodata, and the index of the band; None if none.
 
-    All bands have it in the same pixels, and it lies further below all other values than these are apart.
+    It is the lowest or the highest of the band, in GAPS_SHARE of its pixels or more, and lies further from all other
+    values than these are apart. A lowest value of 0 or more may be a measurement. Images of 8 bit are not looked at.
     """
-    pixels = image.pixels[:, image.valid] if image.needs_stretch else np.zeros((3, 0))
-    if not pixels.size or pixels.min() >= 0:
+    if not image.needs_stretch or not image.valid.any():
         return None
-    lowest = pixels.min()
-    gaps = (pixels == lowest).all(axis=0)
-    rest = pixels[:, ~gaps].astype(np.float64)
-    if gaps.mean() < GAPS_SHARE or not rest.size:
+    whole = image.valid.all()
+    for index, band in enumerate(image.pixels):
+        pixels = band.ravel() if whole else band[image.valid]
+        lowest, highest = pixels.min(), pixels.max()
+        for value in (highest, *([lowest] if lowest < 0 else [])):
+            gaps = pixels == value
+            if gaps.all() or gaps.mean() < GAPS_SHARE:
+                continue
+            rest = pixels[~gaps]
+            low, high = float(rest.min()), float(rest.max())
+            if min(abs(value - low), abs(value - high)) > high - low:
+                return index, float(value)
+    return None
+
+
+def constant_edge(image: RawImage, mask: np.ndarray) -> tuple[list[float], float] | None:
+    """The value of each band in an area that has one value throughout, touches the edge and is labelled; None if none.
+
+    Such an area is a collar or a gap rather than ground. It is the one of the value that most of the edge has.
+
+    Args:
+        image: with (3, H, W) pixels.
+        mask: (H, W) uint8 class ids.
+
+    Returns:
+        The values, and the share of the tile's pixels that have them there and are labelled: EDGE_SHARE or more.
+    """
+    pixels = image.pixels
+    edge = np.concatenate([pixels[:, 0], pixels[:, -1], pixels[:, 1:-1, 0], pixels[:, 1:-1, -1]], axis=1)
+    shown = np.concatenate([image.valid[0], image.valid[-1], image.valid[1:-1, 0], image.valid[1:-1, -1]])
+    repeats = (edge[:, 1:] == edge[:, :-1]).all(axis=0) & shown[1:]
+    if repeats.sum() < EDGE_REPEATS * edge.shape[1]:
         return None
-    return float(lowest) if rest.min() - lowest > rest.max() - rest.min() else None
+    values, counts = np.unique(edge[:, 1:][:, repeats], axis=1, return_counts=True)
+    value = values[:, counts.argmax()]
+    alike = (pixels == value[:, None, None]).all(axis=0) & image.valid
+    areas, _ = ndimage.label(alike)
+    at_edge = np.unique(np.concatenate([areas[0], areas[-1], areas[:, 0], areas[:, -1]]))
+    share = float((np.isin(areas, at_edge[at_edge > 0]) & (mask != IGNORE_INDEX)).mean())
+    return (value.tolist(), share) if share >= EDGE_SHARE else None
 
 
 def ids_problem(mask: np.ndarray, path: Path, taxonomy: Taxonomy) -> str | None:
@@ -130,7 +170,7 @@ def _read_mask(tile: RawTile) -> tuple[np.ndarray | None, Problem | None]:
     return mask, None
 
 
-def inspect(tile: RawTile, *, bands: Bands, taxonomy: Taxonomy, keep: int = 0) -> Inspection:
+def inspect(tile: RawTile, *, reading: Reading, taxonomy: Taxonomy, keep: int = 0) -> Inspection:
     """Read a raw tile whole and say everything that is wrong with it; raises nothing for a bad tile.
 
     About ``keep`` pixels are kept of a tile that needs scaling.
@@ -151,6 +191,8 @@ def inspect(tile: RawTile, *, bands: Bands, taxonomy: Taxonomy, keep: int = 0) -
     try:
         with open_raster(tile.image) as src:
             count, dtype = src.count, src.dtypes[0]
+            few = bands_problem(count, reading.bands)
+            dtype = dtype if few else measured_type(src, reading.bands)
             size = src.height, src.width
             large = size_problem(tile.image, *size)
             add("too large", large)
@@ -159,10 +201,9 @@ def inspect(tile: RawTile, *, bands: Bands, taxonomy: Taxonomy, keep: int = 0) -
             if mask is not None and mask.shape != size:
                 text = f"{tile.mask}: is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[1]} x {size[0]}"
                 add("size mismatch", text)
-            few = bands_problem(count, bands)
             add("bands", few and f"{tile.image}: {few}")
-            image = None if few else read_whole(src, bands)
-            colors = () if few else tuple(src.colorinterp[band - 1].name for band in bands)
+            image = None if few else read_whole(src, reading)
+            colors = () if few else tuple(src.colorinterp[band - 1].name for band in reading.bands)
             location = georeference(src) if image is None else image.location
     except (RasterioError, OSError) as error:
         add("unreadable", f"{tile.image}: cannot be read as TIFF ({error})")
@@ -178,18 +219,26 @@ def inspect(tile: RawTile, *, bands: Bands, taxonomy: Taxonomy, keep: int = 0) -
     valid = image.valid
     gap = gap_value(image)
     if gap is not None:
-        text = f"{tile.image}: {gap:g} fills gaps in all bands, is not declared as nodata and would spoil the scaling. "
-        text += f"Declare it where it is: gdal_edit.py -a_nodata {gap:g} {shlex.quote(str(tile.image))}"
-        add("undeclared nodata", text)
+        index, value = gap
+        text = f"{tile.image}: {value:g} fills gaps in band {reading.bands[index]}, is not declared as nodata and "
+        add("undeclared nodata", f"{text}would spoil the scaling. {declare(value, tile.image)}")
+    edge = constant_edge(image, mask)
+    if edge is not None:
+        values, share = edge
+        text = f"{tile.image}: {share:.1%} of its pixels are labelled, lie at its edge and have one value throughout "
+        text += f"({' '.join(f'{value:g}' for value in values)}), as where there is no data. "
+        add("constant edge", text + declare(values[0], tile.image), fatal=False)
     if not valid.all():
         text = f"{tile.image}: {1 - valid.mean():.1%} of its pixels are nodata, transparent, NaN, infinite or beyond "
         text += f"{NO_MEASUREMENT:g}, and become {taxonomy.void}"
         add("nodata", text, fatal=False)
+    lost = 0 if valid.all() else int(np.count_nonzero(mask[~valid] != IGNORE_INDEX))
     pixels = class_pixels(mask if valid.all() else np.where(valid, mask, np.uint8(IGNORE_INDEX)), taxonomy.num_classes)
     if not pixels[1:].any():
         add("no labelled pixel", f"{tile.mask}: has no labelled pixel", fatal=False)
     sampled = sample(image, SAMPLE_PER_TILE)
-    constant = [band for band, values in zip(bands, sampled, strict=True) if values.size > 1 and not np.ptp(values)]
+    by_band = zip(reading.bands, sampled, strict=True)
+    constant = [band for band, values in by_band if values.size > 1 and not np.ptp(values)]
     if constant and pixels.size:
         text = f"{tile.image}: band {' and '.join(map(str, sorted(set(constant))))} has one value throughout"
         add("constant band", text, fatal=False)
@@ -203,8 +252,14 @@ def inspect(tile: RawTile, *, bands: Bands, taxonomy: Taxonomy, keep: int = 0) -
         content=content.hexdigest(),
         ranges=percentile_ranges(sampled) if sampled.size else None,
         pixels=pixels.tolist(),
+        lost=lost,
         kept=(sampled if keep == SAMPLE_PER_TILE else sample(image, keep)) if keep and image.needs_stretch else None,
     )
+
+
+def declare(value: float, path: Path) -> str:
+    """The remedy for a value that stands for no data and is not declared."""
+    return f"Declare it where it is: rio edit-info --nodata {value:g} {shlex.quote(str(path))}"
 
 
 def location_problem(location: dict, path: Path) -> str | None:
@@ -214,10 +269,10 @@ def location_problem(location: dict, path: Path) -> str | None:
     """
     if location["bounds"] is None:
         return None
-    remedy = f"Give it its own system: gdal_edit.py -a_srs EPSG:CODE {shlex.quote(str(path))}"
+    remedy = f"Give it its own system: rio edit-info --crs EPSG:CODE {shlex.quote(str(path))}"
     left, bottom, right, top = bounds = location["bounds"]
     if not np.isfinite(bounds).all() or left == right or bottom == top:
-        return f"{path}: its bounds {bounds} enclose no ground. Correct its geotransform: gdal_edit.py -a_ullr"
+        return f"{path}: its bounds {bounds} enclose no ground. Correct its geotransform: rio edit-info --transform"
     crs = CRS.from_wkt(location["crs"]) if location["crs"] else None
     if crs is not None and crs.is_geographic and (max(abs(left), abs(right)) > 540 or max(abs(bottom), abs(top)) > 91):
         return (
@@ -246,7 +301,7 @@ def mixed_systems(inspections: list[Inspection]) -> str | None:
     odd = [i.tile.id for i in inspections if i.is_located and i.location["crs"] == rarest]
     return (
         f"tiles are in {len(systems)} coordinate systems, {', '.join(names)} ({some(odd)}): a tile with a wrong one is "
-        "put on other ground than its neighbours. Where it is wrong: gdal_edit.py -a_srs EPSG:CODE FILE"
+        "put on other ground than its neighbours. Where it is wrong: rio edit-info --crs EPSG:CODE FILE"
     )
 
 

@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.folds import FOLDS
 from common.inference import forward
 from common.inputs import Input
-from common.raw_images import Bands, Ranges
+from common.raw_images import Ranges
 from common.stages import FINAL_STAGE, training_command
 from common.taxonomy import Taxonomy
 from common.text import some, warn
@@ -111,9 +111,8 @@ def scaling_of(checkpoint: Checkpoint, raster: Raster) -> Scaling:
 
     Raises UserError where the raster is not 8-bit and nothing was scaled in training.
     """
-    bands: Bands = raster.bands
     if raster.dtype == "uint8":
-        return Scaling(bands, None)
+        return Scaling(raster.reading, None)
     stretch = checkpoint.metadata["stretch"]
     if stretch is None:
         raise UserError(
@@ -121,7 +120,7 @@ def scaling_of(checkpoint: Checkpoint, raster: Raster) -> Scaling:
             "no range is known that becomes 0-255. Give the raster in 8 bit, scaled as the tiles were."
         )
     ranges: Ranges = stretch["ranges"] or raster.own_ranges()
-    return Scaling(bands, ranges)
+    return Scaling(raster.reading, ranges)
 
 
 def warn_of_units(raster: Raster, scalings: Sequence[Scaling]) -> None:

@@ -18,10 +18,11 @@ from common.errors import UserError
 from common.rasters import open_quietly, pixel_size
 from common.raw_images import (
     SAMPLE_PER_TILE,
-    Bands,
     Ranges,
+    Reading,
     bands_problem,
-    mask_band,
+    chosen_reading,
+    measured_type,
     percentile_ranges,
     read_bands,
     require_real,
@@ -34,21 +35,20 @@ PIXELS_AT_ONCE = 2**22  # of a band that are read in one go, or a row of the fil
 
 
 class Scaling(NamedTuple):
-    """What a network sees of a raster: the bands, and the range of each that becomes 0-255, None for 8-bit images."""
+    """What a network sees of a raster: how it is read, and the range of each band that becomes 0-255, None in 8 bit."""
 
-    bands: Bands
+    reading: Reading
     ranges: Ranges | None
 
 
 class Piece(NamedTuple):
-    """A file of the raster: where its upper left pixel lies, its size, and what ``mask_band`` says of it."""
+    """A file of the raster: where its upper left pixel lies, and its size."""
 
     path: Path
     top: int
     left: int
     height: int
     width: int
-    masked_by: int | None
 
 
 @dataclass(frozen=True)
@@ -82,25 +82,29 @@ def _files(path: Path) -> list[Path]:
 class Raster:
     """A raster of any size. Use it as a context manager, and read it from one thread at a time."""
 
-    def __init__(self, path: Path, bands: Bands) -> None:
+    def __init__(self, path: Path, bands: list[int], alpha: str = "auto") -> None:
         """Open a raster.
 
         Args:
             path: a file that GDAL reads, or a folder of them that are tiles of one grid.
-            bands: those that will be asked for.
+            bands, alpha: what --bands and --alpha say.
 
         Raises:
             UserError: it is missing or damaged, lacks a band, holds complex numbers, or its tiles do not make one
                 raster.
         """
         self.path = path
-        self.bands = bands
         self._open: dict[Path, DatasetReader] = {}
         files = _files(path)
+        self.reading = chosen_reading(bands, alpha, files)
+        self.bands = self.reading.bands
         first = self._dataset(files[0])
-        self.dtype = first.dtypes[bands[0] - 1] if max(bands) <= first.count else first.dtypes[0]
+        few = bands_problem(first.count, self.bands)
+        if few:
+            raise UserError(f"{files[0]}: {few}.")
+        self.dtype = measured_type(first, self.bands)
         self.band_count = first.count
-        self.colors = tuple(first.colorinterp[band - 1].name for band in bands if band <= first.count)
+        self.colors = tuple(first.colorinterp[band - 1].name for band in self.bands)
         points, their_crs = first.gcps
         self.place = Place(their_crs or first.crs, first.transform, points if first.transform.is_identity else ())
         self.pieces = self._fit(files)
@@ -150,15 +154,16 @@ class Raster:
                         f"{path}: has another coordinate system or pixel size than {files[0].name}, so that they make "
                         "no one raster. Bring them to one grid (rio warp), or map them one by one."
                     )
-                if src.dtypes[self.bands[0] - 1] != self.dtype:
-                    raise UserError(f"{path}: is {src.dtypes[0]}, but {files[0].name} is {self.dtype}.")
+                dtype = measured_type(src, self.bands)
+                if dtype != self.dtype:
+                    raise UserError(f"{path}: is {dtype}, but {files[0].name} is {self.dtype}.")
                 column, row = _times(~grid, own.c, own.f)
                 if max(abs(column - round(column)), abs(row - round(row))) > OFF_GRID:
                     raise UserError(
                         f"{path}: lies {column - round(column):+.2f}, {row - round(row):+.2f} pixels beside the grid "
                         f"of {files[0].name}. Bring them to one grid (rio warp), or map them one by one."
                     )
-            found.append(Piece(path, round(row), round(column), src.height, src.width, mask_band(src, self.bands)))
+            found.append(Piece(path, round(row), round(column), src.height, src.width))
             if path != files[0]:
                 self._open.pop(path).close()
         top, left = min(piece.top for piece in found), min(piece.left for piece in found)
@@ -204,14 +209,14 @@ class Raster:
         images: list[np.ndarray],
         valid: np.ndarray,
     ) -> None:
-        bands, pixels, shown = None, np.zeros(0), np.zeros(0, bool)
+        reading, pixels, shown = None, np.zeros(0), np.zeros(0, bool)
         everywhere = np.ones((window.height, window.width), bool)
         scaled = []
         for scaling in scalings:
-            if scaling.bands != bands:
+            if scaling.reading != reading:
                 try:
-                    bands = scaling.bands
-                    pixels, shown = read_bands(src, bands, piece.masked_by, window)
+                    reading = scaling.reading
+                    pixels, shown = read_bands(src, reading, window)
                 except RasterioError as error:
                     problem = f"{piece.path}: cannot be read ({error}). Restore it, and go on with --resume."
                     raise UserError(problem) from None
@@ -237,7 +242,7 @@ class Raster:
                 if piece.top <= row < piece.top + piece.height:
                     src = self._dataset(piece.path)
                     window = Window(0, row - piece.top, piece.width, 1)
-                    pixels, valid = read_bands(src, self.bands, piece.masked_by, window)
+                    pixels, valid = read_bands(src, self.reading, window)
                     on_grid = (np.arange(piece.width) + piece.left) % step == step // 2
                     samples.append(pixels[:, valid & on_grid[None]].astype(np.float32))
             self._close_above(row)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from common.raw_images import Reading
 from common.taxonomy import BIODIVERSITY
 from data_prep.audit.groups import find_groups
 from data_prep.raw.files import find_raw
@@ -57,7 +58,7 @@ def write_raw(root: Path, count: int) -> None:
 def timed(root: Path, count: int) -> tuple[float, float]:
     """Seconds of the search among the first tiles, and the share of the copies that it ties and ties rightly."""
     tiles = find_raw(root)[0][:count]
-    inspections = [inspect(one, bands=(1, 2, 3), taxonomy=BIODIVERSITY) for one in tiles]
+    inspections = [inspect(one, reading=Reading((1, 2, 3)), taxonomy=BIODIVERSITY) for one in tiles]
     begin = time.process_time()
     with contextlib.redirect_stderr(io.StringIO()):
         groups = find_groups(inspections, (1, 2, 3), workers=0)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
+from common.raw_images import Reading
 from common.taxonomy import BIODIVERSITY
 from data_prep import check_biodiversity, check_leakage, split_biodiversity
 from data_prep.audit import groups as audit_groups
@@ -155,7 +156,7 @@ def test_what_was_found_is_said_in_a_sentence():
 def test_the_sheet_shows_the_largest_groups_first(tmp_path):
     write_raw(tmp_path, "t", STRIPES)
     (tile,), _ = find_raw(tmp_path / "data/biodiversity_raw")
-    one = inspect(tile, bands=(1, 2, 3), taxonomy=BIODIVERSITY)
+    one = inspect(tile, reading=Reading((1, 2, 3)), taxonomy=BIODIVERSITY)
     groups = [TileGroup(tuple(f"g{size}_{n}" for n in range(size)), ("ground",)) for size in [2, 10, 1, *[3] * 8]]
     figure = plot_groups(groups, {tile_id: one for group in groups for tile_id in group.tiles}, (1, 2, 3))
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]

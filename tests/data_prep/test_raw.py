@@ -8,7 +8,7 @@ from PIL import Image
 
 from common.errors import UserError
 from common.rasters import open_raster
-from common.raw_images import read_raw
+from common.raw_images import Reading, read_raw
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet
 from data_prep import check_biodiversity
@@ -18,7 +18,7 @@ from tests.helpers import GSD, audited_split, made, make_biodiversity, quiet, wr
 
 SIZE = 32
 ORIGIN = (500_000, 5_000_000)
-RGB = (1, 2, 3)
+RGB = Reading((1, 2, 3))
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_transparent_pixels_are_void_unless_their_band_is_asked_for(root):
     assert (tiles["clear"].read_mask()[:6] == 0).all() and (tiles["clear"].read_mask()[6:] == 1).all()
     assert not tiles["clear"].read_image()[:, :6].any()
     path = raw(root) / "images" / "clear.tif"
-    assert read_raw(path, (4, 3, 2)).valid.all()
+    assert read_raw(path, Reading((4, 3, 2))).valid.all()
     path.unlink()
     write_tif(path, pixels[:3])
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), open_raster(path, "r+") as dst:
@@ -234,7 +234,7 @@ def test_8_bit_rgb_files_are_linked_not_written_again(root):
 
 def kinds(root, name):
     tile = RawTile(name, raw(root) / "images" / f"{name}.tif", raw(root) / "masks" / f"{name}.png")
-    return {problem.kind for problem in inspect(tile, bands=RGB, taxonomy=BIODIVERSITY).problems if problem.fatal}
+    return {problem.kind for problem in inspect(tile, reading=RGB, taxonomy=BIODIVERSITY).problems if problem.fatal}
 
 
 def test_every_problem_of_a_tile_is_said_at_once(root):

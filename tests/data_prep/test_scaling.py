@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from common import raw_images
 from common.errors import UserError
-from common.raw_images import RawImage, bands_problem, chosen_bands, percentile_ranges, read_raw, sample, size_problem
+from common.raw_images import (
+    RawImage,
+    Reading,
+    bands_problem,
+    chosen_bands,
+    percentile_ranges,
+    read_raw,
+    sample,
+    size_problem,
+)
 from common.taxonomy import BIODIVERSITY
 from data_prep import check_biodiversity, split_biodiversity
 from data_prep.raw import inspect as raw_module
@@ -27,7 +36,7 @@ from data_prep.tile_sets.class_shares import class_shares, percentages, share_ro
 from tests.helpers import quiet, write_png, write_tif
 from tests.small_sets import noise_of, with_pixels, write_grid, write_raw
 
-RGB = (1, 2, 3)
+RGB = Reading((1, 2, 3))
 NOWHERE = {"crs": None, "bounds": None, "gsd": None}
 
 
@@ -142,7 +151,7 @@ def test_nan_infinite_and_absurd_values_of_any_band_are_no_data(tmp_path):
     write_flat(tmp_path / "a.tif", columns)
     image = read_raw(tmp_path / "a.tif", RGB)
     assert image.valid[0].tolist() == [True, False, False, False, True, False, True]
-    assert read_raw(tmp_path / "a.tif", (4, 4, 4)).valid[0].tolist() == [True] * 6 + [False]
+    assert read_raw(tmp_path / "a.tif", Reading((4, 4, 4))).valid[0].tolist() == [True] * 6 + [False]
 
 
 def test_a_declared_nodata_value_is_heard_in_every_type_and_a_few_pixels_of_it_void_no_others(tmp_path):
@@ -207,7 +216,7 @@ def test_gaps_at_one_low_value_are_told_from_measurements():
 def look(root, name="a", **settings):
     folder = root / "data/biodiversity_raw"
     tile = RawTile(name, folder / f"images/{name}.tif", folder / f"masks/{name}.png")
-    return inspect(tile, bands=RGB, taxonomy=BIODIVERSITY, **settings)
+    return inspect(tile, reading=RGB, taxonomy=BIODIVERSITY, **settings)
 
 
 def kinds(found):
@@ -349,14 +358,14 @@ def test_a_tile_has_at_most_8192_times_8192_pixels_and_200_bytes_of_name(tmp_pat
 
 def test_three_bands_or_one_are_chosen_and_must_be_there():
     def bands(*flags):
-        return chosen_bands(split_biodiversity.parse_args(flags))
+        return chosen_bands(split_biodiversity.parse_args(flags).bands)
 
     assert bands() == (1, 2, 3) and bands("--bands", "4", "1", "2") == (4, 1, 2) and bands("--bands", "2") == (2, 2, 2)
     with pytest.raises(UserError, match="--bands has 2 numbers"):
         bands("--bands", "1", "2")
     assert bands_problem(4, (4, 1, 2)) is bands_problem(1, (1, 1, 1)) is None
     assert bands_problem(3, (4, 1, 2)).endswith("--bands 4 1 2 asks for band 4; choose --bands among 1 to 3")
-    assert "takes the one band three times" in bands_problem(1, RGB)
+    assert "takes the one band three times" in bands_problem(1, RGB.bands)
 
 
 def test_pairs_are_made_by_name_and_what_does_not_pair_is_told(tmp_path):
