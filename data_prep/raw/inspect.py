@@ -222,7 +222,7 @@ def inspect(tile: RawTile, *, reading: Reading, taxonomy: Taxonomy, keep: int = 
         index, value = gap
         text = f"{tile.image}: {value:g} fills gaps in band {reading.bands[index]}, is not declared as nodata and "
         add("undeclared nodata", f"{text}would spoil the scaling. {declare(value, tile.image)}")
-    edge = constant_edge(image, mask)
+    edge = constant_edge(image, mask) if gap is None else None
     if edge is not None:
         values, share = edge
         text = f"{tile.image}: {share:.1%} of its pixels are labelled, lie at its edge and have one value throughout "

@@ -107,11 +107,11 @@ def test_nodata_and_nan_pixels_are_void_in_the_mask_and_zero_in_the_image(root):
     holes = noise(3, np.float32, 0.4) + 0.1
     holes[:, :4] = -9999
     holes[1, 8:12] = np.nan  # a single band suffices
-    holes[0, 20] = -9999  # one band at the nodata value may be a measurement
+    holes[0, 20] = -9999
     add(root, "holes", holes, nodata=-9999)
     tiles, sets = split(root, "--stretch", "tile")
     void = np.zeros((SIZE, SIZE), bool)
-    void[:4] = void[8:12] = True
+    void[:4] = void[8:12] = void[20] = True
     np.testing.assert_array_equal(tiles["holes"].read_mask() == 0, void)
     assert not tiles["holes"].read_image()[:, void].any()
     assert tiles["holes"].pixels[0] == void.sum()
@@ -144,8 +144,15 @@ def test_transparent_pixels_are_void_unless_their_band_is_asked_for(root):
 
 
 def test_a_fourth_band_of_measurements_that_is_flagged_as_alpha_hides_nothing(root):
-    add(root, "infrared", noise(4, np.uint8, 255, seed=4), photometric="RGB", alpha="YES")
-    assert read_raw(raw(root) / "images" / "infrared.tif", RGB).valid.all()
+    pixels = noise(4, np.uint8, 255, seed=4)
+    add(root, "infrared", pixels, photometric="RGB", alpha="YES")
+    pixels = noise(4, np.uint8, 255, seed=5)
+    pixels[3] = 0  # all of it water
+    add(root, "lake", pixels, photometric="RGB", alpha="YES")
+    tiles, _ = split(root)
+    assert not (tiles["infrared"].read_mask() == 0).any() and not (tiles["lake"].read_mask() == 0).any()
+    tiles, _ = split(root, "--alpha", "yes", "--overwrite")
+    assert (tiles["lake"].read_mask() == 0).all()
 
 
 def test_void_255_and_palettes_are_refused_with_a_remedy(root):

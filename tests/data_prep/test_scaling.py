@@ -4,16 +4,19 @@ import json
 
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 
 from common import raw_images
 from common.errors import UserError
+from common.rasters import open_raster
 from common.raw_images import (
     RawImage,
     Reading,
     bands_problem,
     chosen_bands,
+    chosen_reading,
     percentile_ranges,
     read_raw,
     sample,
@@ -164,14 +167,59 @@ def test_a_declared_nodata_value_is_heard_in_every_type_and_a_few_pixels_of_it_v
     assert read_raw(tmp_path / "none.tif", RGB).valid.all()
 
 
-@pytest.mark.parametrize(("between", "hides"), [(9, True), (11, False)])
-def test_a_fourth_band_is_alpha_where_nine_tenths_of_it_are_opaque_or_clear(tmp_path, between, hides):
+@pytest.mark.parametrize(("between", "hides"), [(19, True), (21, False)])
+def test_a_fourth_band_is_alpha_where_nine_tenths_of_it_in_all_images_are_opaque_or_clear(
+    tmp_path, capsys, between, hides
+):
     pixels = np.concatenate([noise_of("a", 10, 10), np.full((1, 10, 10), 255, np.uint8)])
+    write_tif(tmp_path / "b.tif", pixels, photometric="RGB", alpha="YES")
+    write_tif(tmp_path / "c.tif", pixels[:3], photometric="RGB")
+    (tmp_path / "d.tif").write_bytes(b"no image")
     pixels[3].ravel()[:20] = 0
     pixels[3].ravel()[50 : 50 + between] = 128
     write_tif(tmp_path / "a.tif", pixels, photometric="RGB", alpha="YES")
-    valid = read_raw(tmp_path / "a.tif", RGB).valid
+    reading = chosen_reading([1, 2, 3], "auto", sorted(tmp_path.iterdir()))
+    assert reading == Reading((1, 2, 3), hides)
+    assert ("hide nothing (--alpha yes: they do)" in capsys.readouterr().out) == (not hides)
+    valid = read_raw(tmp_path / "a.tif", reading).valid
     np.testing.assert_array_equal(valid, pixels[3] > 0 if hides else np.ones((10, 10), bool))
+    assert chosen_reading([1], "no", [tmp_path / "b.tif"]) == Reading((1, 1, 1), False)
+    assert chosen_reading([1, 2, 3], "auto", [tmp_path / "c.tif"]).alpha
+
+
+def test_nodata_alpha_and_masks_are_joined(tmp_path):
+    pixels = np.concatenate([noise_of("a", 10, 10) // 2 + 1, np.full((1, 10, 10), 255, np.uint8)])
+    pixels[1, 0] = 77  # nodata in one band
+    pixels[3, 1] = 0
+    write_tif(tmp_path / "a.tif", pixels, photometric="RGB", alpha="YES", nodata=77)
+    wanted = np.ones((10, 10), bool)
+    wanted[:2] = False
+    wanted &= (pixels[:3] != 77).all(axis=0)
+    np.testing.assert_array_equal(read_raw(tmp_path / "a.tif", RGB).valid, wanted)
+    mask = np.ones((10, 10), bool)
+    mask[2] = False
+    for name, internal in (("inside", True), ("beside", False)):
+        write_tif(tmp_path / f"{name}.tif", pixels, photometric="RGB", alpha="YES", nodata=77)
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal), open_raster(tmp_path / f"{name}.tif", "r+") as dst:
+            dst.write_mask(mask)
+        np.testing.assert_array_equal(read_raw(tmp_path / f"{name}.tif", RGB).valid, wanted & mask, name)
+
+
+def test_scale_and_offset_tags_are_applied(tmp_path):
+    stored = np.random.default_rng(0).integers(2000, 4000, (3, 10, 10)).astype(np.uint16)
+    stored[0, 0, 0] = 0
+    write_tif(tmp_path / "old.tif", stored, nodata=0)
+    moved = np.where(stored > 0, stored + 1000, 0).astype(np.uint16)
+    write_tif(tmp_path / "new.tif", moved, nodata=0)
+    for name, offset in (("old", 0.0), ("new", -0.1)):
+        with open_raster(tmp_path / f"{name}.tif", "r+") as dst:
+            dst.scales, dst.offsets = [1e-4] * 3, [offset] * 3
+    old, new = (read_raw(tmp_path / f"{name}.tif", RGB) for name in ("old", "new"))
+    assert old.pixels.dtype == np.float32 and old.needs_stretch
+    np.testing.assert_array_equal(old.valid, stored[0] > 0)
+    np.testing.assert_array_equal(new.valid, old.valid)
+    np.testing.assert_allclose(new.pixels[:, old.valid], old.pixels[:, old.valid], atol=1e-6)
+    np.testing.assert_allclose(old.pixels[:, 1], stored[:, 1] * 1e-4, rtol=1e-6)
 
 
 def test_only_an_8_bit_rgb_geotiff_that_shows_nothing_where_it_has_no_data_is_taken_as_it_is(tmp_path):
@@ -181,7 +229,7 @@ def test_only_an_8_bit_rgb_geotiff_that_shows_nothing_where_it_has_no_data_is_ta
 
     rgb = noise_of("a", 8, 8)
     assert written("plain", rgb)
-    assert not written("turned", rgb, (3, 2, 1))
+    assert not written("turned", rgb, Reading((3, 2, 1)))
     assert not written("four", np.concatenate([rgb, rgb[:1]]))
     assert not written("wide", rgb.astype(np.uint16))
     rgb[:, 0] = 0
@@ -198,11 +246,11 @@ def test_gaps_at_one_low_value_are_told_from_measurements():
         pixels[bands, :count] = value
         return gap_value(image_of(pixels.reshape(values.shape)))
 
-    assert gap(-9999, 2) == -9999  # a thousandth of 2000 pixels
+    assert gap(-9999, 2) == (0, -9999)  # a thousandth of 2000 pixels
     assert gap(-9999, 1) is None
-    assert gap(-9999, 100, slice(0, 2)) is None  # not in all bands
-    assert gap(-90, 100) is None and gap(-110, 100) == -110  # further below the others than these are apart
-    assert gap(9999, 100) is None and gap(0, 100) is None
+    assert gap(-9999, 100, slice(1, 2)) == (1, -9999)  # in one band alone
+    assert gap(-90, 100) is None and gap(-110, 100) == (0, -110)  # further below the others than these are apart
+    assert gap(65_535, 100) == (0, 65_535) and gap(190, 100) is None and gap(0, 100) is None
     assert gap_value(image_of(np.full((3, 8, 8), -9999, np.float32))) is None
     assert gap_value(image_of(values.astype(np.uint8))) is None
     hidden = values.copy()
@@ -267,12 +315,32 @@ def test_labels_under_nodata_alone_are_no_labels(tmp_path):
     assert kinds(look(tmp_path)) == {"no labelled pixel": False, "nodata": False}
 
 
+@pytest.mark.parametrize("value", [0, 255])
+def test_an_area_of_one_value_at_the_edge_that_is_labelled_is_warned_of(tmp_path, value):
+    image = noise_of("a", 40, 40) // 2 + 60
+    image[:, :, :5] = value
+    write_raw(tmp_path, "a", np.ones((40, 40)), image=image)
+    found = look(tmp_path)
+    assert kinds(found) == {"constant edge": False}
+    text = "12.5% of its pixels are labelled, lie at its edge and have one value throughout "
+    assert f"{text}({value} {value} {value})" in found.problems[0].text
+    assert f"rio edit-info --nodata {value} " in found.problems[0].text
+    write_raw(tmp_path, "b", np.ones((40, 40)) * (image[0] != value), image=image)
+    assert kinds(look(tmp_path, "b")) == {}  # not labelled
+    inner = noise_of("c", 40, 40) // 2 + 60
+    inner[:, 5:35, 20:30] = value
+    write_raw(tmp_path, "c", np.ones((40, 40)), image=inner)
+    assert kinds(look(tmp_path, "c")) == {}  # inside: a roof, a lake
+    write_raw(tmp_path, "d", np.ones((40, 40)), image=np.full((3, 40, 40), value, np.uint8))
+    assert "constant edge" in kinds(look(tmp_path, "d"))
+
+
 def test_undeclared_gaps_are_refused_with_the_value_to_declare(tmp_path):
     image = noise_of("a", 8, 8, np.float32)
     image[:, :2] = -9999
     write_raw(tmp_path, "a", np.ones((8, 8)), image=image)
     found = look(tmp_path)
-    assert kinds(found) == {"undeclared nodata": True} and "gdal_edit.py -a_nodata -9999 " in found.problems[0].text
+    assert kinds(found) == {"undeclared nodata": True} and "rio edit-info --nodata -9999 " in found.problems[0].text
 
 
 def test_images_are_told_apart_by_their_chosen_pixels_alone(tmp_path):
