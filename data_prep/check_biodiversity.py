@@ -27,7 +27,7 @@ from data_prep.audit.groups import describe_groups, find_groups
 from data_prep.audit.sheets import plot_audit, plot_groups, plot_suspects
 from data_prep.audit.suspects import find_suspects
 from data_prep.raw.files import Problem, find_raw
-from data_prep.raw.inspect import Inspection, inspect, mixed_units, repeated_images
+from data_prep.raw.inspect import Inspection, inspect, mixed_types, mixed_units, repeated_images
 from data_prep.tile_sets.class_shares import class_shares, share_rows
 from data_prep.tile_sets.groups import groups_text
 
@@ -74,9 +74,9 @@ def collection_problems(inspections: list[Inspection], repeated: dict[str, str],
         problems.append(Problem("", kind, text, fatal=False))
 
     count = len(inspections)
-    types = Counter(f"{i.dtype} with {i.band_count} bands" for i in inspections)
-    if len(types) > 1:
-        add("mixed types", "; ".join(f"{tiles} tiles are {name}" for name, tiles in types.most_common()))
+    types = mixed_types(inspections)
+    if types:
+        add("mixed types", types)
     units = mixed_units(inspections)
     if units:
         add("mixed units", units)

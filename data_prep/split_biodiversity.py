@@ -23,6 +23,7 @@ import numpy as np
 
 from common.cli import Parser, fraction, map_progress, positive_float, run
 from common.errors import UserError
+from common.figures import save_figure
 from common.files import check_out_dirs, link_or_copy, new_folders
 from common.ground import TOUCH, not_comparable, overlapping, spatial_blocks
 from common.inputs import Command, Input
@@ -42,10 +43,11 @@ from common.raw_images import (
 from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
 from common.text import first_lines, some, table, warn
 from data_prep.raw.files import RawTile, find_raw
-from data_prep.raw.inspect import Inspection, inspect, mixed_systems, mixed_units, repeated_images
+from data_prep.raw.inspect import Inspection, inspect, mixed_systems, mixed_types, mixed_units, repeated_images
 from data_prep.tile_sets.class_shares import percentages
 from data_prep.tile_sets.folds import add_folds, check_folds, deal_folds, record_folds, split_home, tell_folds
 from data_prep.tile_sets.groups import GroupTables, group_sizes
+from data_prep.tile_sets.odd import Look, Odd, contact_sheet, look_at, odd_tiles
 from data_prep.tile_sets.stratify import joined, stratify
 from data_prep.tile_sets.writer import TileSetWriter, add_mode, describe_tile
 
@@ -55,6 +57,7 @@ BLOCKS_FOR_TENTHS = 100
 BLOCKS_FOR_INTERVALS = 10
 AUDIT = "data_prep.check_biodiversity"
 OUT_DIR = "data/biodiversity_split"
+ODD_TILES = "artifacts/odd_tiles.png"
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -190,8 +193,8 @@ def choose_stretch(args: argparse.Namespace, inspections: list[Inspection], in_t
 
 def write_tile(
     item: tuple[RawTile, Path, Path], *, reading: Reading, stretch: dict | None, mode: str, num_classes: int
-) -> dict:
-    """Write a raw tile's image and mask as the pipeline reads them; returns the manifest entry."""
+) -> tuple[dict, Look | None]:
+    """Write a raw tile's image and mask as the pipeline reads them; returns the manifest entry and how it looks."""
     tile, image_path, mask_path = item
     raw = read_raw(tile.image, reading)
     mask = read_mask(tile.mask)
@@ -204,7 +207,7 @@ def write_tile(
         write_mask(mask_path, mask)
     else:
         link_or_copy(tile.mask, mask_path, mode)
-    return describe_tile(image, mask, image_path, mask_path, raw.location, num_classes)
+    return describe_tile(image, mask, image_path, mask_path, raw.location, num_classes), look_at(image, raw.valid)
 
 
 def warn_of_absent(taxonomy: Taxonomy, chosen: np.ndarray, pixels: np.ndarray, units: np.ndarray, unit: str) -> None:
@@ -246,6 +249,30 @@ def declared(inspections: list[Inspection]) -> dict:
     """What the raw images say of themselves: ``dtypes``, of all, and ``colors``, what most call the chosen bands."""
     colors = Counter(i.colors for i in inspections)
     return {"dtypes": sorted({i.dtype for i in inspections}), "colors": list(colors.most_common(1)[0][0])}
+
+
+def lost_labels(inspections: list[Inspection]) -> str | None:
+    """How many labels are lost where images have no data, in all and of the tiles that lose most; None for none."""
+    losing = sorted((i for i in inspections if i.lost), key=lambda i: -i.lost)
+    if not losing:
+        return None
+    labelled = sum(sum(i.pixels[1:]) + i.lost for i in inspections)
+    lost = sum(i.lost for i in losing)
+    names = some([f"{i.tile.id} {i.lost / (sum(i.pixels[1:]) + i.lost):.1%}" for i in losing])
+    return (
+        f"{lost:,} labelled pixels of {len(losing)} tiles ({lost / labelled:.1%} of all) have no data in the image and "
+        f"are not labelled any more: {names}"
+    )
+
+
+def tell_odd(odd: list[Odd], sheet: Path) -> None:
+    """Warn of tiles that look unlike the others, and draw them."""
+    if not odd:
+        sheet.unlink(missing_ok=True)
+        return
+    save_figure(contact_sheet(odd), sheet, dpi=110)
+    names = first_lines([f"{one.tile_id}: {one.reason}" for one in odd])
+    warn(f"{len(odd)} tiles look unlike the others in 8 bit (drawn in {sheet}):\n{names}")
 
 
 def print_stretch(stretch: dict, count: int) -> None:
@@ -329,9 +356,11 @@ def main(argv: list[str] | None = None) -> None:
             TileSetWriter(path, folder, taxonomy, args.mode) for path, folder in zip(out_dirs, folders, strict=True)
         ]
         items = [(i.tile, *writers[s].claim(i.tile.id)) for i, s in zip(inspections, chosen, strict=True)]
-        entries = map_progress(write, items, workers=args.workers, desc="Writing")
+        written = map_progress(write, items, workers=args.workers, desc="Writing")
         of_block = zip(blocks, units_by_name(names, areas), strict=True)
-        for i, s, (block, tied), entry in zip(inspections, chosen, of_block, entries, strict=True):
+        looks = []
+        for i, s, (block, tied), (entry, look) in zip(inspections, chosen, of_block, written, strict=True):
+            looks.append((i.tile.id, out_dirs[s] / "images" / f"{i.tile.id}.tif", look))
             writers[s].record(i.tile.id, {**entry, "block": block, **tied, "source": "biodiversity"})
         for s, writer in enumerate(writers):
             shared = {} if s == 0 else {"blocks_shared_with_train": len(block_sets[s] & block_sets[0])}
@@ -370,6 +399,9 @@ def main(argv: list[str] | None = None) -> None:
     if excluded or repeated:
         repeats = f"{len(repeated)} that repeat another image ({some(list(repeated)) or '-'})"
         print(f"left out: {len(excluded)} excluded, {repeats}")
+    for problem in filter(None, (lost_labels(inspections), mixed_types(inspections))):
+        warn(problem)
+    tell_odd(odd_tiles(looks), split_home(args) / ODD_TILES)
     if stretch:
         print_stretch(stretch, sum(i.needs_stretch for i in inspections))
     warn_of_absent(taxonomy, chosen, pixels, units, unit)

@@ -316,6 +316,17 @@ def repeated_images(inspections: list[Inspection]) -> dict[str, str]:
     return repeated
 
 
+def mixed_types(inspections: list[Inspection]) -> str | None:
+    """How many tiles are of which type, where they are of several; None where all are alike."""
+    types = Counter(f"{i.dtype} with {i.band_count} bands" for i in inspections)
+    if len(types) < 2:
+        return None
+    text = "; ".join(f"{tiles} tiles are {name}" for name, tiles in types.most_common())
+    if any(i.needs_stretch for i in inspections) and not all(i.needs_stretch for i in inspections):
+        text += ". Those of 8 bit are taken as they are, the others are scaled: see that both come out alike"
+    return text
+
+
 def mixed_units(inspections: list[Inspection]) -> str | None:
     """Why one range cannot serve all tiles that need scaling, or None where it can.
 

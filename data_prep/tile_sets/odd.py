@@ -1,0 +1,92 @@
+"""Tiles that look unlike the others once they are 8 bit, as where gaps or other units spoiled the scaling."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from common.figures import new_figure
+from common.rasters import read_image
+
+EVERY = 4  # rows and columns of which one is looked at
+CUT_OFF = 0.5  # share of a tile's values that are 0 or 255, from which it is told
+FAR = 6.0  # times the spread of the tiles' means, from which a tile is told
+LEAST_SPREAD = 10.0  # grey values
+FEWEST = 10  # tiles, under which none is called far from the others
+SHOWN = 24
+
+
+class Look(NamedTuple):
+    """What an 8-bit image looks like: (3,) mean of each band; share of values that are 0 or 255; has it one value?"""
+
+    means: np.ndarray
+    cut_off: float
+    constant: bool
+
+
+class Odd(NamedTuple):
+    """A tile that looks unlike the others, and why, in words."""
+
+    tile_id: str
+    image: Path
+    reason: str
+
+
+def look_at(image: np.ndarray, valid: np.ndarray) -> Look | None:
+    """The look of a (3, H, W) uint8 image where it is (H, W) valid; None where it is nowhere."""
+    thin = (slice(EVERY // 2, None, EVERY), slice(EVERY // 2, None, EVERY))
+    values = image[:, *thin][:, valid[thin]] if min(valid.shape) > EVERY else image[:, valid]
+    if not values.size:
+        return None
+    cut_off = float(((values == 0) | (values == 255)).mean())
+    return Look(values.mean(axis=1), cut_off, bool((values == values[:, :1]).all()))
+
+
+def odd_tiles(tiles: Sequence[tuple[str, Path, Look | None]]) -> list[Odd]:
+    """The tiles that are constant, cut off at 0 or 255, or far from the others in the mean of a band, the oddest first.
+
+    Far is FAR times the spread of the means from their median; the spread is the median distance from it, scaled to a
+    standard deviation, and LEAST_SPREAD at least.
+
+    Args:
+        tiles: id, image in 8 bit, and look of each.
+    """
+    looks = [look for _, _, look in tiles if look is not None]
+    if not looks:
+        return []
+    means = np.stack([look.means for look in looks])
+    middle = np.median(means, axis=0)
+    spread = np.maximum(1.4826 * np.median(np.abs(means - middle), axis=0), LEAST_SPREAD)
+    found = []
+    for tile_id, path, look in tiles:
+        if look is None:
+            continue
+        distance = np.abs(look.means - middle) / spread
+        band = int(distance.argmax())
+        reasons = []
+        if look.constant:
+            reasons.append("has one value throughout")
+        elif look.cut_off > CUT_OFF:
+            reasons.append(f"{look.cut_off:.0%} of its values are 0 or 255")
+        if len(looks) >= FEWEST and distance[band] > FAR:
+            reasons.append(f"mean of band {band + 1} is {look.means[band]:.0f}, of most tiles about {middle[band]:.0f}")
+        if reasons:
+            found.append((float(distance[band]), Odd(tile_id, path, "; ".join(reasons))))
+    return [odd for _, odd in sorted(found, key=lambda one: -one[0])]
+
+
+def contact_sheet(odd: Sequence[Odd]) -> Figure:
+    """The first tiles of ``odd_tiles`` as they are in 8 bit, each with its name and why it is there."""
+    shown = odd[:SHOWN]
+    columns = min(6, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = new_figure(2.4 * columns, 2.9 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, one in zip(grid.flat, shown, strict=False):
+        axes.imshow(np.moveaxis(read_image(one.image), 0, -1))
+        axes.set_title(f"{one.tile_id}\n{one.reason.replace('; ', chr(10))}", fontsize=6.5)
+    return figure
