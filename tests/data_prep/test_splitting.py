@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from common import raw_images
 from common.errors import UserError
 from data_prep import split_biodiversity
-from data_prep.raw import images
 from data_prep.tile_sets import stratify as stratification
 from tests.helpers import audited_split, quiet, write_png
 from tests.small_sets import LEFT, TOP, noise_of, split_sets, with_pixels, write_grid, write_raw
@@ -250,10 +250,10 @@ def test_one_sample_of_pixels_serves_however_many_tiles_there_are(few_draws, tmp
         return look(tile, keep=keep, **settings)
 
     monkeypatch.setattr(split_biodiversity, "inspect", note)
-    assert (images.SAMPLE_PER_TILE, images.SAMPLE_IN_ALL) == (4096, 4_000_000)
+    assert (raw_images.SAMPLE_PER_TILE, raw_images.SAMPLE_IN_ALL) == (4096, 4_000_000)
     write_grid(tmp_path, 4, 4)
     split(tmp_path)
-    monkeypatch.setattr(images, "SAMPLE_IN_ALL", 160)
+    monkeypatch.setattr(raw_images, "SAMPLE_IN_ALL", 160)
     split(tmp_path)
     split(tmp_path, "--stretch", "tile")
     assert asked == [4096] * 16 + [10] * 16 + [0] * 16
