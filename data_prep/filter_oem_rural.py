@@ -25,6 +25,7 @@ from common.taxonomy import IGNORE_INDEX, OEM_BUILT_UP, OPENEARTHMAP
 from common.text import first_lines, table
 from data_prep.raw.files import IMAGE_SUFFIXES, files_by_stem, link_problem, name_problem, printable
 from data_prep.raw.inspect import location_problem
+from data_prep.raw.places import place_of, place_problem
 from data_prep.tile_sets.writer import add_mode, describe_tile, new_tile_set
 
 RGB = [1, 2, 3]
@@ -156,6 +157,11 @@ def read_pair(pair: Pair, reading: Reading) -> tuple[RawImage, np.ndarray]:
             f"{pair.label}: is {label.shape[1]} x {label.shape[0]} pixels, its image "
             f"{image.valid.shape[1]} x {image.valid.shape[0]}"
         )
+    of_label = place_of(pair.label)
+    if image.location["bounds"] and image.transform is not None and of_label is not None:
+        beside = place_problem((image.crs, image.transform), of_label, label.shape)
+        if beside:
+            raise UserError(f"{pair.label}: {beside}. Restore the pair from its source")
     unknown = unknown_ids(label, OPENEARTHMAP.num_classes)
     if unknown:
         raise UserError(f"{pair.label}: ids {unknown} are not OpenEarthMap classes 0-{OPENEARTHMAP.num_classes - 1}")

@@ -27,7 +27,7 @@ from common.figures import save_figure
 from common.files import check_out_dirs, link_or_copy, new_folders
 from common.ground import TOUCH, not_comparable, overlapping, spatial_blocks
 from common.inputs import Command, Input
-from common.rasters import read_mask, write_mask
+from common.rasters import write_mask
 from common.raw_images import (
     PERCENTILES,
     SAMPLE_PER_TILE,
@@ -44,6 +44,7 @@ from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
 from common.text import first_lines, some, table, warn
 from data_prep.raw.files import RawTile, find_raw
 from data_prep.raw.inspect import Inspection, inspect, mixed_systems, mixed_types, mixed_units, repeated_images
+from data_prep.raw.masks import add_masks, chosen_masks, read_raw_mask
 from data_prep.tile_sets.class_shares import percentages
 from data_prep.tile_sets.folds import add_folds, check_folds, deal_folds, record_folds, split_home, tell_folds
 from data_prep.tile_sets.groups import GroupTables, group_sizes
@@ -93,6 +94,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="range that becomes 0-255 in images that are not 8-bit: one for all, from train, or each tile's own",
     )
     add_bands(parser)
+    add_masks(parser)
     parser.add_input("--exclude", None, "tile ids to leave out, one a line", made_by=AUDIT)
     parser.add_input(
         "--audit-groups",
@@ -150,7 +152,7 @@ def inspect_all(
     Raises:
         UserError: a tile that is not excluded cannot be used.
     """
-    tiles, problems = find_raw(args.in_dir)
+    tiles, problems = find_raw(args.in_dir, chosen_masks(args, taxonomy))
     excluded = read_excluded(args.exclude, {t.id for t in tiles} | {p.tile_id for p in problems})
     tiles = [tile for tile in tiles if tile.id not in excluded]
     keep = pixels_per_tile(len(tiles)) if args.stretch == "train" else 0
@@ -197,12 +199,14 @@ def write_tile(
     """Write a raw tile's image and mask as the pipeline reads them; returns the manifest entry and how it looks."""
     tile, image_path, mask_path = item
     raw = read_raw(tile.image, reading)
-    mask = read_mask(tile.mask)
+    found = read_raw_mask(tile.mask, tile.masks)
+    mask = found.ids.astype(np.uint8, copy=False)
     ranges = None
     if raw.needs_stretch and raw.valid.any() and stretch:
         ranges = stretch["ranges"] or percentile_ranges(sample(raw, SAMPLE_PER_TILE))
     image = write_8bit(raw, ranges, tile.image, image_path, mode)
-    if mask[~raw.valid].any():
+    lost = bool(mask[~raw.valid].any())
+    if lost or not found.as_it_is:
         mask = np.where(raw.valid, mask, np.uint8(IGNORE_INDEX))
         write_mask(mask_path, mask)
     else:

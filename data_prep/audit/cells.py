@@ -12,7 +12,6 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from common.rasters import read_mask
 from common.raw_images import Ranges, Reading, read_raw
 from data_prep.raw.inspect import Inspection
 
@@ -153,7 +152,7 @@ class TileReader(NamedTuple):
     def read(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Features, shares of classes and cells with an image; of a large tile those of its middle."""
         raw = read_raw(self.inspection.tile.image, self.reading)
-        image, mask, valid = raw.to_8bit(self.ranges), read_mask(self.inspection.tile.mask), raw.valid
+        image, mask, valid = raw.to_8bit(self.ranges), self.inspection.tile.read_mask(), raw.valid
         middle = tuple(
             slice(max(0, (side - LARGEST_SIDE) // 2), max(0, (side - LARGEST_SIDE) // 2) + LARGEST_SIDE)
             for side in mask.shape
@@ -173,7 +172,7 @@ class TileCells(NamedTuple):
 def learn_from(item: tuple[TileReader, int]) -> TileCells:
     """A tile's mask_key, and features and classes of ``count`` of its pure cells."""
     reader, count = item
-    key = mask_key(read_mask(reader.inspection.tile.mask))
+    key = mask_key(reader.inspection.tile.read_mask())
     if not count:
         return TileCells(key, np.zeros((0, 0), np.float32), np.zeros(0, np.uint8))
     features, shares, seen = reader.read()

@@ -7,7 +7,6 @@ from matplotlib.figure import Figure, SubFigure
 from scipy import ndimage
 
 from common.figures import class_legend, color_mask, new_figure
-from common.rasters import read_mask
 from common.raw_images import Reading, read_raw
 from common.taxonomy import IGNORE_INDEX, Taxonomy
 from data_prep.audit.faults import Suspect
@@ -57,7 +56,7 @@ def plot_audit(inspections: list[Inspection], shares: dict[str, dict], taxonomy:
         raw = read_raw(example.tile.image, reading)
         grid[0, column].imshow(np.moveaxis(raw.to_8bit(example.ranges), 0, -1))
         grid[0, column].set_title(example.tile.id, fontsize=8)
-        mask = np.where(raw.valid, read_mask(example.tile.mask), np.uint8(IGNORE_INDEX))
+        mask = np.where(raw.valid, example.tile.read_mask(), np.uint8(IGNORE_INDEX))
         grid[1, column].imshow(color_mask(mask, taxonomy), interpolation="nearest")
     class_legend(figure, taxonomy)
     return figure
@@ -115,7 +114,7 @@ def plot_suspect(
         return raw.valid, np.moveaxis(raw.to_8bit(inspections[tile_id].ranges), 0, -1)
 
     valid, image = read_rgb(suspect.tile_id)
-    mask = np.where(valid, read_mask(inspections[suspect.tile_id].tile.mask), np.uint8(IGNORE_INDEX))
+    mask = np.where(valid, inspections[suspect.tile_id].tile.read_mask(), np.uint8(IGNORE_INDEX))
     if suspect.move is not None:
         better, better_title = fill_and_outline(image, shifted(mask, *suspect.move), taxonomy), "mask moved"
     elif suspect.twin is not None:

@@ -5,8 +5,11 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from common.errors import UserError
 from common.tiles import is_tile_id
+from data_prep.raw.masks import PLAIN, MaskReading, read_raw_mask
 
 IMAGE_SUFFIXES = (".tif", ".tiff")
 MASK_SUFFIXES = (".png",)
@@ -16,11 +19,16 @@ LONGEST_NAME = 200  # bytes; replicas and OpenEarthMap tiles get longer ones, a 
 
 @dataclass(frozen=True)
 class RawTile:
-    """An image and a mask file with the same stem."""
+    """An image and a mask file, and how the mask is read."""
 
     id: str
     image: Path
     mask: Path
+    masks: MaskReading = PLAIN
+
+    def read_mask(self) -> np.ndarray:
+        """(H, W) uint8 class ids; UserError where the mask cannot be read."""
+        return read_raw_mask(self.mask, self.masks).ids.astype(np.uint8, copy=False)
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> tuple[dict[str, li
     return dict(by_stem), others
 
 
-def find_raw(in_dir: Path) -> tuple[list[RawTile], list[Problem]]:
+def find_raw(in_dir: Path, reading: MaskReading = PLAIN) -> tuple[list[RawTile], list[Problem]]:
     """The tiles of a raw folder (images/*.tif, masks/*.png) in the order of their ids, and what does not pair.
 
     Raises:
@@ -110,5 +118,5 @@ def find_raw(in_dir: Path) -> tuple[list[RawTile], list[Problem]]:
         elif stem not in images:
             problems.append(Problem(stem, "no image", f"{paths[0]}: has no image {in_dir / 'images' / stem}.tif"))
         else:
-            tiles.append(RawTile(stem, *paths))
+            tiles.append(RawTile(stem, images[stem][0], masks[stem][0], reading))
     return tiles, problems

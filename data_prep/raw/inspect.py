@@ -2,21 +2,18 @@
 
 import hashlib
 import shlex
-import struct
-import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from scipy import ndimage
 
 from common.errors import UserError
-from common.rasters import class_pixels, georeference, open_raster, unknown_ids
+from common.rasters import class_pixels, georeference, open_raster
 from common.raw_images import (
     NO_MEASUREMENT,
     SAMPLE_PER_TILE,
@@ -33,6 +30,8 @@ from common.raw_images import (
 from common.taxonomy import IGNORE_INDEX, Taxonomy
 from common.text import some
 from data_prep.raw.files import Problem, RawTile, link_problem
+from data_prep.raw.masks import MaskProblem, ReadMask, read_raw_mask
+from data_prep.raw.places import place_of, place_problem
 
 UNITS_GAP = 8.0  # brightness of one sensor differs less than this between neighbours in rank
 GAPS_SHARE = 0.001  # of the pixels at one value far from all others, from which they are taken for gaps
@@ -133,41 +132,31 @@ def constant_edge(image: RawImage, mask: np.ndarray) -> tuple[list[float], float
     return (value.tolist(), share) if share >= EDGE_SHARE else None
 
 
-def ids_problem(mask: np.ndarray, path: Path, taxonomy: Taxonomy) -> str | None:
-    """What is wrong with the ids of a (H, W) uint8 mask; None where all are classes."""
-    unknown = unknown_ids(mask, taxonomy.num_classes)
-    if not unknown:
+def ids_problem(ids: np.ndarray, path: Path, taxonomy: Taxonomy) -> str | None:
+    """What is wrong with the (H, W) ids of a mask; None where all are classes."""
+    if ids.min() >= 0 and ids.max() < taxonomy.num_classes:
         return None
-    remedy = f"; write 0 ({taxonomy.void}) where nothing is labelled" if 255 in unknown else ""
-    return f"{path}: ids {unknown} are not classes, expected 0-{taxonomy.num_classes - 1}{remedy}"
+    seen = np.unique(ids).tolist()
+    unknown = [label for label in seen if not 0 <= label < taxonomy.num_classes]
+    remedy = ""
+    if seen in ([0, 255], [255]):
+        remedy = (
+            "; with 0 and 255 alone it is a mask of two values, of which 255 stands for a class: write its id there"
+        )
+    elif unknown == [255]:
+        remedy = f"; --void 255 takes it for {taxonomy.void}, as where nothing is labelled"
+    expected = f"expected 0-{taxonomy.num_classes - 1}"
+    return f"{path}: ids {some(list(map(str, unknown)))} are not classes, {expected}{remedy}"
 
 
-def _read_mask(tile: RawTile) -> tuple[np.ndarray | None, Problem | None]:
+def _read_mask(tile: RawTile) -> tuple[ReadMask | None, Problem | None]:
     problem = link_problem(tile.mask)
     if problem:
         return None, Problem(tile.id, "link", problem)
     try:
-        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
-            file = Image.open(tile.mask)
-        with file:
-            problem = size_problem(tile.mask, file.height, file.width)
-            mode, mask = file.mode, None if problem else np.asarray(file)
-        if problem:
-            return None, Problem(tile.id, "too large", problem)
-    except Image.DecompressionBombError:
-        with open_raster(tile.mask) as src:  # which reads no pixel
-            return None, Problem(tile.id, "too large", size_problem(tile.mask, src.height, src.width) or str(tile.mask))
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
-        return None, Problem(tile.id, "unreadable", f"{tile.mask}: cannot be read as PNG ({error})")
-    if mode != "L":
-        text = f"{tile.mask}: is a PNG of mode {mode}, expected one 8-bit grey channel of class ids (mode L)"
-        if mode == "P":
-            text += (
-                ". Where its palette indices are the class ids, save it again without the palette: "
-                "Image.fromarray(numpy.array(Image.open(path))).save(path), with PIL"
-            )
-        return None, Problem(tile.id, "mask type", text)
-    return mask, None
+        return read_raw_mask(tile.mask, tile.masks), None
+    except MaskProblem as error:
+        return None, Problem(tile.id, error.kind, str(error))
 
 
 def inspect(tile: RawTile, *, reading: Reading, taxonomy: Taxonomy, keep: int = 0) -> Inspection:
@@ -175,15 +164,18 @@ def inspect(tile: RawTile, *, reading: Reading, taxonomy: Taxonomy, keep: int = 
 
     About ``keep`` pixels are kept of a tile that needs scaling.
     """
-    mask, mask_problem = _read_mask(tile)
+    found, mask_problem = _read_mask(tile)
     problems = [mask_problem] if mask_problem else []
 
     def add(kind: str, text: str | None, fatal: bool = True) -> None:
         if text:
             problems.append(Problem(tile.id, kind, text, fatal))
 
-    if mask is not None:
-        add("unknown ids", ids_problem(mask, tile.mask, taxonomy))
+    mask = None
+    if found is not None:
+        add("mask format", found.done and f"{tile.mask}: {found.done}", fatal=False)
+        add("unknown ids", ids_problem(found.ids, tile.mask, taxonomy))
+        mask = found.ids.astype(np.uint8, copy=False)
     link = link_problem(tile.image)
     add("link", link)
     if link:
@@ -191,6 +183,7 @@ def inspect(tile: RawTile, *, reading: Reading, taxonomy: Taxonomy, keep: int = 
     try:
         with open_raster(tile.image) as src:
             count, dtype = src.count, src.dtypes[0]
+            place = None if src.transform.is_identity else (src.crs, src.transform)
             few = bands_problem(count, reading.bands)
             dtype = dtype if few else measured_type(src, reading.bands)
             size = src.height, src.width
@@ -212,6 +205,11 @@ def inspect(tile: RawTile, *, reading: Reading, taxonomy: Taxonomy, keep: int = 
         add("pixel type", str(error))
         return Inspection(tile, problems)
     add("place", location_problem(location, tile.image))
+    of_mask = place_of(tile.mask) if place is not None and mask is not None else None
+    if place is not None and of_mask is not None:
+        beside = place_problem(place, of_mask, size)
+        remedy = "Give both the place where they belong (rio edit-info --transform, --crs), or remove that of the mask"
+        add("labels elsewhere", beside and f"{tile.mask}: {beside}. {remedy}")
     header: dict[str, Any] = {"dtype": dtype, "colors": colors, "band_count": count, "location": location}
     header |= {"height": size[0], "width": size[1]}
     if image is None or mask is None or mask.shape != size:

@@ -1,0 +1,57 @@
+"""Whether a mask lies on the ground of its image, where both say where they lie."""
+
+from pathlib import Path
+
+import numpy as np
+import rasterio.warp
+from rasterio.crs import CRS
+from rasterio.errors import RasterioError
+from rasterio.transform import Affine
+
+from common.rasters import open_raster
+
+FARTHEST = 0.5  # pixels that the corners of a mask may lie beside those of its image
+WORLD_FILES = (".pgw", ".pngw", ".wld", ".tfw", ".tifw", ".aux.xml")
+
+Place = tuple[CRS | None, Affine]
+
+
+def place_of(path: Path) -> Place | None:
+    """Coordinate system and transform of a mask; None where it has no place, or cannot be read."""
+    named = [path.with_suffix(suffix) for suffix in WORLD_FILES[:-1]] + [path.with_name(path.name + WORLD_FILES[-1])]
+    if path.suffix.lower() == ".png" and not any(beside.exists() for beside in named):
+        return None
+    try:
+        with open_raster(path) as src:
+            return None if src.transform.is_identity else (src.crs, src.transform)
+    except RasterioError:
+        return None
+
+
+def place_problem(image: Place, mask: Place, size: tuple[int, int]) -> str | None:
+    """How a mask of ``size`` (rows, columns) lies beside its image, in words; None where it lies on it.
+
+    Masks without a system are taken to be in that of the image.
+    """
+    rows, columns = size
+    corners = np.array([(0, 0), (columns, 0), (0, rows), (columns, rows)], float)
+    (crs, grid), (mask_crs, mask_grid) = image, mask
+    x = mask_grid.a * corners[:, 0] + mask_grid.b * corners[:, 1] + mask_grid.c
+    y = mask_grid.d * corners[:, 0] + mask_grid.e * corners[:, 1] + mask_grid.f
+    if crs is not None and mask_crs is not None and crs != mask_crs:
+        try:
+            x, y = (np.array(of) for of in rasterio.warp.transform(mask_crs, crs, x, y)[:2])
+        except RasterioError:
+            return "is in a coordinate system that cannot be compared with that of its image"
+    back = ~grid
+    seen = np.stack([back.a * x + back.b * y + back.c, back.d * x + back.e * y + back.f], axis=1)
+    if np.abs(seen - corners).max() <= FARTHEST:
+        return None
+    if np.abs(seen - [(c, rows - r) for c, r in corners]).max() <= FARTHEST:
+        return "is stored from south to north where its image is stored from north to south, or the other way round"
+    if not np.isfinite(seen).all():
+        return "lies where the coordinate system of its image does not reach"
+    right, down = (seen - corners)[0]
+    if np.abs((seen - corners) - (seen - corners)[0]).max() <= FARTHEST:
+        return f"lies {right:.1f} pixels to the right of its image and {down:.1f} below it"
+    return "covers other ground than its image, or has pixels of another size"
