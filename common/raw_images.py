@@ -140,10 +140,15 @@ def alpha_hides(images: Sequence[Path], bands: Bands) -> bool | None:
     return counts[0] + counts[max(counts)] * (max(counts) > 0) >= OPAQUE_OR_CLEAR * counts.total()
 
 
-def bands_problem(count: int, bands: Bands) -> str | None:
-    """Why an image with ``count`` bands cannot give ``bands``, with the remedy; None where it can."""
+def bands_problem(count: int, bands: Bands, pages: Sequence[str] = ()) -> str | None:
+    """Why an image with ``count`` bands, on the first of its pages, cannot give ``bands``, with the remedy; or None."""
     if max(bands) <= count:
         return None
+    if len(pages) > 1:
+        return (
+            f"has {len(pages)} pages, of which the first alone is read. Where they are bands, make one raster of them: "
+            f"rio stack {' '.join(pages[:2])} ... -o FILE"
+        )
     asked = " ".join(map(str, bands if len(set(bands)) > 1 else bands[:1]))
     remedy = "--bands 1 takes the one band three times" if count == 1 else f"choose --bands among 1 to {count}"
     return f"has {count} band{'s' if count > 1 else ''}, but --bands {asked} asks for band {max(bands)}; {remedy}"
@@ -163,7 +168,7 @@ def read_raw(path: Path, reading: Reading) -> RawImage:
     """The chosen bands of a raw image; UserError where it is damaged or too large, or lacks them or real numbers."""
     try:
         with open_raster(path) as src:
-            few = bands_problem(src.count, reading.bands)
+            few = bands_problem(band_count(src), reading.bands, src.subdatasets)
             problem = f"{path}: {few}" if few else size_problem(path, src.height, src.width)
             if problem:
                 raise UserError(f"{problem}.")
@@ -190,6 +195,11 @@ def read_bands(src: DatasetReader, reading: Reading, window: Window | None = Non
         (H, W) bool.
     """
     bands = reading.bands
+    table = color_table(src)
+    if table is not None:
+        index = src.read(1, window=window)
+        valid = src.read_masks(1, window=window) > 0
+        return np.moveaxis(table[index], -1, 0)[[band - 1 for band in bands]], valid
     stored = src.read(list(bands), window=window)
     valid = np.ones(stored.shape[1:], bool)
     for band, pixels in zip(bands, stored, strict=True):
@@ -209,6 +219,28 @@ def read_bands(src: DatasetReader, reading: Reading, window: Window | None = Non
     return pixels, valid
 
 
+def color_table(src: DatasetReader) -> np.ndarray | None:
+    """(N, 3) uint8 red, green and blue by pixel value of an open raster with a colour table; None for any other."""
+    if src.count != 1 or src.colorinterp[0] != ColorInterp.palette:
+        return None
+    colors = src.colormap(1)
+    table = np.zeros((np.iinfo(src.dtypes[0]).max + 1, 3), np.uint8)
+    for value, color in colors.items():
+        table[value] = color[:3]
+    return table
+
+
+def band_count(src: DatasetReader) -> int:
+    """How many bands can be asked for of an open raster: three of one with a colour table."""
+    return src.count if color_table(src) is None else 3
+
+
+def colors_of(src: DatasetReader, bands: Bands) -> tuple[str, ...]:
+    """What an open raster calls its bands: red, green, gray, undefined and so on."""
+    names = ["red", "green", "blue"] if color_table(src) is not None else [color.name for color in src.colorinterp]
+    return tuple(names[band - 1] for band in bands)
+
+
 def _measured(src: DatasetReader, bands: Bands, stored: np.ndarray) -> np.ndarray:
     """(3, H, W) values as a raster's scale and offset tags make them of what is stored."""
     if measured_type(src, bands) == stored.dtype.name:
@@ -223,7 +255,7 @@ def _measured(src: DatasetReader, bands: Bands, stored: np.ndarray) -> np.ndarra
 def measured_type(src: DatasetReader, bands: Bands) -> str:
     """The type of what ``read_bands`` returns of an open raster."""
     tagged = any(src.scales[band - 1] != 1 or src.offsets[band - 1] != 0 for band in bands)
-    return "float32" if tagged else src.dtypes[bands[0] - 1]
+    return "float32" if tagged else "uint8" if color_table(src) is not None else src.dtypes[bands[0] - 1]
 
 
 def read_whole(src: DatasetReader, reading: Reading) -> RawImage:

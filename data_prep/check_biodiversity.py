@@ -27,7 +27,7 @@ from data_prep.audit.groups import describe_groups, find_groups
 from data_prep.audit.sheets import plot_audit, plot_groups, plot_suspects
 from data_prep.audit.suspects import find_suspects
 from data_prep.raw.files import Problem, find_raw
-from data_prep.raw.inspect import Inspection, inspect, mixed_types, mixed_units, repeated_images
+from data_prep.raw.inspect import Inspection, inspect, mixed_types, mixed_units, other_order, repeated_images
 from data_prep.raw.masks import add_masks, chosen_masks
 from data_prep.tile_sets.class_shares import class_shares, share_rows
 from data_prep.tile_sets.groups import groups_text
@@ -79,6 +79,9 @@ def collection_problems(inspections: list[Inspection], repeated: dict[str, str],
     types = mixed_types(inspections)
     if types:
         add("mixed types", types)
+    order = other_order(inspections)
+    if order:
+        add("order of bands", order)
     units = mixed_units(inspections)
     if units:
         add("mixed units", units)

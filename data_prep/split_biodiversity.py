@@ -43,7 +43,15 @@ from common.raw_images import (
 from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
 from common.text import first_lines, some, table, warn
 from data_prep.raw.files import RawTile, find_raw
-from data_prep.raw.inspect import Inspection, inspect, mixed_systems, mixed_types, mixed_units, repeated_images
+from data_prep.raw.inspect import (
+    Inspection,
+    inspect,
+    mixed_systems,
+    mixed_types,
+    mixed_units,
+    other_order,
+    repeated_images,
+)
 from data_prep.raw.masks import add_masks, chosen_masks, read_raw_mask
 from data_prep.tile_sets.class_shares import percentages
 from data_prep.tile_sets.folds import add_folds, check_folds, deal_folds, record_folds, split_home, tell_folds
@@ -403,7 +411,7 @@ def main(argv: list[str] | None = None) -> None:
     if excluded or repeated:
         repeats = f"{len(repeated)} that repeat another image ({some(list(repeated)) or '-'})"
         print(f"left out: {len(excluded)} excluded, {repeats}")
-    for problem in filter(None, (lost_labels(inspections), mixed_types(inspections))):
+    for problem in filter(None, (lost_labels(inspections), mixed_types(inspections), other_order(inspections))):
         warn(problem)
     tell_odd(odd_tiles(looks), split_home(args) / ODD_TILES)
     if stretch:

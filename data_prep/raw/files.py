@@ -12,7 +12,7 @@ from common.tiles import is_tile_id
 from data_prep.raw.masks import PLAIN, MaskReading, read_raw_mask
 
 IMAGE_SUFFIXES = (".tif", ".tiff")
-MASK_SUFFIXES = (".png",)
+MASK_SUFFIXES = (".png", ".tif", ".tiff")
 SIDECAR_SUFFIXES = (".xml", ".tfw", ".ovr", ".prj", ".msk", ".pgw", ".wld")
 LONGEST_NAME = 200  # bytes; replicas and OpenEarthMap tiles get longer ones, a file system takes 255
 

@@ -20,7 +20,9 @@ from common.raw_images import (
     Ranges,
     RawImage,
     Reading,
+    band_count,
     bands_problem,
+    colors_of,
     measured_type,
     percentile_ranges,
     read_whole,
@@ -33,6 +35,7 @@ from data_prep.raw.files import Problem, RawTile, link_problem
 from data_prep.raw.masks import MaskProblem, ReadMask, read_raw_mask
 from data_prep.raw.places import place_of, place_problem
 
+RGB = ("red", "green", "blue")
 UNITS_GAP = 8.0  # brightness of one sensor differs less than this between neighbours in rank
 GAPS_SHARE = 0.001  # of the pixels at one value far from all others, from which they are taken for gaps
 EDGE_REPEATS = 0.05  # share of the edge's pixels that are as the one before, from which a constant area is looked for
@@ -44,7 +47,7 @@ class Inspection:
     """What was found in one raw tile. ``pixels`` counts classes with nodata and NaN already Background.
 
     ``location``: what ``georeference`` returns. ``ranges``: of each band, as ``percentile_ranges`` gives them.
-    ``colors``: what the file calls the chosen bands: red, green, gray, undefined and so on.
+    ``bands``: those that were chosen; ``colors``: what the file calls them, red, gray, undefined and so on.
     ``lost``: labelled pixels where the image has no data.
     ``kept``: (3, P) float32 pixels for the scaling, of a tile that needs it; None where they were not asked for.
     """
@@ -52,6 +55,7 @@ class Inspection:
     tile: RawTile
     problems: list[Problem] = field(default_factory=list)
     dtype: str = ""
+    bands: tuple[int, ...] = ()
     colors: tuple[str, ...] = ()
     band_count: int = 0
     height: int = 0
@@ -182,9 +186,9 @@ def inspect(tile: RawTile, *, reading: Reading, taxonomy: Taxonomy, keep: int = 
         return Inspection(tile, problems)
     try:
         with open_raster(tile.image) as src:
-            count, dtype = src.count, src.dtypes[0]
+            count, dtype = band_count(src), src.dtypes[0]
             place = None if src.transform.is_identity else (src.crs, src.transform)
-            few = bands_problem(count, reading.bands)
+            few = bands_problem(count, reading.bands, src.subdatasets)
             dtype = dtype if few else measured_type(src, reading.bands)
             size = src.height, src.width
             large = size_problem(tile.image, *size)
@@ -196,7 +200,7 @@ def inspect(tile: RawTile, *, reading: Reading, taxonomy: Taxonomy, keep: int = 
                 add("size mismatch", text)
             add("bands", few and f"{tile.image}: {few}")
             image = None if few else read_whole(src, reading)
-            colors = () if few else tuple(src.colorinterp[band - 1].name for band in reading.bands)
+            colors = () if few else colors_of(src, reading.bands)
             location = georeference(src) if image is None else image.location
     except (RasterioError, OSError) as error:
         add("unreadable", f"{tile.image}: cannot be read as TIFF ({error})")
@@ -210,8 +214,8 @@ def inspect(tile: RawTile, *, reading: Reading, taxonomy: Taxonomy, keep: int = 
         beside = place_problem(place, of_mask, size)
         remedy = "Give both the place where they belong (rio edit-info --transform, --crs), or remove that of the mask"
         add("labels elsewhere", beside and f"{tile.mask}: {beside}. {remedy}")
-    header: dict[str, Any] = {"dtype": dtype, "colors": colors, "band_count": count, "location": location}
-    header |= {"height": size[0], "width": size[1]}
+    header: dict[str, Any] = {"dtype": dtype, "bands": reading.bands, "colors": colors, "band_count": count}
+    header |= {"location": location, "height": size[0], "width": size[1]}
     if image is None or mask is None or mask.shape != size:
         return Inspection(tile, problems, **header)
     valid = image.valid
@@ -323,6 +327,19 @@ def mixed_types(inspections: list[Inspection]) -> str | None:
     if any(i.needs_stretch for i in inspections) and not all(i.needs_stretch for i in inspections):
         text += ". Those of 8 bit are taken as they are, the others are scaled: see that both come out alike"
     return text
+
+
+def other_order(inspections: list[Inspection]) -> str | None:
+    """How to ask for bands that files declare as red, green and blue in another order; None where none do."""
+    odd = [i for i in inspections if set(i.colors) == set(RGB) and i.colors != RGB]
+    if not odd:
+        return None
+    asked, declared = odd[0].bands, odd[0].colors
+    order = " ".join(str(asked[declared.index(color)]) for color in RGB)
+    return (
+        f"{len(odd)} tiles declare bands {' '.join(map(str, asked))} as {', '.join(declared)}, and these are taken as "
+        f"red, green and blue ({some([i.tile.id for i in odd])}). --bands {order} takes them as they are declared"
+    )
 
 
 def mixed_units(inspections: list[Inspection]) -> str | None:

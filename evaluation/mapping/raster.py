@@ -20,8 +20,10 @@ from common.raw_images import (
     SAMPLE_PER_TILE,
     Ranges,
     Reading,
+    band_count,
     bands_problem,
     chosen_reading,
+    colors_of,
     measured_type,
     percentile_ranges,
     read_bands,
@@ -99,12 +101,12 @@ class Raster:
         self.reading = chosen_reading(bands, alpha, files)
         self.bands = self.reading.bands
         first = self._dataset(files[0])
-        few = bands_problem(first.count, self.bands)
+        few = bands_problem(band_count(first), self.bands, first.subdatasets)
         if few:
             raise UserError(f"{files[0]}: {few}.")
         self.dtype = measured_type(first, self.bands)
-        self.band_count = first.count
-        self.colors = tuple(first.colorinterp[band - 1].name for band in self.bands)
+        self.band_count = band_count(first)
+        self.colors = colors_of(first, self.bands)
         points, their_crs = first.gcps
         self.place = Place(their_crs or first.crs, first.transform, points if first.transform.is_identity else ())
         self.pieces = self._fit(files)
@@ -141,7 +143,7 @@ class Raster:
         for path in files:
             src = self._dataset(path)
             require_real(src)
-            few = bands_problem(src.count, self.bands)
+            few = bands_problem(band_count(src), self.bands, src.subdatasets)
             if few:
                 raise UserError(f"{path}: {few}.")
             row = column = 0
