@@ -26,9 +26,10 @@ from common.text import first_lines, some, table
 from data_prep.audit.groups import describe_groups, find_groups
 from data_prep.audit.sheets import plot_audit, plot_groups, plot_suspects
 from data_prep.audit.suspects import find_suspects
-from data_prep.raw.files import Problem, find_raw
+from data_prep.raw.files import Problem
 from data_prep.raw.inspect import Inspection, inspect, mixed_types, mixed_units, other_order, repeated_images
 from data_prep.raw.masks import add_masks, chosen_masks
+from data_prep.raw.pairs import add_patterns, chosen_patterns, find_raw
 from data_prep.tile_sets.class_shares import class_shares, share_rows
 from data_prep.tile_sets.groups import groups_text
 
@@ -55,6 +56,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_path("--out", "artifacts/audit", written, shared=True)
     add_bands(parser)
     add_masks(parser)
+    add_patterns(parser)
     parser.add_argument(
         "--skip-suspicious", action="store_true", help="do not look for masks that are likely wrong, the longest part"
     )
@@ -155,7 +157,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     taxonomy = load_taxonomy(args.root)
     check_out_dir(args.out, overwrite=True, inputs=[args.in_dir], kind=AUDIT)
-    tiles, problems = find_raw(args.in_dir, chosen_masks(args, taxonomy))
+    tiles, problems = find_raw(args.in_dir, chosen_masks(args, taxonomy), chosen_patterns(args))
     reading = chosen_reading(args.bands, args.alpha, [tile.image for tile in tiles])
     inspect_one = functools.partial(inspect, reading=reading, taxonomy=taxonomy, keep=pixels_per_tile(len(tiles)))
     inspections = list(map_progress(inspect_one, tiles, workers=args.workers, desc="Inspecting"))

@@ -42,7 +42,7 @@ from common.raw_images import (
 )
 from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
 from common.text import first_lines, some, table, warn
-from data_prep.raw.files import RawTile, find_raw
+from data_prep.raw.files import RawTile
 from data_prep.raw.inspect import (
     Inspection,
     inspect,
@@ -53,6 +53,7 @@ from data_prep.raw.inspect import (
     repeated_images,
 )
 from data_prep.raw.masks import add_masks, chosen_masks, read_raw_mask
+from data_prep.raw.pairs import add_patterns, chosen_patterns, find_raw
 from data_prep.tile_sets.class_shares import percentages
 from data_prep.tile_sets.folds import add_folds, check_folds, deal_folds, record_folds, split_home, tell_folds
 from data_prep.tile_sets.groups import GroupTables, group_sizes
@@ -103,6 +104,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add_bands(parser)
     add_masks(parser)
+    add_patterns(parser)
     parser.add_input("--exclude", None, "tile ids to leave out, one a line", made_by=AUDIT)
     parser.add_input(
         "--audit-groups",
@@ -160,7 +162,7 @@ def inspect_all(
     Raises:
         UserError: a tile that is not excluded cannot be used.
     """
-    tiles, problems = find_raw(args.in_dir, chosen_masks(args, taxonomy))
+    tiles, problems = find_raw(args.in_dir, chosen_masks(args, taxonomy), chosen_patterns(args))
     excluded = read_excluded(args.exclude, {t.id for t in tiles} | {p.tile_id for p in problems})
     tiles = [tile for tile in tiles if tile.id not in excluded]
     keep = pixels_per_tile(len(tiles)) if args.stretch == "train" else 0

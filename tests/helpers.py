@@ -29,8 +29,8 @@ from data_prep import (
     split_biodiversity,
 )
 from data_prep.audit.groups import find_groups
-from data_prep.raw.files import find_raw
 from data_prep.raw.inspect import inspect
+from data_prep.raw.pairs import find_raw
 from data_prep.tile_sets.groups import groups_text
 from training.engine.flags import TrainParser, train_parser
 

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import UserError
 from common.tiles import is_tile_id
 from data_prep.raw.masks import PLAIN, MaskReading, read_raw_mask
 
 IMAGE_SUFFIXES = (".tif", ".tiff")
-MASK_SUFFIXES = (".png", ".tif", ".tiff")
 SIDECAR_SUFFIXES = (".xml", ".tfw", ".ovr", ".prj", ".msk", ".pgw", ".wld")
 LONGEST_NAME = 200  # bytes; replicas and OpenEarthMap tiles get longer ones, a file system takes 255
 
@@ -81,42 +79,3 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> tuple[dict[str, li
         else:
             others.append(path)
     return dict(by_stem), others
-
-
-def find_raw(in_dir: Path, reading: MaskReading = PLAIN) -> tuple[list[RawTile], list[Problem]]:
-    """The tiles of a raw folder (images/*.tif, masks/*.png) in the order of their ids, and what does not pair.
-
-    Raises:
-        UserError: a folder is missing, or there is no image at all.
-    """
-    for name in ("images", "masks"):
-        if not (in_dir / name).is_dir():
-            raise UserError(
-                f"{in_dir / name} does not exist. Expected images/*.tif and masks/*.png in {in_dir}, an image and a "
-                "mask with the same name; see REPRODUCE_DATA.md, or give --in-dir."
-            )
-    images, other_images = files_by_stem(in_dir / "images", IMAGE_SUFFIXES)
-    masks, other_masks = files_by_stem(in_dir / "masks", MASK_SUFFIXES)
-    if not images:
-        raise UserError(f"{in_dir / 'images'} holds no .tif or .tiff file. Put the raw images there, or give --in-dir.")
-    tiles, problems = [], []
-    for path in [*other_images, *other_masks]:
-        suffixes = IMAGE_SUFFIXES if path.parent.name == "images" else MASK_SUFFIXES
-        problem = name_problem(path)
-        if problem and path.suffix.lower() in suffixes:
-            problems.append(Problem(printable(path.stem)[:LONGEST_NAME], "name", problem))
-            continue
-        text = f"{printable(str(path))}: is no {' or '.join(suffixes)} file, so it is passed over"
-        problems.append(Problem(printable(path.stem), "other file", text, fatal=False))
-    for stem in sorted(images.keys() | masks.keys()):
-        paths = [*images.get(stem, ()), *masks.get(stem, ())]
-        if len(images.get(stem, ())) > 1 or len(masks.get(stem, ())) > 1:
-            text = f"{', '.join(map(str, paths))}: several files have this name, expected one image and one mask"
-            problems.append(Problem(stem, "duplicate name", text))
-        elif stem not in masks:
-            problems.append(Problem(stem, "no mask", f"{paths[0]}: has no mask {in_dir / 'masks' / stem}.png"))
-        elif stem not in images:
-            problems.append(Problem(stem, "no image", f"{paths[0]}: has no image {in_dir / 'images' / stem}.tif"))
-        else:
-            tiles.append(RawTile(stem, images[stem][0], masks[stem][0], reading))
-    return tiles, problems

@@ -16,8 +16,8 @@ from PIL import Image
 from common.raw_images import Reading
 from common.taxonomy import BIODIVERSITY
 from data_prep.audit.groups import find_groups
-from data_prep.raw.files import find_raw
 from data_prep.raw.inspect import inspect
+from data_prep.raw.pairs import find_raw
 from tests.benchmarks.measuring import Figure, at_least, at_most
 from tests.helpers import write_png, write_tif
 

@@ -12,8 +12,8 @@ from data_prep import check_biodiversity, check_leakage, split_biodiversity
 from data_prep.audit import groups as audit_groups
 from data_prep.audit.groups import describe_groups, next_pairs
 from data_prep.audit.sheets import plot_groups
-from data_prep.raw.files import find_raw
 from data_prep.raw.inspect import inspect
+from data_prep.raw.pairs import find_raw
 from data_prep.tile_sets.groups import TileGroup
 from tests.helpers import audited_split, quiet, ungroup, write_groups
 from tests.small_sets import LEFT, TOP, noise_of, smooth_scene, split_sets, turns, write_raw

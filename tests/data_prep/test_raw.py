@@ -12,8 +12,9 @@ from common.raw_images import Reading, read_raw
 from common.taxonomy import BIODIVERSITY
 from common.tiles import TileSet
 from data_prep import check_biodiversity
-from data_prep.raw.files import RawTile, find_raw
+from data_prep.raw.files import RawTile
 from data_prep.raw.inspect import inspect
+from data_prep.raw.pairs import find_raw
 from tests.helpers import GSD, audited_split, made, make_biodiversity, quiet, write_png, write_tif
 
 SIZE = 32
@@ -155,15 +156,17 @@ def test_a_fourth_band_of_measurements_that_is_flagged_as_alpha_hides_nothing(ro
     assert (tiles["lake"].read_mask() == 0).all()
 
 
-def test_void_255_and_palettes_are_refused_with_a_remedy(root):
-    add(root, "void", noise(3, np.uint8, 255), mask=np.full((SIZE, SIZE), 255, np.uint8))
-    add(root, "palette", noise(3, np.uint8, 255, seed=1), column=20)
-    image = Image.fromarray(np.ones((SIZE, SIZE), np.uint8)).convert("P")
-    image.save(raw(root) / "masks" / "palette.png")
-    with pytest.raises(UserError) as stop:
+def test_255_is_refused_with_the_flag_that_takes_it_for_void_unless_it_is_a_class(root):
+    mask = np.full((SIZE, SIZE), 3, np.uint8)
+    mask[:9] = 255
+    add(root, "void", noise(3, np.uint8, 255), mask=mask)
+    with pytest.raises(UserError, match=r"ids 255 are not classes, expected 0-5; --void 255 takes it for Background"):
         split(root)
-    assert "ids [255] are not classes, expected 0-5; write 0 (Background)" in str(stop.value)
-    assert "mode P" in str(stop.value) and "without the palette: Image.fromarray" in str(stop.value)
+    tiles, _ = split(root, "--void", "255")
+    np.testing.assert_array_equal(tiles["void"].read_mask(), np.where(mask == 255, 0, mask))
+    add(root, "two", noise(3, np.uint8, 255, seed=1), column=20, mask=np.where(mask == 255, mask, 0).astype(np.uint8))
+    with pytest.raises(UserError, match=r"0 and 255 alone it is a mask of two values, of which 255 stands for a class"):
+        split(root, "--overwrite")
 
 
 def test_the_scaling_takes_the_2nd_to_the_98th_percentile(root):
@@ -256,7 +259,7 @@ def broken_tiles(root):
     (masks / "tile_0_1.png").write_bytes(b"no png")
     (masks / "tile_0_2.png").unlink()
     (images / "tile_0_3.tif").unlink()
-    Image.fromarray(np.zeros((SIZE, SIZE, 3), np.uint8)).save(masks / "tile_1_0.png")
+    Image.fromarray(np.full((SIZE, SIZE, 3), (1, 2, 3), np.uint8)).save(masks / "tile_1_0.png")
     Image.fromarray(np.full((SIZE, SIZE), 300, np.uint16)).save(masks / "tile_1_1.png")
     Image.fromarray(np.full((SIZE, SIZE), 9, np.uint8)).save(masks / "tile_1_2.png")
     Image.fromarray(np.ones((SIZE, 20), np.uint8)).save(masks / "tile_1_3.png")
@@ -268,9 +271,9 @@ def broken_tiles(root):
         "tile_0_1": "cannot be read",
         "tile_0_2": "has no mask",
         "tile_0_3": "has no image",
-        "tile_1_0": "mode RGB",
-        "tile_1_1": "mode I;16",
-        "tile_1_2": "ids \\[9\\] are not classes",
+        "tile_1_0": "colours that stand for no class",
+        "tile_1_1": "ids 300 are not classes",
+        "tile_1_2": "ids 9 are not classes",
         "tile_1_3": "is 20 x 32 pixels, its image 32 x 32",
         "tile_2_0": "several files",
         "tile_2_1": "cannot be read",

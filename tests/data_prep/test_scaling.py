@@ -25,7 +25,7 @@ from common.raw_images import (
 from common.taxonomy import BIODIVERSITY
 from data_prep import check_biodiversity, split_biodiversity
 from data_prep.raw import inspect as raw_module
-from data_prep.raw.files import RawTile, find_raw, name_problem, printable
+from data_prep.raw.files import RawTile, name_problem, printable
 from data_prep.raw.inspect import (
     Inspection,
     gap_value,
@@ -35,6 +35,7 @@ from data_prep.raw.inspect import (
     mixed_units,
     repeated_images,
 )
+from data_prep.raw.pairs import find_raw
 from data_prep.tile_sets.class_shares import class_shares, percentages, share_rows
 from tests.helpers import quiet, write_png, write_tif
 from tests.small_sets import noise_of, with_pixels, write_grid, write_raw
