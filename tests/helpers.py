@@ -30,6 +30,7 @@ from data_prep import (
 )
 from data_prep.audit.groups import find_groups
 from data_prep.raw.inspect import inspect
+from data_prep.raw.masks import MaskReading
 from data_prep.raw.pairs import find_raw
 from data_prep.tile_sets.groups import groups_text
 from training.engine.flags import TrainParser, train_parser
@@ -172,9 +173,9 @@ def prepare_root(root: Path, *, taxonomy: Taxonomy = BIODIVERSITY, seed=0) -> Pa
     return root
 
 
-def write_groups(root: Path, *, bands: Sequence[int] = (1, 2, 3), alpha: str = "auto") -> None:
+def write_groups(root: Path, *, bands: Sequence[int] = (1, 2, 3), alpha: str = "auto", void: int | None = None) -> None:
     """ROOT/artifacts/audit/groups.tsv, as the audit writes it, without the rest of the audit but its empty marker."""
-    tiles, _ = find_raw(root / "data/biodiversity_raw")
+    tiles, _ = find_raw(root / "data/biodiversity_raw", MaskReading(void))
     taxonomy = load_taxonomy(root)
     reading = chosen_reading(list(bands), alpha, [tile.image for tile in tiles])
     with contextlib.redirect_stderr(io.StringIO()):
@@ -201,7 +202,7 @@ def ungroup(root: Path) -> None:
 def audited_split(argv: list[str]) -> None:
     """``split_biodiversity.main`` after the groups of the raw tiles were found, as in the order of the steps."""
     args = split_biodiversity.parse_args(argv)
-    write_groups(args.root, bands=args.bands, alpha=args.alpha)
+    write_groups(args.root, bands=args.bands, alpha=args.alpha, void=args.void)
     split_biodiversity.main(argv)
 
 
