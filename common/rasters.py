@@ -108,6 +108,11 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
         file.write(content.getbuffer())
 
 
+def is_placed(grid: Affine) -> bool:
+    """Whether a geotransform says where a raster lies: one that counts pixels from a corner at 0, 0 does not."""
+    return (grid.a, grid.b, grid.c, grid.d, abs(grid.e), grid.f) != (1, 0, 0, 0, 1, 0)
+
+
 def pixel_size(src: DatasetReader) -> tuple[float, float] | None:
     """Width and height in metres of an open raster's pixels; None where its unit is not known.
 
@@ -118,7 +123,7 @@ def pixel_size(src: DatasetReader) -> tuple[float, float] | None:
 
 def pixel_size_at(crs: CRS | None, grid: Affine, column: float, row: float) -> tuple[float, float] | None:
     """``pixel_size`` of a raster with this system and transform, at a place in it, counted in pixels."""
-    if crs is None or grid.is_identity:
+    if crs is None or not is_placed(grid):
         return None
     width, height = math.hypot(grid.a, grid.d), math.hypot(grid.b, grid.e)
     wkt = crs.to_wkt()
@@ -142,7 +147,7 @@ def georeference(src: DatasetReader) -> dict:
     bounds is None for a raster without a geotransform, and is the same for rasters stored from north to south and from
     south to north. gsd is the ground sampling distance along x, as ``pixel_size`` gives it.
     """
-    if src.transform.is_identity:
+    if not is_placed(src.transform):
         return {"crs": None, "bounds": None, "gsd": None}
     a, b, c, d, e, f = src.transform[:6]  # src.bounds uses an operator that affine is about to drop
     corners = [(x * a + y * b + c, x * d + y * e + f) for x in (0, src.width) for y in (0, src.height)]

@@ -13,7 +13,7 @@ from rasterio.errors import RasterioError
 from scipy import ndimage
 
 from common.errors import UserError
-from common.rasters import class_pixels, georeference, open_raster
+from common.rasters import class_pixels, georeference, is_placed, open_raster
 from common.raw_images import (
     NO_MEASUREMENT,
     SAMPLE_PER_TILE,
@@ -187,7 +187,7 @@ def inspect(tile: RawTile, *, reading: Reading, taxonomy: Taxonomy, keep: int = 
     try:
         with open_raster(tile.image) as src:
             count, dtype = band_count(src), src.dtypes[0]
-            place = None if src.transform.is_identity else (src.crs, src.transform)
+            place = None if not is_placed(src.transform) else (src.crs, src.transform)
             few = bands_problem(count, reading.bands, src.subdatasets)
             dtype = dtype if few else measured_type(src, reading.bands)
             size = src.height, src.width

@@ -8,7 +8,7 @@ from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 
-from common.rasters import open_raster
+from common.rasters import is_placed, open_raster
 
 FARTHEST = 0.5  # pixels that the corners of a mask may lie beside those of its image
 WORLD_FILES = (".pgw", ".pngw", ".wld", ".tfw", ".tifw", ".aux.xml")
@@ -23,7 +23,7 @@ def place_of(path: Path) -> Place | None:
         return None
     try:
         with open_raster(path) as src:
-            return None if src.transform.is_identity else (src.crs, src.transform)
+            return None if not is_placed(src.transform) else (src.crs, src.transform)
     except RasterioError:
         return None
 

@@ -15,7 +15,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from common.errors import UserError
-from common.rasters import open_quietly, pixel_size
+from common.rasters import is_placed, open_quietly, pixel_size
 from common.raw_images import (
     SAMPLE_PER_TILE,
     Ranges,
@@ -66,7 +66,7 @@ class Place:
         """What rasterio takes to write a raster of the same place."""
         if self.points:
             return {"gcps": list(self.points), "crs": self.crs}
-        return {} if self.transform.is_identity else {"crs": self.crs, "transform": self.transform}
+        return {} if not is_placed(self.transform) else {"crs": self.crs, "transform": self.transform}
 
 
 def _files(path: Path) -> list[Path]:
@@ -148,7 +148,7 @@ class Raster:
                 raise UserError(f"{path}: {few}.")
             row = column = 0
             if len(files) > 1:
-                if src.transform.is_identity:
+                if not is_placed(src.transform):
                     raise UserError(f"{path}: has no place on earth, so that it cannot be put beside other tiles.")
                 own = src.transform
                 if src.crs != crs or not np.allclose((own.a, own.b, own.d, own.e), (grid.a, grid.b, grid.d, grid.e)):
