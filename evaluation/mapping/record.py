@@ -87,24 +87,25 @@ class MapRecord:
             raise source.unusable(f"{source} is not the record of a map: {problem}")
         taxonomy = taxonomy_from_json(content["taxonomy"], source.path)
         pixels, metres = content["pixels"], content["square_metres"]
+        area, problems = content["height"] * content["width"], []
         for name, values in (("pixels", pixels), ("square_metres", metres)):
             if values is not None and len(values) != taxonomy.num_classes:
-                problem = f"{name} of {len(values)} classes, expected {taxonomy.num_classes}"
-        if sum(pixels) != content["height"] * content["width"]:
-            problem = f"{sum(pixels):,} pixels, where its height and width say {content['height'] * content['width']:,}"
+                problems.append(f"{name} of {len(values)} classes, expected {taxonomy.num_classes}")
+        if sum(pixels) != area:
+            problems.append(f"{sum(pixels):,} pixels, where its height and width say {area:,}")
         if not content["checkpoints"]:
-            problem = "no checkpoint"
-        if problem:
-            raise source.unusable(f"{source} has {problem}")
+            problems.append("no checkpoint")
+        if problems:
+            raise source.unusable(f"{source} has {problems[0]}")
+        known = {key: content[key] for key in ("map", "command", "image", "gsd", "height", "width", "mean_confidence")}
+        checkpoints = [{key: of[key] for key in MapCheckpoint.__annotations__} for of in content["checkpoints"]]
         return cls(
-            source,
-            *(content[key] for key in ("map", "command", "image")),
-            [MapCheckpoint(**{key: of[key] for key in MapCheckpoint.__annotations__}) for of in content["checkpoints"]],
-            taxonomy,
-            *(content[key] for key in ("gsd", "height", "width")),
-            np.array(pixels, np.int64),
-            None if metres is None else np.array(metres, np.float64),
-            content["mean_confidence"],
+            source=source,
+            checkpoints=[MapCheckpoint(**of) for of in checkpoints],
+            taxonomy=taxonomy,
+            pixels=np.array(pixels, np.int64),
+            square_metres=None if metres is None else np.array(metres, np.float64),
+            **known,
         )
 
 
