@@ -31,6 +31,7 @@ LAYER = "classes"
 VERSION = "1.3"  # of the GeoPackage standard; GDAL before 3.7 warns of later ones
 CORNERS = 250_000  # of the polygons that are written together, about 150 MB
 SQUARE_METRES = 10_000  # of a hectare
+ROUNDING = 1e-9  # of areas, relative
 EQUAL_AREA = "+proj=cea +ellps=WGS84 +over +units=m"  # parallels and meridians stay straight
 SQLITE_SIDECARS = ("-wal", "-shm", "-journal")
 
@@ -71,8 +72,8 @@ class Patches:
     def polygons(self) -> np.ndarray:
         """(P,) valid polygons; where a ring meets itself in a corner, it is divided there.
 
-        GDAL 3.10 never leads a ring twice through a corner, but earlier ones do. Nothing else can make the outline of
-        a patch invalid, and ``shapely.is_valid`` takes minutes for one with thousands of holes.
+        GDAL 3.6 and 3.10 lead no ring twice through a corner; another version may. Nothing else can make the outline
+        of a patch invalid, and ``shapely.is_valid`` takes minutes for one with thousands of holes.
         """
         polygons, touching = self._polygons(self.corners), self._touching()
         if touching.any():
@@ -158,7 +159,7 @@ class _Layer:
     def add(self, patches: Patches, min_area: float) -> None:
         """Write the patches that have so many square metres, or whose size is not known."""
         pixels, hectares = patches.pixels(), _hectares(patches, self._src)
-        keep = ~(hectares * SQUARE_METRES < min_area)
+        keep = ~(hectares * SQUARE_METRES < min_area * (1 - ROUNDING))
         self._append(patches.polygons()[keep], patches.labels[keep], hectares[keep], pixels[keep])
         np.add.at(self.pixels, patches.labels, pixels)
         self.polygons += int(np.count_nonzero(keep))

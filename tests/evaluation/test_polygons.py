@@ -183,6 +183,15 @@ def test_patches_below_the_smallest_area_leave_their_place_empty(tmp_path):
     assert shapely.get_num_interior_rings(shapes).tolist() == [0, 3]
 
 
+@pytest.mark.parametrize(
+    "side, pixels, square_metres", [(0.1, 3, 0.03), (0.3, 7, 0.63), (0.7, 3, 1.47), (1.1, 10, 12.1)]
+)
+def test_a_patch_of_just_the_smallest_area_stays(tmp_path, side, pixels, square_metres):
+    grid = Affine(side, 0, 500_000, 0, -side, 5_000_000)
+    written, _, _ = polygons_of(tmp_path, np.ones((1, pixels)), min_area=square_metres, transform=grid)
+    assert written == (1, 0, 0.0)
+
+
 def test_all_patches_may_be_too_small(tmp_path):
     written, shapes, _ = polygons_of(tmp_path, MAPS["noise"], min_area=1e6)
     assert written.polygons == len(shapes) == 0 and written.left_out > 0
