@@ -23,6 +23,7 @@ from rasterio.transform import Affine
 from common.errors import UserError
 
 METRES_PER_DEGREE = 111_320.0  # of latitude, on the WGS 84 sphere
+EQUAL_AREA = "+proj=cea +ellps=WGS84 +over +units=m"  # parallels and meridians stay straight
 DAMAGED = "Restore it from its source, or run the step that wrote its folder again with --overwrite."
 STRIP_ROWS = 128  # of a written image: few strips are read faster than many, and a window needs only those it meets
 
@@ -134,6 +135,11 @@ def pixel_size_at(crs: CRS | None, grid: Affine, column: float, row: float) -> t
         _, (latitude,) = rasterio.warp.transform(crs, "EPSG:4326", [x], [y])
         unit *= math.cos(math.radians(latitude))
     return (width * unit, height * unit) if unit else None
+
+
+def scale_varies(crs: CRS) -> bool:
+    """Whether the size of a pixel depends on the latitude: in degrees, and in Mercator."""
+    return crs.is_geographic or 'PROJECTION["Mercator_1SP"]' in crs.to_wkt()
 
 
 def georeference(src: DatasetReader) -> dict:

@@ -22,7 +22,7 @@ from rasterio.transform import Affine
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.rasters import open_raster, pixel_size
+from common.rasters import EQUAL_AREA, open_raster, pixel_size, scale_varies
 from common.taxonomy import IGNORE_INDEX, Taxonomy
 from common.text import some
 from evaluation.mapping.legend import polygon_style
@@ -32,7 +32,6 @@ VERSION = "1.3"  # of the GeoPackage standard; GDAL before 3.7 warns of later on
 CORNERS = 250_000  # of the polygons that are written together, about 150 MB
 SQUARE_METRES = 10_000  # of a hectare
 ROUNDING = 1e-9  # of areas, relative
-EQUAL_AREA = "+proj=cea +ellps=WGS84 +over +units=m"  # parallels and meridians stay straight
 SQLITE_SIDECARS = ("-wal", "-shm", "-journal")
 
 
@@ -268,7 +267,7 @@ def _hectares(patches: Patches, src: DatasetReader) -> np.ndarray:
     size = pixel_size(src)
     if size is None:
         return np.full(len(patches.labels), np.nan)
-    if src.crs.is_geographic or 'PROJECTION["Mercator_1SP"]' in src.crs.to_wkt():
+    if scale_varies(src.crs):
         metres = rasterio.warp.transform(src.crs, EQUAL_AREA, *patches.corners.T.tolist())
         return patches.areas(np.column_stack(metres)) / SQUARE_METRES
     return patches.pixels() * (size[0] * size[1] / SQUARE_METRES)

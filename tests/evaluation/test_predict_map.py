@@ -31,6 +31,7 @@ from evaluation import predict_map
 from evaluation.mapping import publish, store
 from evaluation.mapping.parts import part_of, strips_of
 from evaluation.mapping.raster import Raster, Scaling
+from tests.evaluation.cog import cog_problems
 from tests.helpers import made, quiet, save_checkpoint, write_tif
 
 SMALL = Architecture("linknet", "mobilenet_v2")
@@ -294,6 +295,7 @@ def test_the_map_and_its_record_say_what_they_are(tmp_path, checkpoint):
         found = src.read(1)
         overview = src.read(1, out_shape=(350, 300))
         assert set(np.unique(overview)) <= set(np.unique(found))
+    assert cog_problems(out) == []
     record = json.loads(out.with_suffix(".json").read_text())
     assert record["pixels"] == np.bincount(found.ravel(), minlength=6).tolist()
     assert record["square_metres"] == pytest.approx([4 * n for n in record["pixels"]])
@@ -316,9 +318,11 @@ def test_square_metres_follow_the_latitude(tmp_path, checkpoint):
     with open_raster(path, "w", driver="GTiff", count=3, height=90, width=40, dtype="uint8", **place) as dst:
         dst.write(noise(90, 40))
     out, _ = map_it(path, checkpoint, "--as-it-is")
-    latitudes = np.radians(60.9 - 0.01 * (np.arange(90) + 0.5))
-    wanted = (1113.2**2 * np.cos(latitudes)).sum() * 40
-    assert sum(json.loads(out.with_suffix(".json").read_text())["square_metres"]) == pytest.approx(wanted, rel=1e-4)
+    south, north = np.radians(60.0), np.radians(60.9)
+    sphere = 6_371_007.2**2 * np.radians(0.4) * (np.sin(north) - np.sin(south))  # of the area of the ellipsoid
+    found = sum(json.loads(out.with_suffix(".json").read_text())["square_metres"])
+    assert found == pytest.approx(sphere, rel=0.005)
+    assert found == pytest.approx(0.4 * 0.9 * 111_320 * np.cos(np.radians(60.45)) * 111_320, rel=0.01)
 
 
 # Going on, and sharing the work
