@@ -1,11 +1,13 @@
 """Spatial blocks, and tiles that cover common ground."""
 
 import functools
+from collections.abc import Iterable
 
 import numpy as np
+import shapely
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
-from rasterio.warp import transform_bounds
+from rasterio.warp import transform, transform_bounds
 
 from common.errors import UserError
 from common.rasters import METRES_PER_DEGREE
@@ -13,6 +15,8 @@ from common.rasters import METRES_PER_DEGREE
 EDGE = 1e-6  # of a block side: rounding of coordinates moves no centre over a block's edge
 WORLD = CRS.from_epsg(4326)
 TOUCH = 0.01  # pixels: tiles that share less than this share an edge, not ground
+SLIVER = 2.0  # pixels: tiles that share a strip no wider are meant to touch; rounded coordinates made them overlap
+ALIKE = 0.5  # metres by which two systems may put one point apart to be called one system
 
 
 def block_side(locations: list[dict], metres: float | None) -> tuple[float, float]:
@@ -70,7 +74,8 @@ def world_bounds(crs: str | None, bounds: tuple[float, ...]) -> tuple[float, ...
 
 def _on_the_world(location: dict) -> dict:
     """A tile's place with its bounds in longitude and latitude, None where they cannot be known."""
-    return {**location, "crs": WORLD.to_wkt(), "bounds": world_bounds(location["crs"], tuple(location["bounds"]))}
+    bounds = world_bounds(location["crs"], tuple(location["bounds"]))
+    return {**location, "crs": WORLD.to_wkt(), "bounds": bounds, "corners": None}
 
 
 def _interleaved(by_crs: dict[str, list[int]], locations: list[dict]) -> set[str]:
@@ -100,6 +105,7 @@ def spatial_blocks(locations: list[dict], metres: float | None = None, prefix: s
         prefix: put before each name, so that blocks of different regions stay apart.
     """
     by_crs: dict[str, list[int]] = {}
+    locations = one_name(locations)
     for i, location in enumerate(locations):
         if location["bounds"] is not None:
             by_crs.setdefault(location["crs"] or "", []).append(i)
@@ -123,6 +129,40 @@ def spatial_blocks(locations: list[dict], metres: float | None = None, prefix: s
     return blocks
 
 
+@functools.cache
+def _is_alike(crs: str, other: str, x: float, y: float) -> bool:
+    """Whether two systems agree but for their name, such as ETRS89 and WGS 84 in one zone, at a point of the first."""
+    one, two = _to_world(crs), _to_world(other)
+    if one is None or two is None or one.is_geographic != two.is_geographic:
+        return False
+    if one.is_projected and one.linear_units_factor[1] != two.linear_units_factor[1]:
+        return False
+    try:
+        (there_x,), (there_y,) = transform(one, two, [x], [y])[:2]
+    except CRSError:
+        return False
+    unit = METRES_PER_DEGREE if one.is_geographic else one.linear_units_factor[1]
+    return max(abs(there_x - x), abs(there_y - y)) * unit < ALIKE
+
+
+def one_name(locations: list[dict], names: Iterable[str] = ()) -> list[dict]:
+    """The locations, with one name for systems that agree but for it: the first of ``names`` or of the locations."""
+    known = list(dict.fromkeys(names))
+    of = {name: name for name in known}
+    renamed = []
+    for location in locations:
+        crs = location["crs"]
+        if crs and location["bounds"] is not None:
+            if crs not in of:
+                left, bottom, right, top = location["bounds"]
+                centre = (left + right) / 2, (bottom + top) / 2
+                of[crs] = next((name for name in known if _is_alike(crs, name, *centre)), crs)
+                known += [crs] if of[crs] == crs else []
+            location = {**location, "crs": of[crs]} if of[crs] != crs else location
+        renamed.append(location)
+    return renamed
+
+
 def _by_system(locations: list[dict]) -> dict[str, list[int]]:
     """Positions of the tiles that have a place by system; without a CRS the source stands for it."""
     members: dict[str, list[int]] = {}
@@ -132,7 +172,14 @@ def _by_system(locations: list[dict]) -> dict[str, list[int]]:
     return members
 
 
-def _meeting(locations: list[dict], first: list[int], others: list[dict], second: list[int]) -> list[tuple[int, int]]:
+def _outline(location: dict) -> shapely.Polygon:
+    left, bottom, right, top = location["bounds"]
+    return shapely.Polygon(location["corners"]) if location.get("corners") else shapely.box(left, bottom, right, top)
+
+
+def _meeting(
+    locations: list[dict], first: list[int], others: list[dict], second: list[int], touch: float
+) -> list[tuple[int, int]]:
     """(i, j) of the tiles of ``first`` and ``second``, all in one system, that cover common ground."""
     boxes = np.array([others[j]["bounds"] for j in second])
     pixel = (boxes[:, 2:] - boxes[:, :2]) / [(others[j]["width"], others[j]["height"]) for j in second]
@@ -144,24 +191,35 @@ def _meeting(locations: list[dict], first: list[int], others: list[dict], second
         start, end = np.searchsorted(lefts, (box[0] - widest, box[2]))
         near = np.sort(order[start:end])
         shared = np.minimum(box[2:], boxes[near, 2:]) - np.maximum(box[:2], boxes[near, :2])
-        pairs.extend((i, second[j]) for j in near[(shared > TOUCH * pixel[near]).all(axis=1)])
+        for j in near[(shared > touch * pixel[near]).all(axis=1)]:
+            one, other = locations[i], others[second[j]]
+            if one.get("corners") or other.get("corners"):  # the box of a rotated tile is larger than the tile
+                margin = touch * float(pixel[j].max()) / 2
+                if not _outline(one).buffer(-margin).intersects(_outline(other).buffer(-margin)):
+                    continue
+            pairs.append((i, second[j]))
     return pairs
 
 
-def overlapping(locations: list[dict], others: list[dict]) -> list[tuple[int, int]]:
+def overlapping(locations: list[dict], others: list[dict], touch: float = TOUCH) -> list[tuple[int, int]]:
     """(i, j) of each pair of tiles locations[i], others[j] that cover common ground; edges may touch.
 
-    Tiles of two systems are compared by their bounding boxes in longitude and latitude, which are a little larger
-    than the tiles. Tiles with a place but without a CRS are compared where their source is the same; see
+    Rotated tiles are compared by their corners, others by their bounds. Tiles of two systems are compared by their
+    bounding boxes in longitude and latitude, which are a little larger than the tiles; systems that agree but for their
+    name count as one. Tiles with a place but without a CRS are compared where their source is the same; see
     ``not_comparable`` for the rest.
 
     Args:
-        locations, others: crs, bounds, height and width of each tile, source where known; bounds None where unknown.
+        locations, others: crs, bounds, height and width of each tile, source and corners where known; bounds None
+            where unknown.
+        touch: pixels that tiles may share in one direction and still be said to touch.
     """
     pairs = []
+    locations = one_name(locations)
+    others = one_name(others, (p["crs"] for p in locations if p["crs"]))
     first, second = _by_system(locations), _by_system(others)
     for system in sorted(first.keys() & second.keys()):
-        pairs += _meeting(locations, first[system], others, second[system])
+        pairs += _meeting(locations, first[system], others, second[system], touch)
     worlds = {}
     for a in sorted(first) if len(first.keys() | second.keys()) > 1 else ():
         for b in sorted(second.keys() - {a}):
@@ -175,7 +233,8 @@ def overlapping(locations: list[dict], others: list[dict]) -> list[tuple[int, in
             second_near = [j for j in second[b] if worlds["second", j]["bounds"]]
             if first_near and second_near:
                 near = [worlds["first", i] for i in first_near], [worlds["second", j] for j in second_near]
-                met = _meeting(near[0], list(range(len(first_near))), near[1], list(range(len(second_near))))
+                numbers = list(range(len(first_near))), list(range(len(second_near)))
+                met = _meeting(near[0], numbers[0], near[1], numbers[1], touch)
                 pairs += [(first_near[i], second_near[j]) for i, j in met]
     return pairs
 

@@ -23,6 +23,7 @@ from rasterio.transform import Affine
 from common.errors import UserError
 
 METRES_PER_DEGREE = 111_320.0  # of latitude, on the WGS 84 sphere
+EQUAL_AREA = "+proj=cea +ellps=WGS84 +over +units=m"  # parallels and meridians stay straight
 DAMAGED = "Restore it from its source, or run the step that wrote its folder again with --overwrite."
 STRIP_ROWS = 128  # of a written image: few strips are read faster than many, and a window needs only those it meets
 
@@ -141,19 +142,27 @@ def pixel_size_at(crs: CRS | None, grid: Affine, column: float, row: float) -> t
     return (width * unit, height * unit) if unit else None
 
 
+def scale_varies(crs: CRS) -> bool:
+    """Whether the size of a pixel depends on the latitude: in degrees, and in Mercator."""
+    return crs.is_geographic or 'PROJECTION["Mercator_1SP"]' in crs.to_wkt()
+
+
 def georeference(src: DatasetReader) -> dict:
     """Where an open raster lies: crs (WKT or None), bounds (left, bottom, right, top), gsd in metres or None.
 
     bounds is None for a raster without a geotransform, and is the same for rasters stored from north to south and from
-    south to north. gsd is the ground sampling distance along x, as ``pixel_size`` gives it.
+    south to north. gsd is the ground sampling distance along x, as ``pixel_size`` gives it. A rotated raster also has
+    corners, [[x, y], ...] around it.
     """
     if not is_placed(src.transform):
         return {"crs": None, "bounds": None, "gsd": None}
     a, b, c, d, e, f = src.transform[:6]  # src.bounds uses an operator that affine is about to drop
     corners = [(x * a + y * b + c, x * d + y * e + f) for x in (0, src.width) for y in (0, src.height)]
     size = pixel_size(src)
+    around = {"corners": [list(corners[n]) for n in (0, 2, 3, 1)]} if b or d else {}
     return {
         "crs": src.crs.to_wkt() if src.crs is not None else None,
         "bounds": [*map(min, *corners), *map(max, *corners)],
         "gsd": round(size[0], 4) if size else None,
+        **around,
     }

@@ -30,6 +30,7 @@ ENTRY = {
     "bounds": optional(lambda value: isinstance(value, list) and len(value) == 4 and all(map(is_number, value))),
     "gsd": optional(lambda value: is_number(value) and value > 0),
     "block": optional(is_text),
+    "corners?": optional(lambda value: isinstance(value, list) and len(value) == 4),
     **dict.fromkeys(("base?", "source?", "region?", "unit?"), optional(is_text)),
 }
 MANIFEST_FORM = {

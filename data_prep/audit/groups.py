@@ -10,7 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 from common.cli import map_progress
-from common.ground import overlapping
+from common.ground import SLIVER, overlapping
 from common.raw_images import Ranges, Reading, percentile_ranges, read_raw
 from common.text import some
 from data_prep.raw.inspect import UNITS_GAP, Inspection, mixed_units
@@ -137,7 +137,7 @@ def find_groups(inspections: list[Inspection], reading: Reading, workers: int) -
         if n not in looks and not looks[first[inspection.content]].is_blank
     ]
     footprints = [i.footprint for i in inspections]
-    tied += [("ground", i, j) for i, j in overlapping(footprints, footprints) if i < j]
+    tied += [("ground", i, j) for i, j in overlapping(footprints, footprints, SLIVER) if i < j]
     ids = [i.tile.id for i in inspections]
     known = [(i, j) for _, i, j in tied]
     tied += _tied_by_pixels(pictures, looks, ids, known, workers)

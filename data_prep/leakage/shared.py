@@ -8,7 +8,7 @@ import numpy as np
 
 from common.artifacts import SHARED_KINDS
 from common.cli import map_progress
-from common.ground import not_comparable, overlapping
+from common.ground import SLIVER, not_comparable, overlapping
 from common.rasters import read_image
 from common.text import some
 from common.tiles import shared_ids
@@ -35,7 +35,7 @@ def shared_tiles(part: Part, other: Part) -> list[tuple[str, str, str]]:
                 if (tile.id, twin.id) not in seen and not image.is_blank:
                     seen.add((tile.id, twin.id))
                     shared.append((kind, tile.id, twin.id))
-    pairs = overlapping(part.locations(), other.locations())
+    pairs = overlapping(part.locations(), other.locations(), SLIVER)
     shared += [("ground", part.tiles.tiles[i].id, other.tiles.tiles[j].id) for i, j in pairs]
     return shared
 

@@ -22,15 +22,16 @@ from rasterio.transform import Affine
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.rasters import open_raster, pixel_size
+from common.rasters import EQUAL_AREA, open_raster, pixel_size, scale_varies
 from common.taxonomy import IGNORE_INDEX, Taxonomy
 from common.text import some
 from evaluation.mapping.legend import polygon_style
 
 LAYER = "classes"
+VERSION = "1.3"  # of the GeoPackage standard; GDAL before 3.7 warns of later ones
 CORNERS = 250_000  # of the polygons that are written together, about 150 MB
 SQUARE_METRES = 10_000  # of a hectare
-EQUAL_AREA = "+proj=cea +ellps=WGS84 +over +units=m"  # parallels and meridians stay straight
+ROUNDING = 1e-9  # of areas, relative
 SQLITE_SIDECARS = ("-wal", "-shm", "-journal")
 
 
@@ -70,8 +71,8 @@ class Patches:
     def polygons(self) -> np.ndarray:
         """(P,) valid polygons; where a ring meets itself in a corner, it is divided there.
 
-        GDAL 3.10 never leads a ring twice through a corner, but earlier ones do. Nothing else can make the outline of
-        a patch invalid, and ``shapely.is_valid`` takes minutes for one with thousands of holes.
+        GDAL 3.6 and 3.10 lead no ring twice through a corner; another version may. Nothing else can make the outline
+        of a patch invalid, and ``shapely.is_valid`` takes minutes for one with thousands of holes.
         """
         polygons, touching = self._polygons(self.corners), self._touching()
         if touching.any():
@@ -111,24 +112,34 @@ def write_polygons(map_path: Path, out: Path, taxonomy: Taxonomy, min_area: floa
         UserError: the map cannot be read or has ids that are no class, ``min_area`` is given for a map without a
             scale, or the file cannot be written.
     """
-    with open_raster(map_path) as src:
-        if min_area is not None and pixel_size(src) is None:
+    try:
+        with open_raster(map_path) as src:
+            return _write_polygons(src, map_path, out, taxonomy, min_area)
+    except RasterioError as error:
+        raise UserError(f"{map_path}: cannot be read as TIFF ({error}). Make the map again.") from None
+
+
+def _write_polygons(
+    src: DatasetReader, map_path: Path, out: Path, taxonomy: Taxonomy, min_area: float | None
+) -> Written:
+    if min_area is not None and pixel_size(src) is None:
+        raise UserError(
+            f"{map_path} does not say how large its pixels are, so that no area in square metres can be compared with "
+            "--min-area. Leave --min-area out, or make the map of an image with a coordinate system."
+        )
+    expected = _count(src, map_path, taxonomy)
+    progress = tqdm(total=int(expected.sum()), desc="polygons", unit="px", unit_scale=True)
+    with _new_geopackage(out) as path, progress as bar:
+        layer = _Layer(path, src, taxonomy)
+        for patches in _patches(src):
+            layer.add(patches, min_area or 0.0)
+            bar.update(int(layer.pixels.sum()) - bar.n)
+        if not np.array_equal(layer.pixels, expected):  # GDAL's errors do not reach us while it follows the outlines
             raise UserError(
-                f"{map_path} does not say how large its pixels are, so that no area in square metres can be compared "
-                "with --min-area. Leave --min-area out, or make the map of an image with a coordinate system."
+                f"{map_path}: its polygons hold {layer.pixels.sum():,} pixels, but it has {expected.sum():,} of a "
+                "class: memory ran out, or the file changed meanwhile. Close other programs, then run this again."
             )
-        expected = _count(src, map_path, taxonomy)
-        with _new_geopackage(out) as path, _progress(expected) as bar:
-            layer = _Layer(path, src, taxonomy)
-            for patches in _patches(src):
-                layer.add(patches, min_area or 0.0)
-                bar.update(int(layer.pixels.sum()) - bar.n)
-            if not np.array_equal(layer.pixels, expected):
-                raise UserError(
-                    f"{map_path}: its polygons hold {layer.pixels.sum():,} pixels, but it has {expected.sum():,} of a "
-                    "class: memory ran out, or the file changed meanwhile. Close other programs, then run this again."
-                )
-            layer.add_style()
+        layer.add_style()
     return Written(layer.polygons, layer.left_out, layer.hectares_left_out)
 
 
@@ -147,7 +158,7 @@ class _Layer:
     def add(self, patches: Patches, min_area: float) -> None:
         """Write the patches that have so many square metres, or whose size is not known."""
         pixels, hectares = patches.pixels(), _hectares(patches, self._src)
-        keep = ~(hectares * SQUARE_METRES < min_area)
+        keep = ~(hectares * SQUARE_METRES < min_area * (1 - ROUNDING))
         self._append(patches.polygons()[keep], patches.labels[keep], hectares[keep], pixels[keep])
         np.add.at(self.pixels, patches.labels, pixels)
         self.polygons += int(np.count_nonzero(keep))
@@ -183,6 +194,7 @@ class _Layer:
             "owner": "",
         }
         columns = {name: np.array([value], bool if value is True else object) for name, value in row.items()}
+        columns["update_time"] = np.array(["NaT"], "datetime64[ms]")  # QGIS finds no style without this column
         _write(self._path, columns, layer="layer_styles", geometry=None)
 
 
@@ -191,18 +203,26 @@ def _write(path: Path, columns: dict[str, np.ndarray], **settings: Any) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)
         pyogrio.raw.write(
-            path, field_data=[*columns.values()], fields=[*columns], driver="GPKG", append=path.exists(), **settings
+            path,
+            field_data=[*columns.values()],
+            fields=[*columns],
+            driver="GPKG",
+            append=path.exists(),
+            dataset_options={"VERSION": VERSION},
+            **settings,
         )
 
 
 def _count(src: DatasetReader, map_path: Path, taxonomy: Taxonomy) -> np.ndarray:
-    """(C,) int64 pixels of each class of a map, 0 for void; UserError if it is damaged or has other ids."""
+    """(C,) int64 pixels of each class of a map, 0 for void.
+
+    Raises:
+        UserError: the map has other ids.
+        RasterioError: it is damaged.
+    """
     pixels = np.zeros(256, np.int64)
-    try:
-        for _, window in src.block_windows(1):
-            pixels += np.bincount(src.read(1, window=window).ravel(), minlength=256)
-    except RasterioError as error:
-        raise UserError(f"{map_path}: cannot be read as TIFF ({error}). Make the map again.") from None
+    for _, window in src.block_windows(1):
+        pixels += np.bincount(src.read(1, window=window).ravel(), minlength=256)
     strangers = np.flatnonzero(pixels[taxonomy.num_classes :]) + taxonomy.num_classes
     if len(strangers):
         raise UserError(
@@ -211,10 +231,6 @@ def _count(src: DatasetReader, map_path: Path, taxonomy: Taxonomy) -> np.ndarray
         )
     pixels[IGNORE_INDEX] = 0
     return pixels[: taxonomy.num_classes]
-
-
-def _progress(expected: np.ndarray) -> tqdm:
-    return tqdm(total=int(expected.sum()), desc="polygons", unit="px", unit_scale=True)
 
 
 def _patches(src: DatasetReader) -> Iterator[Patches]:
@@ -251,7 +267,7 @@ def _hectares(patches: Patches, src: DatasetReader) -> np.ndarray:
     size = pixel_size(src)
     if size is None:
         return np.full(len(patches.labels), np.nan)
-    if src.crs.is_geographic or 'PROJECTION["Mercator_1SP"]' in src.crs.to_wkt():
+    if scale_varies(src.crs):
         metres = rasterio.warp.transform(src.crs, EQUAL_AREA, *patches.corners.T.tolist())
         return patches.areas(np.column_stack(metres)) / SQUARE_METRES
     return patches.pixels() * (size[0] * size[1] / SQUARE_METRES)

@@ -17,14 +17,15 @@ from common.errors import UserError
 from common.files import json_text, write_files
 from common.rasters import open_raster
 from common.taxonomy import IGNORE_INDEX, Taxonomy
+from evaluation.mapping.cog import cog_options
 from evaluation.mapping.legend import colormap, legend_files, map_tags
 from evaluation.mapping.raster import Place
 from evaluation.mapping.record import pixel_areas
 from evaluation.mapping.store import StripStore
 from evaluation.mapping.strips import NO_DATA, STEPS, Plan
 
-BLOCK = 512  # pixels, side of the blocks that the files are made of
-CACHE_MB = 64  # of GDAL, for blocks
+BLOCK = 512  # pixels, side of the blocks of the file that strips are gathered in
+CACHE = 64 * 2**20  # bytes that GDAL keeps of blocks; rasterio takes bytes here, where GDAL itself takes megabytes
 
 
 class _Blocks:
@@ -93,10 +94,10 @@ def write_layer(
         "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "deflate", "zlevel": 1, "bigtiff": "if_safer",
         "interleave": "band", "photometric": "palette" if is_map else "minisblack",
     }  # fmt: skip
-    cloud = {"compress": "deflate", "blocksize": BLOCK, "bigtiff": "if_safer"}
-    cloud |= {"overview_resampling": "mode" if is_map else "average"}
+    cloud = cog_options(plan.columns.length, plan.rows.length)
+    cloud |= {} if is_map else {"overview_resampling": "average"}
     try:
-        with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
+        with rasterio.Env(GDAL_CACHEMAX=CACHE):
             with open_raster(plain, "w", **profile, **place.profile) as dst:
                 dst.update_tags(**tags)
                 for band, name in enumerate(names, 1):
@@ -110,7 +111,7 @@ def write_layer(
                 blocks = _Blocks(dst)
                 for _, rows in _rows(store, plan, layer, f"Writing {layer}"):
                     blocks.add(rows)
-            rasterio.shutil.copy(plain, target, driver="COG", **cloud)
+            rasterio.shutil.copy(plain, target, **cloud)
             _require_same(store, plan, layer, target)
     except RasterioError as error:
         raise UserError(f"{target.parent} cannot be written ({error}). Make room, and go on with --resume.") from None

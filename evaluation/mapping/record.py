@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import rasterio.warp
+import shapely
 
 from common.files import read_json
 from common.inputs import Input
-from common.rasters import pixel_size_at
+from common.rasters import EQUAL_AREA, pixel_size_at, scale_varies
 from common.schema import is_count, is_number, is_object, is_share, is_text, list_of, misfit, optional
 from common.taxonomy import IGNORE_INDEX, Taxonomy, taxonomy_from_json
 from evaluation.mapping.raster import Place
@@ -87,34 +89,42 @@ class MapRecord:
             raise source.unusable(f"{source} is not the record of a map: {problem}")
         taxonomy = taxonomy_from_json(content["taxonomy"], source.path)
         pixels, metres = content["pixels"], content["square_metres"]
+        area, problems = content["height"] * content["width"], []
         for name, values in (("pixels", pixels), ("square_metres", metres)):
             if values is not None and len(values) != taxonomy.num_classes:
-                problem = f"{name} of {len(values)} classes, expected {taxonomy.num_classes}"
-        if sum(pixels) != content["height"] * content["width"]:
-            problem = f"{sum(pixels):,} pixels, where its height and width say {content['height'] * content['width']:,}"
+                problems.append(f"{name} of {len(values)} classes, expected {taxonomy.num_classes}")
+        if sum(pixels) != area:
+            problems.append(f"{sum(pixels):,} pixels, where its height and width say {area:,}")
         if not content["checkpoints"]:
-            problem = "no checkpoint"
-        if problem:
-            raise source.unusable(f"{source} has {problem}")
+            problems.append("no checkpoint")
+        if problems:
+            raise source.unusable(f"{source} has {problems[0]}")
+        known = {key: content[key] for key in ("map", "command", "image", "gsd", "height", "width", "mean_confidence")}
+        checkpoints = [{key: of[key] for key in MapCheckpoint.__annotations__} for of in content["checkpoints"]]
         return cls(
-            source,
-            *(content[key] for key in ("map", "command", "image")),
-            [MapCheckpoint(**{key: of[key] for key in MapCheckpoint.__annotations__}) for of in content["checkpoints"]],
-            taxonomy,
-            *(content[key] for key in ("gsd", "height", "width")),
-            np.array(pixels, np.int64),
-            None if metres is None else np.array(metres, np.float64),
-            content["mean_confidence"],
+            source=source,
+            checkpoints=[MapCheckpoint(**of) for of in checkpoints],
+            taxonomy=taxonomy,
+            pixels=np.array(pixels, np.int64),
+            square_metres=None if metres is None else np.array(metres, np.float64),
+            **known,
         )
 
 
 def pixel_areas(place: Place, height: int, width: int) -> np.ndarray | None:
     """(height,) float64 square metres of a pixel in each row; None where its size is not known.
 
-    It is that of the middle column: in degrees, and in Mercator, it depends on the latitude.
+    Where it depends on the latitude it is that of the pixel in the middle, on the WGS 84 ellipsoid.
     """
-    rows = np.unique(np.linspace(0, height - 1, min(height, AREAS_BETWEEN + 1)).round())
-    sizes = [pixel_size_at(place.crs, place.transform, width / 2, row + 0.5) for row in rows]
-    if any(size is None for size in sizes):
+    size = pixel_size_at(place.crs, place.transform, width / 2, height / 2)
+    if size is None or place.crs is None:
         return None
-    return np.interp(np.arange(height), rows, [size[0] * size[1] for size in sizes if size])
+    if not scale_varies(place.crs):
+        return np.full(height, size[0] * size[1])
+    rows = np.unique(np.linspace(0, height - 1, min(height, AREAS_BETWEEN + 1)).round())
+    grid, (across, down) = place.transform, np.array([(-0.5, 0), (0.5, 0), (0.5, 1), (-0.5, 1)]).T
+    columns, lines = width / 2 + across[None], rows[:, None] + down
+    x, y = grid.a * columns + grid.b * lines + grid.c, grid.d * columns + grid.e * lines + grid.f
+    metres = rasterio.warp.transform(place.crs, EQUAL_AREA, x.ravel().tolist(), y.ravel().tolist())
+    corners = np.stack([np.reshape(of, x.shape) for of in metres[:2]], axis=-1)
+    return np.interp(np.arange(height), rows, shapely.area(shapely.polygons(corners)))

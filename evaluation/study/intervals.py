@@ -142,18 +142,23 @@ class Spread(NamedTuple):
         return -share * stdtrit(self.of_trainings, tail) - (1 - share) * stdtrit(self.of_blocks, tail)
 
 
+def jackknife(without_block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(..., B) values with one of B blocks left out, B at least 2 → (...) variance over blocks, degrees of freedom."""
+    blocks = without_block.shape[-1]
+    squares = (without_block - without_block.mean(axis=-1, keepdims=True)) ** 2
+    over_blocks = (blocks - 1) / blocks * squares.sum(axis=-1)
+    fourth = np.where(over_blocks > 0, (squares**2).sum(axis=-1), 1.0)
+    return over_blocks, np.clip(3 * squares.sum(axis=-1) ** 2 / fourth - 2, 1, blocks - 1)
+
+
 def spread(statistic: Statistic) -> Spread:
     """Parts of the variance of a statistic of T trainings on B blocks, T and B at least 2."""
     by_repeat, without, scored_by = statistic.by_repeat, statistic.without_block, statistic.scored_by
-    repeats, blocks = without.shape[-2:]
+    repeats = without.shape[-2]
     trainings = statistic.trainings
     value = by_repeat.mean(axis=-1)
 
-    influence = without.mean(axis=-2)
-    squares = (influence - influence.mean(axis=-1, keepdims=True)) ** 2
-    over_blocks = (blocks - 1) / blocks * squares.sum(axis=-1)
-    fourth = np.where(over_blocks > 0, (squares**2).sum(axis=-1), 1.0)
-    of_blocks = np.clip(3 * squares.sum(axis=-1) ** 2 / fourth - 2, 1, blocks - 1)
+    over_blocks, of_blocks = jackknife(without.mean(axis=-2))
 
     scored = (scored_by[..., None] == np.arange(trainings)).astype(float)  # (..., R, B, T)
     sizes = scored.sum(axis=-2)

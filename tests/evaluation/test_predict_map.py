@@ -31,6 +31,7 @@ from evaluation import predict_map
 from evaluation.mapping import publish, store
 from evaluation.mapping.parts import part_of, strips_of
 from evaluation.mapping.raster import Raster, Scaling
+from tests.evaluation.cog import cog_problems
 from tests.helpers import made, quiet, save_checkpoint, write_tif
 
 SMALL = Architecture("linknet", "mobilenet_v2")
@@ -294,6 +295,7 @@ def test_the_map_and_its_record_say_what_they_are(tmp_path, checkpoint):
         found = src.read(1)
         overview = src.read(1, out_shape=(350, 300))
         assert set(np.unique(overview)) <= set(np.unique(found))
+    assert cog_problems(out) == []
     record = json.loads(out.with_suffix(".json").read_text())
     assert record["pixels"] == np.bincount(found.ravel(), minlength=6).tolist()
     assert record["square_metres"] == pytest.approx([4 * n for n in record["pixels"]])
@@ -316,9 +318,13 @@ def test_square_metres_follow_the_latitude(tmp_path, checkpoint):
     with open_raster(path, "w", driver="GTiff", count=3, height=90, width=40, dtype="uint8", **place) as dst:
         dst.write(noise(90, 40))
     out, _ = map_it(path, checkpoint, "--as-it-is")
-    latitudes = np.radians(60.9 - 0.01 * (np.arange(90) + 0.5))
-    wanted = (1113.2**2 * np.cos(latitudes)).sum() * 40
-    assert sum(json.loads(out.with_suffix(".json").read_text())["square_metres"]) == pytest.approx(wanted, rel=1e-4)
+    e2 = 0.00669437999014  # squared eccentricity of WGS 84
+    sine = np.sin(np.radians([60.0, 60.9]))
+    e = np.sqrt(e2)
+    q = (1 - e2) * (sine / (1 - e2 * sine**2) - np.log((1 - e * sine) / (1 + e * sine)) / (2 * e))  # Snyder 1987, 3-12
+    wanted = 6_378_137**2 / 2 * np.radians(0.4) * (q[1] - q[0])
+    found = sum(json.loads(out.with_suffix(".json").read_text())["square_metres"])
+    assert found == pytest.approx(wanted, rel=1e-5)
 
 
 # Going on, and sharing the work
@@ -405,7 +411,9 @@ def test_a_full_disk_leaves_no_half_map_and_the_next_run_goes_on(tmp_path, check
     monkeypatch.undo()
     map_it(image, checkpoint, "--resume", out=out)
     assert (classes(out) > 0).all()
-    assert sorted(path.name for path in out.parent.iterdir()) == ["map.json", "map.qml", "map.tif", "map.tif.aux.xml"]
+    assert sorted(path.name for path in out.parent.iterdir()) == [
+        "map.json", "map.png", "map.qml", "map.tif", "map.tif.aux.xml",
+    ]  # fmt: skip
 
 
 def test_what_is_read_back_must_be_what_was_written(tmp_path, checkpoint, monkeypatch):

@@ -7,7 +7,7 @@ import torch
 from common.artifacts import read_leakage
 from common.device import cuda_problem, resolve_device
 from common.errors import UserError
-from common.ground import overlapping
+from common.ground import SLIVER, overlapping
 from common.inputs import Input
 from common.taxonomy import Taxonomy, load_taxonomy
 from common.text import some, warn
@@ -92,7 +92,7 @@ def require_apart(train: TileSet, val: TileSet, report: Input) -> None:
                 f"{val.path} holds {len(foreign)} OpenEarthMap tiles: {some(foreign)}. See: {report.made_by}"
             )
     val_blocks = {tile.block for tile in val} if split_by_block(train, val) else set()
-    overlaps = overlapping([tile.entry for tile in train], [tile.entry for tile in val])
+    overlaps = overlapping([tile.entry for tile in train], [tile.entry for tile in val], SLIVER)
     for shared, names in (
         ("images", shared_images(train, val)),
         ("tile ids", shared_ids(own, list(val))),
