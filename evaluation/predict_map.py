@@ -167,13 +167,8 @@ def main(argv: list[str] | None = None) -> None:
     checkpoints = load_checkpoints(chosen_checkpoints(args))
     images = images_of(checkpoints)
     with ExitStack() as stack:
-<<<<<<< HEAD
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_MB))
-        raster = stack.enter_context(Raster(args.image, args.bands or images["bands"] or [1, 2, 3], args.alpha))
-=======
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE))
-        raster = stack.enter_context(Raster(args.image, chosen_bands(args.bands or images["bands"] or [1, 2, 3])))
->>>>>>> i16
+        raster = stack.enter_context(Raster(args.image, args.bands or images["bands"] or [1, 2, 3], args.alpha))
         networks = open_networks(args, raster, checkpoints, images)
         source = Resampled(raster, images["gsd"]) if args.resample and images["gsd"] and raster.pixel_size else raster
         rows, columns = (WindowAxis(length, args.window, args.overlap) for length in (source.height, source.width))
