@@ -17,6 +17,7 @@ import argparse
 import dataclasses
 import functools
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from common.cli import Parser, fraction, map_progress, positive_float, run
 from common.errors import UserError
 from common.figures import save_figure
 from common.files import check_out_dirs, link_or_copy, new_folders
-from common.ground import TOUCH, not_comparable, overlapping, spatial_blocks
+from common.ground import SLIVER, not_comparable, overlapping, spatial_blocks
 from common.inputs import Command, Input
 from common.rasters import write_mask
 from common.raw_images import (
@@ -58,6 +59,7 @@ from data_prep.tile_sets.class_shares import percentages
 from data_prep.tile_sets.folds import add_folds, check_folds, deal_folds, record_folds, split_home, tell_folds
 from data_prep.tile_sets.groups import GroupTables, group_sizes
 from data_prep.tile_sets.odd import Look, Odd, contact_sheet, look_at, odd_tiles
+from data_prep.tile_sets.slivers import Bounds, shared_strips, strips_to_cut, without_strips
 from data_prep.tile_sets.stratify import joined, stratify
 from data_prep.tile_sets.writer import TileSetWriter, add_mode, describe_tile
 
@@ -118,6 +120,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=Path,
         metavar="FILE",
         help="more tiles to keep together: a tab-separated table with the columns tile and group",
+    )
+    parser.add_argument(
+        "--overlaps",
+        choices=["together", "ignore"],
+        default="together",
+        help="tiles that share ground stay together; ignore takes them as if they did not, and all reports say so",
     )
     add_mode(parser)
     parser.add_seed()
@@ -204,10 +212,10 @@ def choose_stretch(args: argparse.Namespace, inspections: list[Inspection], in_t
 
 
 def write_tile(
-    item: tuple[RawTile, Path, Path], *, reading: Reading, stretch: dict | None, mode: str, num_classes: int
+    item: tuple[RawTile, Path, Path, Sequence[Bounds]], *, reading: Reading, stretch: dict | None, mode: str, num_classes: int
 ) -> tuple[dict, Look | None]:
     """Write a raw tile's image and mask as the pipeline reads them; returns the manifest entry and how it looks."""
-    tile, image_path, mask_path = item
+    tile, image_path, mask_path, strips = item
     raw = read_raw(tile.image, reading)
     found = read_raw_mask(tile.mask, tile.masks)
     mask = found.ids.astype(np.uint8, copy=False)
@@ -215,8 +223,10 @@ def write_tile(
     if raw.needs_stretch and raw.valid.any() and stretch:
         ranges = stretch["ranges"] or percentile_ranges(sample(raw, SAMPLE_PER_TILE))
     image = write_8bit(raw, ranges, tile.image, image_path, mode)
+    if strips and raw.transform is not None:
+        mask = without_strips(mask, raw.transform, strips)
     lost = bool(mask[~raw.valid].any())
-    if lost or not found.as_it_is:
+    if lost or strips or not found.as_it_is:
         mask = np.where(raw.valid, mask, np.uint8(IGNORE_INDEX))
         write_mask(mask_path, mask)
     else:
@@ -254,7 +264,7 @@ def overlap_cause(inspections: list[Inspection], pairs: list[tuple[int, int]]) -
         return ""
     tile_ids = some([inspections[i].tile.id for i in together])
     return (
-        f" {len(together)} tiles overlap their neighbours by more than {TOUCH:g} pixels and have to stay together "
+        f" {len(together)} tiles overlap their neighbours by more than {SLIVER:g} pixels and have to stay together "
         f"({tile_ids}): cut them so that they only touch, or leave some out with --exclude."
     )
 
@@ -318,7 +328,8 @@ def main(argv: list[str] | None = None) -> None:
             f"{len(unlocated)} of {count} tiles are not georeferenced, so that each of them is a block of its own: "
             f"{some(unlocated)}"
         )
-    overlaps = overlapping(footprints, footprints)
+    overlaps = overlapping(footprints, footprints, SLIVER) if args.overlaps == "together" else []
+    strips = shared_strips(footprints)
     pairs = overlaps + groups.pairs(inspections, excluded | repeated.keys())
     singles = joined([i.tile.id for i in inspections], pairs)
     together = group_sizes(singles)
@@ -369,7 +380,11 @@ def main(argv: list[str] | None = None) -> None:
         writers = [
             TileSetWriter(path, folder, taxonomy, args.mode) for path, folder in zip(out_dirs, folders, strict=True)
         ]
-        items = [(i.tile, *writers[s].claim(i.tile.id)) for i, s in zip(inspections, chosen, strict=True)]
+        cut = strips_to_cut(strips, chosen)
+        items = [
+            (i.tile, *writers[s].claim(i.tile.id), cut.get(n, ()))
+            for n, (i, s) in enumerate(zip(inspections, chosen, strict=True))
+        ]
         written = map_progress(write, items, workers=args.workers, desc="Writing")
         of_block = zip(blocks, units_by_name(names, areas), strict=True)
         looks = []
@@ -389,6 +404,8 @@ def main(argv: list[str] | None = None) -> None:
                 **declared(inspections),
                 groups={"from": groups.sources, "groups": len(together), "tiles": sum(together)},
                 split_strategy=strategy,
+                overlaps=args.overlaps,
+                slivers={"pairs": len(strips), "tiles_cut": len(cut)},
                 block_size=args.block_size,
                 seed=args.seed,
                 fractions=list(fractions),
@@ -413,6 +430,11 @@ def main(argv: list[str] | None = None) -> None:
     if excluded or repeated:
         repeats = f"{len(repeated)} that repeat another image ({some(list(repeated)) or '-'})"
         print(f"left out: {len(excluded)} excluded, {repeats}")
+    if strips:
+        print(
+            f"{len(strips)} pairs of tiles share a strip of up to {SLIVER:g} pixels and are taken to touch; where they are "
+            f"in two splits, it is not labelled in the tile of the earlier one ({len(cut)} tiles)"
+        )
     for problem in filter(None, (lost_labels(inspections), mixed_types(inspections), other_order(inspections))):
         warn(problem)
     tell_odd(odd_tiles(looks), split_home(args) / ODD_TILES)

@@ -35,7 +35,8 @@ def shared_tiles(part: Part, other: Part) -> list[tuple[str, str, str]]:
                 if (tile.id, twin.id) not in seen and not image.is_blank:
                     seen.add((tile.id, twin.id))
                     shared.append((kind, tile.id, twin.id))
-    pairs = overlapping(part.locations(), other.locations(), SLIVER)
+    ignored = "ignore" in (part.tiles.manifest.get("overlaps"), other.tiles.manifest.get("overlaps"))
+    pairs = [] if ignored else overlapping(part.locations(), other.locations(), SLIVER)
     shared += [("ground", part.tiles.tiles[i].id, other.tiles.tiles[j].id) for i, j in pairs]
     return shared
 

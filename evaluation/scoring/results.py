@@ -78,12 +78,18 @@ def describe_split(tiles: TileSet) -> dict:
         "strategy": tiles.manifest.get("split_strategy"),
         "block_size": tiles.manifest.get("block_size"),
         "blocks_shared_with_train": tiles.manifest.get("blocks_shared_with_train"),
+        **({"overlaps": "ignored"} if tiles.manifest.get("overlaps") == "ignore" else {}),
         **({"fold": fold, "dealing": tiles.manifest.get("dealing")} if fold else {}),
     }
 
 
 def shared_blocks_note(split: str, description: dict) -> str | None:
     """A sentence on the blocks that a described split shares with train; None where it is not known to share any."""
+    if description.get("overlaps") == "ignored":
+        return (
+            f"tiles that share ground were split as if they did not (--overlaps ignore), so that those of {split} may show "
+            "ground of train, and scores be higher than on new ground."
+        )
     shared = description["blocks_shared_with_train"]
     if not shared:
         return None
