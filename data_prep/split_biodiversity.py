@@ -212,7 +212,12 @@ def choose_stretch(args: argparse.Namespace, inspections: list[Inspection], in_t
 
 
 def write_tile(
-    item: tuple[RawTile, Path, Path, Sequence[Bounds]], *, reading: Reading, stretch: dict | None, mode: str, num_classes: int
+    item: tuple[RawTile, Path, Path, Sequence[Bounds]],
+    *,
+    reading: Reading,
+    stretch: dict | None,
+    mode: str,
+    num_classes: int,
 ) -> tuple[dict, Look | None]:
     """Write a raw tile's image and mask as the pipeline reads them; returns the manifest entry and how it looks."""
     tile, image_path, mask_path, strips = item
@@ -432,8 +437,8 @@ def main(argv: list[str] | None = None) -> None:
         print(f"left out: {len(excluded)} excluded, {repeats}")
     if strips:
         print(
-            f"{len(strips)} pairs of tiles share a strip of up to {SLIVER:g} pixels and are taken to touch; where they are "
-            f"in two splits, it is not labelled in the tile of the earlier one ({len(cut)} tiles)"
+            f"{len(strips)} pairs of tiles share a strip of up to {SLIVER:g} pixels and are taken to touch; where they "
+            f"are in two splits, it is not labelled in the tile of the earlier one ({len(cut)} tiles)"
         )
     for problem in filter(None, (lost_labels(inspections), mixed_types(inspections), other_order(inspections))):
         warn(problem)

@@ -87,8 +87,8 @@ def shared_blocks_note(split: str, description: dict) -> str | None:
     """A sentence on the blocks that a described split shares with train; None where it is not known to share any."""
     if description.get("overlaps") == "ignored":
         return (
-            f"tiles that share ground were split as if they did not (--overlaps ignore), so that those of {split} may show "
-            "ground of train, and scores be higher than on new ground."
+            f"tiles that share ground were split as if they did not (--overlaps ignore), so that those of {split} may "
+            "show ground of train, and scores be higher than on new ground."
         )
     shared = description["blocks_shared_with_train"]
     if not shared:
