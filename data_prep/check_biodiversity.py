@@ -32,6 +32,7 @@ from data_prep.raw.masks import add_masks, chosen_masks
 from data_prep.raw.pairs import add_patterns, chosen_patterns, find_raw
 from data_prep.tile_sets.class_shares import class_shares, share_rows
 from data_prep.tile_sets.groups import groups_text
+from data_prep.tile_sets.slivers import add_overlaps
 
 SHOWN = 5  # warnings of one kind on the screen; audit.json has all
 SHEET = "suspicious_labels"  # .png; _2.png and so on where there are more pages
@@ -57,6 +58,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_bands(parser)
     add_masks(parser)
     add_patterns(parser)
+    add_overlaps(parser)
     parser.add_argument(
         "--skip-suspicious", action="store_true", help="do not look for masks that are likely wrong, the longest part"
     )
@@ -167,7 +169,7 @@ def main(argv: list[str] | None = None) -> None:
     suspects, not_judged = [], "not looked for (--skip-suspicious)"
     if usable:
         problems += collection_problems(usable, repeated, taxonomy)
-    groups = find_groups(usable, reading, args.workers)
+    groups = find_groups(usable, reading, args.workers, by_place=args.overlaps == "together")
     ranges = ranges_by_tile(usable)
     usable = [dataclasses.replace(i, kept=None) for i in usable]
     if not args.skip_suspicious:

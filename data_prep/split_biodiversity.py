@@ -59,7 +59,7 @@ from data_prep.tile_sets.class_shares import percentages
 from data_prep.tile_sets.folds import add_folds, check_folds, deal_folds, record_folds, split_home, tell_folds
 from data_prep.tile_sets.groups import GroupTables, group_sizes
 from data_prep.tile_sets.odd import Look, Odd, contact_sheet, look_at, odd_tiles
-from data_prep.tile_sets.slivers import Bounds, shared_strips, strips_to_cut, without_strips
+from data_prep.tile_sets.slivers import Bounds, add_overlaps, shared_strips, strips_to_cut, without_strips
 from data_prep.tile_sets.stratify import joined, stratify
 from data_prep.tile_sets.writer import TileSetWriter, add_mode, describe_tile
 
@@ -121,12 +121,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="FILE",
         help="more tiles to keep together: a tab-separated table with the columns tile and group",
     )
-    parser.add_argument(
-        "--overlaps",
-        choices=["together", "ignore"],
-        default="together",
-        help="tiles that share ground stay together; ignore takes them as if they did not, and all reports say so",
-    )
+    add_overlaps(parser)
     add_mode(parser)
     parser.add_seed()
     parser.add_workers()

@@ -173,7 +173,14 @@ def prepare_root(root: Path, *, taxonomy: Taxonomy = BIODIVERSITY, seed=0) -> Pa
     return root
 
 
-def write_groups(root: Path, *, bands: Sequence[int] = (1, 2, 3), alpha: str = "auto", void: int | None = None) -> None:
+def write_groups(
+    root: Path,
+    *,
+    bands: Sequence[int] = (1, 2, 3),
+    alpha: str = "auto",
+    void: int | None = None,
+    by_place: bool = True,
+) -> None:
     """ROOT/artifacts/audit/groups.tsv, as the audit writes it, without the rest of the audit but its empty marker."""
     tiles, _ = find_raw(root / "data/biodiversity_raw", MaskReading(void))
     taxonomy = load_taxonomy(root)
@@ -183,7 +190,7 @@ def write_groups(root: Path, *, bands: Sequence[int] = (1, 2, 3), alpha: str = "
             inspect(tile, reading=reading, taxonomy=taxonomy, keep=pixels_per_tile(len(tiles))) for tile in tiles
         ]
         usable = [i for i in inspections if i.usable]
-        groups = find_groups(usable, reading, 0)
+        groups = find_groups(usable, reading, 0, by_place=by_place)
     folder = root / "artifacts/audit"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "audit.json").touch()

@@ -111,7 +111,9 @@ def _tied_by_pixels(
         pairs, proposals = pairs[rest], [proposals[n] for n in rest]
 
 
-def find_groups(inspections: list[Inspection], reading: Reading, workers: int) -> list[TileGroup]:
+def find_groups(
+    inspections: list[Inspection], reading: Reading, workers: int, *, by_place: bool = True
+) -> list[TileGroup]:
     """The groups of tiles that show one ground, in order of their first tiles, those of a single tile as well.
 
     Reads every tile once more, and those that it compares again. Holds about 20 KB of each tile.
@@ -120,6 +122,7 @@ def find_groups(inspections: list[Inspection], reading: Reading, workers: int) -
         inspections: of usable tiles, in order, with ``kept``.
         reading: as ``read_raw`` takes them.
         workers: processes.
+        by_place: whether tiles whose places overlap show one ground.
     """
     scaling = ranges_by_unit(inspections)
     first: dict[str, int] = {}
@@ -137,7 +140,7 @@ def find_groups(inspections: list[Inspection], reading: Reading, workers: int) -
         if n not in looks and not looks[first[inspection.content]].is_blank
     ]
     footprints = [i.footprint for i in inspections]
-    tied += [("ground", i, j) for i, j in overlapping(footprints, footprints, SLIVER) if i < j]
+    tied += [("ground", i, j) for i, j in overlapping(footprints, footprints, SLIVER) if i < j and by_place]
     ids = [i.tile.id for i in inspections]
     known = [(i, j) for _, i, j in tied]
     tied += _tied_by_pixels(pictures, looks, ids, known, workers)

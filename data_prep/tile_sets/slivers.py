@@ -7,10 +7,22 @@ from collections.abc import Sequence
 import numpy as np
 from rasterio.transform import Affine
 
+from common.cli import Parser
 from common.ground import SLIVER, overlapping
 from common.taxonomy import IGNORE_INDEX
 
 Bounds = list[float]
+
+
+def add_overlaps(parser: Parser) -> None:
+    """Add --overlaps, together or ignore."""
+    parser.add_argument(
+        "--overlaps",
+        choices=["together", "ignore"],
+        default="together",
+        help="tiles whose places overlap stay together; ignore, for the audit and the split, takes them as if they did "
+        "not, and all reports say so",
+    )
 
 
 def shared_strips(footprints: Sequence[dict]) -> list[tuple[int, int, Bounds]]:
