@@ -175,8 +175,7 @@ class Networks:
             found = torch.zeros(0)
             for axes in FLIPS if self.flips else FLIPS[:1]:
                 seen = images.flip(axes) if axes else images
-                logits = self._forward(model, seen)
-                of_flip = logits.softmax(dim=1)
+                of_flip = self._forward(model, seen).contiguous().softmax(dim=1)  # of channels last it takes longer
                 of_flip = of_flip.flip(axes) if axes else of_flip
                 found = found.add_(of_flip) if found.numel() else of_flip
             found = found / len(FLIPS) if self.flips else found
@@ -190,8 +189,8 @@ class Networks:
         return total, spread
 
     def _forward(self, model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-        """On the CPU one window after the other: there a sum may depend on how many are given at once."""
-        if self.device.type == "cuda":
+        """Logits. On the CPU one window after the other: there a sum may depend on how many are given at once."""
+        if self.device.type == "cuda" or len(images) == 1:
             return forward(model, images)
         return torch.cat([forward(model, image[None]) for image in images])
 

@@ -27,6 +27,11 @@ def part_of(text: str | None) -> Part | None:
 
 
 def strips_of(part: Part | None, strips: int) -> range:
-    """The numbers of the strips of a part, all of them without one; each part has its share, to one strip."""
+    """The numbers of the strips of a part, all of them without one.
+
+    Each part but the first also sees the row of windows above its own, so that it gets one strip less.
+    """
     number, count = part or (1, 1)
-    return range(strips * (number - 1) // count, strips * number // count)
+    rows = strips + count - 1
+    ends = [0, *(rows * n // count - (n - 1) for n in range(1, count + 1))]
+    return range(ends[number - 1], ends[number])

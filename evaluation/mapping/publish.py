@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import json_text, write_files
-from common.rasters import open_raster
+from common.rasters import class_pixels, open_raster
 from common.taxonomy import IGNORE_INDEX, Taxonomy
 from evaluation.mapping.cog import cog_options
 from evaluation.mapping.legend import colormap, legend_files, map_tags
@@ -148,11 +148,11 @@ def tally(store: StripStore, plan: Plan, place: Place, num_classes: int) -> Tall
     pixels, metres, confidence = np.zeros(num_classes, np.int64), np.zeros(num_classes), 0.0
     for number in range(plan.strips):
         strip = store.read(number)
-        by_row = np.stack([(strip.layers["classes"] == n).sum(axis=1) for n in range(num_classes)])
-        pixels += by_row.sum(axis=1)
+        by_row = np.stack([class_pixels(row, num_classes) for row in strip.layers["classes"]])
+        pixels += by_row.sum(axis=0)
         confidence += strip.confidence
         if areas is not None:
-            metres += by_row @ areas[slice(*plan.bounds(number))]
+            metres += areas[slice(*plan.bounds(number))] @ by_row
     mapped = int(pixels.sum() - pixels[IGNORE_INDEX])
     return Tally(pixels, None if areas is None else metres, confidence / mapped if mapped else None)
 
