@@ -349,7 +349,7 @@ def test_a_tile_has_at_most_8192_times_8192_pixels_and_200_bytes_of_name(tmp_pat
 
 def test_three_bands_or_one_are_chosen_and_must_be_there():
     def bands(*flags):
-        return chosen_bands(split_biodiversity.parse_args(flags))
+        return chosen_bands(split_biodiversity.parse_args(flags).bands)
 
     assert bands() == (1, 2, 3) and bands("--bands", "4", "1", "2") == (4, 1, 2) and bands("--bands", "2") == (2, 2, 2)
     with pytest.raises(UserError, match="--bands has 2 numbers"):
