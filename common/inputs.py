@@ -17,6 +17,7 @@ REPLACES_UNASKED = {
     "data_prep.check_leakage",
     "evaluation.aggregate_metrics",
     "evaluation.build_report",
+    "evaluation.estimate_areas",
     "evaluation.plot_predictions",
 }
 

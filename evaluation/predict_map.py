@@ -30,8 +30,9 @@ from common.taxonomy import IGNORE_INDEX, Taxonomy
 from common.text import table
 from evaluation.mapping.networks import (
     Networks,
+    bands_of,
     chosen_checkpoints,
-    images_of,
+    gsd_of,
     load_checkpoints,
     require_fit,
     scaling_of,
@@ -39,7 +40,7 @@ from evaluation.mapping.networks import (
 )
 from evaluation.mapping.parts import part_of, strips_of
 from evaluation.mapping.polygons import write_polygons
-from evaluation.mapping.publish import CACHE, Tally, publish
+from evaluation.mapping.publish import CACHE, Tally, outputs, publish
 from evaluation.mapping.quicklook import quicklook
 from evaluation.mapping.raster import Raster
 from evaluation.mapping.resampled import Resampled
@@ -99,16 +100,39 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--overlap {args.overlap} must be smaller than --window {args.window}")
     if args.min_area and not args.vector:
         parser.error("--min-area is of --vector, which is not given")
-    if args.part and args.overwrite:
-        parser.error("--overwrite would take the strips of other parts away: remove the map and its parts yourself")
     return args
 
 
-def open_networks(args: argparse.Namespace, raster: Raster, checkpoints: list[Checkpoint], images: dict) -> Networks:
-    """The networks for a raster that fits them; arguments as for ``require_fit``."""
-    require_fit(raster, images, args)
-    scalings = [scaling_of(checkpoint, raster) for checkpoint in checkpoints]
-    warn_of_units(raster, scalings)
+def require_outputs(args: argparse.Namespace, going_on: bool) -> None:
+    """Refuse outputs that are there, unless they may be replaced or the run that wrote them is gone on with.
+
+    Raises UserError, also if the map has another suffix than a GeoTIFF.
+    """
+    if args.out.suffix.lower() not in (".tif", ".tiff"):
+        raise UserError(f"--out {args.out}: expected a GeoTIFF, with the suffix .tif.")
+    there = [path for path in (*outputs(args.out), *([args.vector] if args.vector else [])) if path.exists()]
+    if there and not (args.overwrite or args.dry_run or going_on):
+        raise UserError(f"{there[0]} exists. Replace it with --overwrite, or choose another --out or --vector.")
+
+
+def require_not_input(args: argparse.Namespace, raster: Raster) -> None:
+    """Refuse to write over a file of the raster."""
+    inputs = {piece.path.resolve() for piece in raster.pieces}
+    for path in (*outputs(args.out), *([args.vector] if args.vector else [])):
+        if path.resolve() in inputs:
+            raise UserError(f"{path} is a file of --image {args.image}, and would be replaced. Choose another --out.")
+
+
+def open_networks(args: argparse.Namespace, raster: Raster, source: Source, checkpoints: list[Checkpoint]) -> Networks:
+    """The networks for a raster that fits each of them; ``source`` is what they see of it."""
+    size = source.pixel_size
+    scalings = []
+    for checkpoint in checkpoints:
+        require_fit(raster, checkpoint, args, size[0] if size else None)
+        scalings.append(scaling_of(checkpoint, raster))
+        warn_of_units(raster, scalings[-1])
+    if args.min_area and size is None:
+        raise UserError(f"--min-area: the pixel size of --image {args.image} is not known. Leave --min-area out.")
     return Networks.build(checkpoints, scalings, resolve_device(args.device), args.flips)
 
 
@@ -133,11 +157,13 @@ def describe(args: argparse.Namespace, checkpoints: list[Checkpoint], networks: 
     }
 
 
-def tell_plan(plan: Plan, networks: Networks, maker: StripMaker) -> None:
+def tell_plan(plan: Plan, networks: Networks, maker: StripMaker, source: Source) -> None:
     """Print the windows, the memory that they take and about how long, as --dry-run does."""
     side = plan.rows.side, plan.columns.side
     scalings = len(networks.scalings)
-    memory = plan.columns.length * (4 * networks.taxonomy.num_classes * plan.overlap + side[0] * (2 + 6 * scalings))
+    raw = max(1.0, source.raw_pixels / (source.height * source.width))  # that make one pixel, where it is resampled
+    memory = 4 * networks.taxonomy.num_classes * plan.overlap + side[0] * (2 + 6 * scalings) * (1 + (raw > 1) * raw)
+    memory *= plan.columns.length
     minutes = maker.seconds_a_window() * plan.windows / 60
     print(f"{plan.windows:,} windows of {side[1]} x {side[0]} pixels, in {plan.strips} strips")
     print(f"memory beside that of the networks: about {memory / 1e6:,.0f} MB")
@@ -160,48 +186,53 @@ def make_strips(store: StripStore, maker: StripMaker, plan: Plan, wanted: range)
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     command = Command.read(args.command)
-    part = part_of(args.part)
-    for flag, path in (("--out", args.out), ("--vector", args.vector)):
-        if path is not None and path.exists() and not (args.overwrite or args.dry_run):
-            raise UserError(f"{path} exists. Replace it with --overwrite, or choose another {flag}.")
+    part = None if args.join else part_of(args.part)
+    if part and args.overwrite:
+        raise UserError("--overwrite with parts would remove those of others. Remove the map and its strips yourself.")
+    unfinished = StripStore(args.out, {}, command)
+    require_outputs(args, going_on=unfinished.exists and (args.resume or args.join or part is not None))
     checkpoints = load_checkpoints(chosen_checkpoints(args))
-    images = images_of(checkpoints)
+    bands, gsd = bands_of(checkpoints), gsd_of(checkpoints)
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE))
-        raster = stack.enter_context(Raster(args.image, args.bands or images["bands"] or [1, 2, 3], args.alpha))
-        networks = open_networks(args, raster, checkpoints, images)
-        source = Resampled(raster, images["gsd"]) if args.resample and images["gsd"] and raster.pixel_size else raster
+        raster = stack.enter_context(Raster(args.image, args.bands or bands or [1, 2, 3], args.alpha))
+        require_not_input(args, raster)
+        source = Resampled(raster, gsd) if args.resample and gsd and raster.pixel_size else raster
+        networks = open_networks(args, raster, source, checkpoints)
         rows, columns = (WindowAxis(length, args.window, args.overlap) for length in (source.height, source.width))
         layers = tuple(layer for layer in LAYERS if getattr(args, layer))
         plan = Plan(rows, columns, layers, args.batch if networks.device.type == "cuda" else 1)
         maker = StripMaker(source, networks, plan)
         print(f"{args.image}: {raster.describe()}")
         if source is not raster:
-            print(f"resampled to {images['gsd']:g} m: {source.width:,} x {source.height:,} pixels")
+            print(f"resampled to {gsd:g} m: {source.width:,} x {source.height:,} pixels")
         if args.dry_run:
-            tell_plan(plan, networks, maker)
+            tell_plan(plan, networks, maker, source)
             return
         about = describe(args, checkpoints, networks, source)
-        depends = {**about, "layers": ["classes", *layers], "files": raster.identity()}
-        store = StripStore(args.out, depends, command)
-        wanted = strips_of(part, plan.strips)
-        stack.enter_context(locked(store.part(part) if part and not args.join else args.out))
+        files = raster.identity()
+        store = StripStore(args.out, {**about, "layers": ["classes", *layers], "files": files}, command)
+        if args.join and not store.exists:
+            raise UserError(f"{store.path} does not exist: no part was made yet. Make all parts before --join.")
+        stack.enter_context(locked(store.part(part) if part else args.out))
         store.open(go_on=args.resume or args.join or part is not None, overwrite=args.overwrite)
         if not args.join:
-            make_strips(store, maker, plan, wanted)
+            make_strips(store, maker, plan, strips_of(part, plan.strips))
+        if raster.identity() != files:
+            raise UserError(f"--image {args.image} was changed while it was mapped. Begin anew with --overwrite.")
         missing = store.missing(range(plan.strips))
-        joins = str(command.without("--part").plus("--join"))
-        if part and not args.join:
+        if part:
             print(f"part {part[0]} of {part[1]} is made; {len(missing)} of {plan.strips} strips are missing")
-            print(f"join the parts when all are made: {joins}")
+            print(f"join the parts when all are made: {command.without('--part').plus('--join')}")
             return
         if missing:
             raise UserError(f"{store.path} lacks {len(missing)} of {plan.strips} strips. Make all parts before --join.")
         counted = publish(store, plan, source.place, networks.taxonomy, {"command": args.command, **about}, args.out)
         picture = quicklook(args.out, source, networks.scalings[0], networks.taxonomy)
         write_files({args.out.with_suffix(".png"): picture})
-    if args.vector:
-        tell_polygons(args, networks.taxonomy)
+        if args.vector:
+            tell_polygons(args, networks.taxonomy)
+        store.remove()
     tell_areas(args.out, networks.taxonomy, counted)
 
 

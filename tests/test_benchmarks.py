@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from tests.benchmarks import arithmetic, comparing, gpu, loop, two_builds
+from common.inference import WindowAxis
+from tests.benchmarks import arithmetic, comparing, gpu, loop, map_peers, two_builds
+from tests.benchmarks import map as maps
 from tests.benchmarks.measuring import Figure, not_measured, write_figures
 from tests.benchmarks.turns import Turns
 from tests.conftest import ARCH, ENCODER
@@ -188,3 +190,18 @@ def test_a_measurement_that_fails_or_takes_too_long_says_so(monkeypatch, capsys)
     assert figure.value is None and figure.detail.startswith("ended with 2: ")
     (figure,) = gpu.run_measurement("loop", args, limit=0.1)
     assert figure.detail.startswith("cut off after 0 s")
+
+
+def test_a_map_is_timed_against_its_network_alone_and_in_parts(tmp_path):
+    made = maps.Maps(tmp_path)
+    raster = made.raster(300, 200)
+    one = made.ours(raster, "small")
+    assert one.seconds > 0 and one.bare > 0 and one.peak_mib > 0
+    whole, parts = made.shared(raster, "small")
+    assert whole > 0 and len(parts) == 3 and all(seconds > 0 for seconds in parts)
+
+
+def test_windows_of_the_bare_network_cover_a_side():
+    assert map_peers.spans(300) == [(0, 300)]
+    assert map_peers.spans(1800) == [(0, 1024), (768, 1792), (776, 1800)]
+    assert len(map_peers.spans(maps.SIDE)) == len(WindowAxis(maps.SIDE).starts)

@@ -76,9 +76,9 @@ def test_a_script_that_cannot_be_imported_is_named_with_its_step(pipeline):
 
 
 def test_a_step_has_the_mark_of_its_title():
-    titles = {"A": None, "A (control)": "control", "A (rival)": "rival", "A (rival) again": None, "A (other)": None}
+    titles = {"A": None, "A (control)": "control", "A (rival)": "rival", "A (rival) again": None, "A (map)": "map"}
     assert {title: Step("REPRODUCE_TRAINING.md", 1, title).mark for title in titles} == titles
-    assert MARKS == {"control": "--controls", "rival": "--rivals"}
+    assert MARKS == {"control": "--controls", "rival": "--rivals", "map": "--map"}
 
 
 def test_the_steps_of_controls_and_rivals_are_marked_in_their_order():

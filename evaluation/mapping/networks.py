@@ -51,58 +51,62 @@ def load_checkpoints(sources: Sequence[Input]) -> list[Checkpoint]:
     return found
 
 
-def images_of(checkpoints: Sequence[Checkpoint]) -> dict:
-    """What is known of the tiles that networks were trained on: bands, dtypes, colors and gsd, None where not known.
-
-    Raises UserError where they were trained on different bands.
-    """
-    known = [checkpoint.metadata.get("images") or {} for checkpoint in checkpoints]
-    for checkpoint, images in zip(checkpoints, known, strict=True):
-        if images.get("bands") != known[0].get("bands"):
+def bands_of(checkpoints: Sequence[Checkpoint]) -> list[int] | None:
+    """The bands that networks were trained on; None if they do not say. UserError if these differ."""
+    known = [(checkpoint.metadata.get("images") or {}).get("bands") for checkpoint in checkpoints]
+    for checkpoint, bands in zip(checkpoints, known, strict=True):
+        if bands != known[0]:
             raise UserError(
-                f"{checkpoint.path} was trained on bands {images.get('bands')}, {checkpoints[0].path} on "
-                f"{known[0].get('bands')}: they make no map together."
+                f"{checkpoint.path} was trained on bands {bands}, {checkpoints[0].path} on {known[0]}: they make no "
+                "map together."
             )
-    distances = [images["gsd"] for images in known if images.get("gsd")]
-    dtypes = {dtype for images in known for dtype in images.get("dtypes") or ()}
-    return {
-        "bands": known[0].get("bands"),
-        "colors": known[0].get("colors"),
-        "dtypes": sorted(dtypes) or None,
-        "gsd": sorted(distances)[len(distances) // 2] if distances else None,
-    }
+    return known[0]
 
 
-def require_fit(raster: Raster, images: dict, args: argparse.Namespace) -> None:
-    """Refuse a raster of other colours, type or pixel size than the tiles that the networks were trained on.
+def gsd_of(checkpoints: Sequence[Checkpoint]) -> float | None:
+    """The ground sampling distance in metres of the tiles that the first network was trained on, None if unknown."""
+    return (checkpoints[0].metadata.get("images") or {}).get("gsd")
 
-    ``images``: what ``images_of`` returned. With --as-it-is only the number of bands counts; a pixel size that differs
-    is resampled with --resample.
+
+def require_fit(raster: Raster, checkpoint: Checkpoint, args: argparse.Namespace, gsd: float | None) -> None:
+    """Refuse a raster of other colours, type or pixel size than the tiles that a network was trained on.
+
+    With --as-it-is only the number of bands counts.
+
+    Args:
+        gsd: the width in metres of the pixels that are mapped; None if it is not known.
     """
-    declared, trained = raster.colors, tuple(images["colors"] or ())
+    images = checkpoint.metadata.get("images") or {}
+    declared, trained = raster.colors, tuple(images.get("colors") or ())
     if set(declared) == COLOURS and set(trained) == COLOURS and declared != trained and not args.bands:
         order = [raster.bands[declared.index(color)] for color in trained]
         raise UserError(
             f"--image {raster.path}: its bands {' '.join(map(str, raster.bands))} are {', '.join(declared)}, those of "
             f"the training tiles {', '.join(trained)}. Give their order: --bands {' '.join(map(str, order))}"
         )
+    if not images.get("bands") and not args.bands and raster.band_count != 3:
+        raise UserError(
+            f"--image {raster.path}: has {raster.band_count} bands, and {checkpoint.path}, of an earlier version, does "
+            "not say on which it was trained. Name them: --bands 1 2 3"
+        )
     if args.as_it_is:
         return
-    if images["dtypes"] and raster.dtype not in images["dtypes"] and "uint8" in (raster.dtype, *images["dtypes"]):
+    dtypes = images.get("dtypes")
+    if dtypes and raster.dtype not in dtypes and "uint8" in (raster.dtype, *dtypes):
         raise UserError(
-            f"--image {raster.path}: holds {raster.dtype}, the training tiles {', '.join(images['dtypes'])}, so that "
-            "its values would be scaled otherwise than theirs. Give the raster from which the tiles come, or one in "
-            "the same units; --as-it-is maps it all the same."
+            f"--image {raster.path}: holds {raster.dtype}, the training tiles {', '.join(dtypes)}, so that its values "
+            "would be scaled otherwise than theirs. Give the raster from which the tiles come, or one in the same "
+            "units; --as-it-is maps it all the same."
         )
-    size, gsd = raster.pixel_size, images["gsd"]
-    if gsd is None or size is None:
-        whose = "the training tiles" if gsd is None else "the raster"
+    trained_gsd = images.get("gsd")
+    if gsd is None or trained_gsd is None:
+        whose = "the training tiles" if trained_gsd is None else "the raster"
         warn(f"the pixel size of {whose} is not known: see to it that both have the same.")
-    elif not args.resample and max(max(side / gsd, gsd / side) for side in size) > GSD_APART:
+    elif max(gsd / trained_gsd, trained_gsd / gsd) > GSD_APART:
         raise UserError(
-            f"--image {raster.path}: has pixels of {size[0]:.4g} x {size[1]:.4g} m, the training tiles of {gsd:.4g} m, "
-            "so that objects have another size than those the network knows. --resample maps it at that of the "
-            "tiles; --as-it-is maps it all the same."
+            f"--image {raster.path}: has pixels of {gsd:.4g} m, the training tiles of {checkpoint.path} of "
+            f"{trained_gsd:.4g} m, so that objects have another size than those the network knows. --resample maps it "
+            "at that of the tiles; --as-it-is maps it all the same."
         )
 
 
@@ -123,9 +127,9 @@ def scaling_of(checkpoint: Checkpoint, raster: Raster) -> Scaling:
     return Scaling(raster.reading, ranges)
 
 
-def warn_of_units(raster: Raster, scalings: Sequence[Scaling]) -> None:
-    """Warn where most of the raster's values lie beyond the range that was trained on."""
-    ranges = scalings[0].ranges
+def warn_of_units(raster: Raster, scaling: Scaling) -> None:
+    """Warn if the raster's values lie beyond the range that was trained on."""
+    ranges = scaling.ranges
     if ranges is None:
         return
     own = raster.own_ranges()
@@ -174,8 +178,7 @@ class Networks:
             found = torch.zeros(0)
             for axes in FLIPS if self.flips else FLIPS[:1]:
                 seen = images.flip(axes) if axes else images
-                logits = self._forward(model, seen)
-                of_flip = logits.softmax(dim=1)
+                of_flip = self._forward(model, seen).contiguous().softmax(dim=1)  # of channels last it takes longer
                 of_flip = of_flip.flip(axes) if axes else of_flip
                 found = found.add_(of_flip) if found.numel() else of_flip
             found = found / len(FLIPS) if self.flips else found
@@ -189,8 +192,8 @@ class Networks:
         return total, spread
 
     def _forward(self, model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-        """On the CPU one window after the other: there a sum may depend on how many are given at once."""
-        if self.device.type == "cuda":
+        """Logits. On the CPU one window after the other: there a sum may depend on how many are given at once."""
+        if self.device.type == "cuda" or len(images) == 1:
             return forward(model, images)
         return torch.cat([forward(model, image[None]) for image in images])
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import rasterio
 import rasterio.shutil
+from rasterio._err import CPLE_BaseError  # which copying raises as it is
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
@@ -15,14 +16,14 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import json_text, write_files
-from common.rasters import open_raster
+from common.rasters import class_pixels, open_raster
 from common.taxonomy import IGNORE_INDEX, Taxonomy
 from evaluation.mapping.cog import cog_options
 from evaluation.mapping.legend import colormap, legend_files, map_tags
 from evaluation.mapping.raster import Place
 from evaluation.mapping.record import pixel_areas
 from evaluation.mapping.store import StripStore
-from evaluation.mapping.strips import NO_DATA, STEPS, Plan
+from evaluation.mapping.strips import LAYERS, NO_DATA, STEPS, Plan
 
 BLOCK = 512  # pixels, side of the blocks of the file that strips are gathered in
 CACHE = 64 * 2**20  # bytes that GDAL keeps of blocks; rasterio takes bytes here, where GDAL itself takes megabytes
@@ -54,6 +55,14 @@ class _Blocks:
 def layer_path(out: Path, layer: str) -> Path:
     """Where a layer lies: the map itself, or ``map_confidence.tif`` beside it."""
     return out if layer == "classes" else out.with_name(f"{out.stem}_{layer}.tif")
+
+
+def outputs(out: Path) -> list[Path]:
+    """All files that belong to a map, whether they are there or not: itself, its layers, record, legend and areas."""
+    layers = [layer_path(out, layer) for layer in ("classes", *LAYERS)]
+    beside = [out.with_suffix(suffix) for suffix in (".json", ".qml", ".png")]
+    areas = [out.with_name(f"{out.stem}_areas.{ending}") for ending in ("txt", "json", "png")]
+    return [*layers, *beside, out.with_name(f"{out.name}.aux.xml"), *areas]
 
 
 def _band_names(layer: str, taxonomy: Taxonomy) -> list[str]:
@@ -113,7 +122,7 @@ def write_layer(
                     blocks.add(rows)
             rasterio.shutil.copy(plain, target, **cloud)
             _require_same(store, plan, layer, target)
-    except RasterioError as error:
+    except (RasterioError, CPLE_BaseError) as error:
         raise UserError(f"{target.parent} cannot be written ({error}). Make room, and go on with --resume.") from None
     finally:
         for left in (plain, plain.with_name(f"{plain.name}.aux.xml")):
@@ -148,17 +157,17 @@ def tally(store: StripStore, plan: Plan, place: Place, num_classes: int) -> Tall
     pixels, metres, confidence = np.zeros(num_classes, np.int64), np.zeros(num_classes), 0.0
     for number in range(plan.strips):
         strip = store.read(number)
-        by_row = np.stack([(strip.layers["classes"] == n).sum(axis=1) for n in range(num_classes)])
-        pixels += by_row.sum(axis=1)
+        by_row = np.stack([class_pixels(row, num_classes) for row in strip.layers["classes"]])
+        pixels += by_row.sum(axis=0)
         confidence += strip.confidence
         if areas is not None:
-            metres += by_row @ areas[slice(*plan.bounds(number))]
+            metres += areas[slice(*plan.bounds(number))] @ by_row
     mapped = int(pixels.sum() - pixels[IGNORE_INDEX])
-    return Tally(pixels, None if areas is None else metres, confidence / mapped if mapped else None)
+    return Tally(pixels, None if areas is None else metres, min(confidence / mapped, 1.0) if mapped else None)
 
 
 def publish(store: StripStore, plan: Plan, place: Place, taxonomy: Taxonomy, record: dict, out: Path) -> Tally:
-    """Write the map, its layers, legend and record, and remove the strips. The map itself appears last.
+    """Write the map and its layers, then its legend and record.
 
     ``record``: what is known of the map but its classes.
     """
@@ -177,12 +186,14 @@ def publish(store: StripStore, plan: Plan, place: Place, taxonomy: Taxonomy, rec
         for path, layer in made.items():
             partials[path].unlink(missing_ok=True)
             write_layer(store, plan, layer, place, taxonomy, partials[path], tags)
-        beside = {out.with_name(name): text for name, text in legend_files(taxonomy, out.name).items()}
-        write_files({**beside, out.with_suffix(".json"): json_text(record)})
+        for path in outputs(out):  # of an earlier map, so that nothing beside this one is of that
+            if path not in made:
+                path.unlink(missing_ok=True)
         for path, partial in partials.items():
             os.replace(partial, path)
+        beside = {out.with_name(name): text for name, text in legend_files(taxonomy, out.name).items()}
+        write_files({**beside, out.with_suffix(".json"): json_text(record)})
     finally:
         for partial in partials.values():
             partial.unlink(missing_ok=True)
-    store.remove()
     return counted

@@ -33,13 +33,12 @@ def quicklook(out: Path, source: Source, scaling: Scaling, taxonomy: Taxonomy) -
     with open_raster(out) as src:
         classes = src.read(1, out_shape=(height, width))
     panels = [color_mask(classes, taxonomy)]
-    if source.height * source.width <= LARGEST_READ:
+    if source.raw_pixels <= LARGEST_READ:
         rows, columns = _thin(source.height, height), _thin(source.width, width)
         image = np.zeros((height, width, 3), np.uint8)
-        for top in range(0, height, 64):
-            chosen = rows[top : top + 64]
-            (part,), _ = source.read(int(chosen[0]), int(chosen[-1]) + 1, [scaling])
-            image[top : top + 64] = np.moveaxis(part[:, chosen - chosen[0]][:, :, columns], 0, -1)
+        for number, row in enumerate(rows.tolist()):
+            (line,), _ = source.read(row, row + 1, [scaling])
+            image[number] = line[:, 0, columns].T
         panels.insert(0, image)
     figure = new_figure(5.5 * len(panels), min(5.5 * height / width, 12) + 0.6)
     grid = figure.subplots(1, len(panels), squeeze=False)[0]

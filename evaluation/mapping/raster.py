@@ -32,6 +32,7 @@ from common.raw_images import (
 )
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img")
+MOST_OPEN = 100  # files at once
 OFF_GRID = 0.05  # pixels by which a tile may lie beside the grid of the others, as rounded coordinates do
 PIXELS_AT_ONCE = 2**22  # of a band that are read in one go, or a row of the file's own blocks where that is more
 
@@ -124,6 +125,8 @@ class Raster:
 
     def _dataset(self, path: Path) -> DatasetReader:
         if path not in self._open:
+            if len(self._open) >= MOST_OPEN:
+                self._open.pop(next(iter(self._open))).close()
             try:
                 self._open[path] = open_quietly(path)
             except RasterioError as error:
@@ -151,7 +154,9 @@ class Raster:
                 if not is_placed(src.transform):
                     raise UserError(f"{path}: has no place on earth, so that it cannot be put beside other tiles.")
                 own = src.transform
-                if src.crs != crs or not np.allclose((own.a, own.b, own.d, own.e), (grid.a, grid.b, grid.d, grid.e)):
+                apart = np.abs(np.subtract((own.a, own.b, own.d, own.e), (grid.a, grid.b, grid.d, grid.e))).max()
+                drift = apart * max(src.width, src.height) / max(abs(grid.a), abs(grid.b))
+                if src.crs != crs or drift > OFF_GRID:
                     raise UserError(
                         f"{path}: has another coordinate system or pixel size than {files[0].name}, so that they make "
                         "no one raster. Bring them to one grid (rio warp), or map them one by one."
@@ -259,9 +264,15 @@ class Raster:
         return f"{files}{self.width:,} x {self.height:,} pixels, {self.band_count} bands of {self.dtype}"
 
     def identity(self) -> list:
-        """What tells it from another raster without reading it: files, sizes and times of change."""
-        stats = [(piece.path, piece.path.stat()) for piece in self.pieces]
+        """What tells it from another raster without reading it: all files it is made of, sizes and times of change."""
+        files = {Path(name) for piece in self.pieces for name in (piece.path, *self._dataset(piece.path).files)}
+        stats = [(path, path.stat()) for path in sorted(files) if path.exists()]
         return [[str(path.resolve()), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+
+    @property
+    def raw_pixels(self) -> int:
+        """Pixels that are read to see all of it."""
+        return self.height * self.width
 
 
 def _times(grid: Affine, x: float, y: float) -> tuple[float, float]:
@@ -277,5 +288,3 @@ def _chunks(src: DatasetReader, top: int, bottom: int) -> list[Window]:
         return [Window(0, a, src.width, b - a) for a, b in zip(cuts, cuts[1:], strict=False)]
     step = max(block_width, PIXELS_AT_ONCE // (bottom - top) // block_width * block_width)
     return [Window(left, top, min(step, src.width - left), bottom - top) for left in range(0, src.width, step)]
-
-

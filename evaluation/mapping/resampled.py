@@ -33,7 +33,7 @@ def taps(first: int, last: int, factor: float, length: int) -> tuple[np.ndarray,
 
 
 class Resampled:
-    """A raster whose pixels are ``gsd`` metres wide and high; its place is that of the raster.
+    """A raster whose pixels are ``gsd`` metres wide, and as much higher as those of the raster; its place is the same.
 
     A new pixel has data where the larger part of it has, and is the mean of that part.
     """
@@ -42,14 +42,18 @@ class Resampled:
         self.raster = raster
         size = raster.pixel_size
         assert size is not None
-        self.height = max(1, round(raster.height * size[1] / gsd))
-        self.width = max(1, round(raster.width * size[0] / gsd))
+        self.height, self.width = (max(1, round(side * size[0] / gsd)) for side in (raster.height, raster.width))
         self.factors = raster.height / self.height, raster.width / self.width
         down, right = self.factors
         grid = raster.place.transform
         scaled = Affine(grid.a * right, grid.b * down, grid.c, grid.d * right, grid.e * down, grid.f)
         self.place = Place(raster.place.crs, scaled)
         self.pixel_size = size[0] * right, size[1] * down
+
+    @property
+    def raw_pixels(self) -> int:
+        """Pixels that are read to see all of it."""
+        return self.raster.raw_pixels
 
     def read(self, top: int, bottom: int, scalings: Sequence[Scaling]) -> tuple[list[np.ndarray], np.ndarray]:
         """As ``Raster.read``."""

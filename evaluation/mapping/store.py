@@ -1,15 +1,18 @@
 """The strips of a map on disk, until it is whole: each a file of its own, so that a run can go on and be shared."""
 
 import io
+import os
 import shutil
+import zipfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from common.errors import UserError
-from common.files import digest_json, json_text, read_json, write_files
+from common.files import digest_json, json_text, read_json
 from common.inputs import Command, Input
 from evaluation.mapping.strips import Strip
 from evaluation.scoring.results import read_arrays
@@ -42,25 +45,48 @@ class StripStore:
         """What a process that makes a part of the map holds meanwhile."""
         return self.path.with_name(f"{self.path.name}.part{part[0]}of{part[1]}")
 
+    @property
+    def exists(self) -> bool:
+        """Whether strips of a map that is not finished are there."""
+        return self.path.is_dir()
+
     def open(self, go_on: bool, overwrite: bool) -> None:
-        """Make the folder, or go on with the one that is there.
+        """Make the folder, or go on with the one that is there: with ``go_on``, even if ``overwrite`` is set too.
 
         Raises:
             UserError: it is there and neither ``go_on`` nor ``overwrite``, or it is of another plan.
         """
-        record = Input(self.path / PLAN, self._command)
-        if self.path.exists():
-            if overwrite:
-                self.remove()
-            elif not go_on:
+        if self.exists and not go_on:
+            if not overwrite:
                 again = self._command.resumed()
                 raise UserError(f"{self.path} holds part of a map. Go on: {again}; or begin anew with --overwrite.")
-            elif record.path.is_file() and digest_json(read_json(record)) != digest_json(self._plan):
-                raise UserError(
-                    f"{self.path} was begun with another {', '.join(self._differences(read_json(record)))}. Give the "
-                    "same again, or begin anew with --overwrite."
-                )
-        write_files({record.path: json_text(self._plan)})
+            self.remove()
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._publish(self.path / PLAN, json_text(self._plan).encode(), replace=False)
+        begun = read_json(Input(self.path / PLAN, self._command))
+        if digest_json(begun) != digest_json(self._plan):
+            raise UserError(
+                f"{self.path} was begun with another {', '.join(self._differences(begun))}. Give the same again, or "
+                "begin anew with --overwrite."
+            )
+
+    def _publish(self, path: Path, content: bytes, *, replace: bool) -> None:
+        """Write a file whole or not at all, also where another process writes the same one at the same time."""
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            with open(partial, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            if replace:
+                os.replace(partial, path)
+            else:
+                with suppress(FileExistsError):
+                    os.link(partial, path)
+        except OSError as problem:
+            raise OSError(problem.errno, problem.strerror, str(path)) from None
+        finally:
+            partial.unlink(missing_ok=True)
 
     def _differences(self, before: dict) -> list[str]:
         keys = sorted(self._plan.keys() | before.keys())
@@ -74,13 +100,21 @@ class StripStore:
         """Write a strip, whole or not at all."""
         content = io.BytesIO()
         arrays: dict[str, Any] = {**strip.layers, CONFIDENCE: np.float64(strip.confidence)}
-        np.savez_compressed(content, **arrays)
-        write_files({self._strip(strip.number): content.getvalue()})
+        with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:  # numpy takes 6
+            for name, array in arrays.items():
+                with file.open(f"{name}.npy", "w") as member:
+                    np.lib.format.write_array(member, np.asanyarray(array))
+        self._publish(self._strip(strip.number), content.getvalue(), replace=True)
 
     def read(self, number: int) -> Strip:
-        """A strip that was written; UserError where it is damaged."""
-        names = [*self._plan["layers"], CONFIDENCE]
-        layers = dict(zip(names, read_arrays(Input(self._strip(number), self._command), names), strict=True))
+        """A strip that was written; UserError if it is damaged."""
+        names, source = [*self._plan["layers"], CONFIDENCE], Input(self._strip(number), self._command)
+        try:
+            layers = dict(zip(names, read_arrays(source, names), strict=True))
+        except UserError:
+            raise UserError(
+                f"{source} cannot be read. Remove it, and make it again: {self._command.resumed()}"
+            ) from None
         return Strip(number, layers, float(layers.pop(CONFIDENCE)))
 
     def remove(self) -> None:

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
-from common.inference import WindowAxis
+from common.inference import WindowAxis, likeliest
 from evaluation.mapping.networks import Networks, entropy_of
 from evaluation.mapping.raster import Place, Scaling
 
@@ -36,6 +36,11 @@ class Source(Protocol):
     @property
     def pixel_size(self) -> tuple[float, float] | None:
         """In metres, where it is known."""
+        ...
+
+    @property
+    def raw_pixels(self) -> int:
+        """Pixels that are read to see all of it."""
         ...
 
     def read(self, top: int, bottom: int, scalings: Sequence[Scaling]) -> tuple[list[np.ndarray], np.ndarray]:
@@ -93,6 +98,10 @@ def to_bytes(shares: torch.Tensor) -> torch.Tensor:
     return shares.mul(STEPS).round_().clamp_(0, STEPS).to(torch.uint8)
 
 
+def _unheard(windows: int) -> None:
+    pass
+
+
 class _Rows:
     """The rows of pixels that a row of windows needs; those that the next one needs too are kept."""
 
@@ -126,10 +135,10 @@ class StripMaker:
         self._channels = networks.taxonomy.num_classes + self._with_entropy
         self._carry = torch.zeros(0)
 
-    def strips(self, first: int, last: int, done: Callable[[int], None] = lambda _: None) -> Generator[Strip]:
+    def strips(self, first: int, last: int, done: Callable[[int], None] = _unheard) -> Generator[Strip]:
         """Yield strips ``first`` to before ``last``; rows of pixels are read while the windows before are predicted.
 
-        ``done`` is told of the windows of each row as they are finished.
+        ``done`` is told of the windows of these strips as they are finished.
         """
         plan = self._plan
         rows = _Rows(self._source, self._networks.scalings, plan)
@@ -144,7 +153,8 @@ class StripMaker:
                 if number + 1 < last:
                     ahead = reader.submit(rows.move_to, number + 1)
                 top, bottom = plan.bounds(number)
-                layers, confidence = self._row(images, valid, shares[number], carried, bottom - top, done)
+                told = done if number >= first else _unheard
+                layers, confidence = self._row(images, valid, shares[number], carried, bottom - top, told)
                 carried = plan.rows.side - (bottom - top)
                 if number >= first:
                     yield Strip(number, layers, confidence)
@@ -233,8 +243,8 @@ class StripMaker:
         if not valid.any():
             return 0.0
         probabilities = blend[: self._networks.taxonomy.num_classes]
-        largest, classes = probabilities.max(dim=0)
-        made = {"classes": classes.to(torch.uint8)}
+        largest, classes = likeliest(probabilities)
+        made = {"classes": classes}
         most = np.log(self._networks.taxonomy.num_classes - 1)
         if "confidence" in layers:
             made["confidence"] = to_bytes(largest)

@@ -10,7 +10,7 @@ from evaluation.mapping.record import MapRecord
 from evaluation.report.page import Html, el, figure, html_table, listed, missing
 
 AREAS_FORM = {
-    **dict.fromkeys(("command", "map", "unit"), is_text),
+    **dict.fromkeys(("command", "map", "map_command", "unit"), is_text),
     "classes": values_of(dict.fromkeys(("counted", "estimated", "low", "high", "counting_off"), optional(is_number))),
     "warnings": list_of(is_text),
 }
@@ -20,14 +20,16 @@ def _amount(value: float | None) -> str:
     return "-" if value is None else f"{value:,.1f}"
 
 
-def areas(source: Input) -> list[Html | None]:
-    """What evaluation.estimate_areas found; UserError where the file is something else."""
+def areas(source: Input, record: MapRecord) -> list[Html | None]:
+    """What evaluation.estimate_areas found of a map; UserError if the file is something else."""
     if not source.path.is_file():
         return [missing("The areas of its classes were not estimated yet", source.made_by)]
     content = read_json(source)
     problem = misfit(content, AREAS_FORM)
     if problem:
         raise source.unusable(f"{source} is not of evaluation.estimate_areas: {problem}")
+    if content["map_command"] != record.command:
+        return [missing("The areas are of an earlier map", source.made_by)]
     unit, rows = content["unit"], []
     for name, of_class in content["classes"].items():
         low, high, off = (of_class[key] for key in ("low", "high", "counting_off"))
@@ -68,6 +70,9 @@ def on_map(args: argparse.Namespace) -> list[Html | None]:
         el("p", lead, class_="lead"),
         el("p", f"Made from {record.image} by {count(record.checkpoints, 'network')}: {by}."),
         figure(args.map.path.with_suffix(".png"), "The raster, and the class of each of its pixels."),
-        *areas(Input(args.map.path.with_name(f"{args.map.path.stem}_areas.json"), estimate)),
+        *areas(
+            Input(args.map.path.with_name(f"{args.map.path.stem}_areas.json"), estimate),
+            record,
+        ),
         el("p", "The command was ", el("code", record.command), class_="note"),
     ]

@@ -15,6 +15,7 @@ import torch
 from rasterio.errors import NotGeoreferencedWarning
 
 from tests.benchmarks import aggregate, counting, crops, data_steps, groups, loop, sizes
+from tests.benchmarks import map as maps
 from tests.benchmarks.measuring import write_figures
 
 BENCHMARKS = {
@@ -25,6 +26,7 @@ BENCHMARKS = {
     "data_steps": data_steps.measure,
     "groups": groups.measure,
     "aggregate": aggregate.measure,
+    "map": maps.measure,
 }
 
 

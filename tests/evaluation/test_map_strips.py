@@ -172,23 +172,39 @@ def test_windows_that_lie_three_deep_are_shared_too(overlap):
     np.testing.assert_array_equal(last["classes"], whole["classes"][plan.bounds(plan.strips - 1)[0] :])
 
 
-def test_no_seams_show():
-    height = width = 400
-    image = noise(height + 24, width + 24)
-    of = networks(Convolved())
-    first = mapped(Held(image[:, :height, :width]), of, overlap=32)["classes"]
-    for shift in (7, 24):
-        moved = mapped(Held(image[:, shift : shift + height, shift : shift + width]), of, overlap=32)["classes"]
-        changed = first[shift:, shift:] != moved[: height - shift, : width - shift]
-        starts = WindowAxis(height, 64, 32).starts
-        at = np.zeros(height, bool)
-        for border in {*starts, *(start + 64 for start in starts)} | {s + shift for s in starts}:
-            at[max(border - 4, 0) : border + 4] = True
-        inner = slice(32, height - shift - 32)  # the raster's own borders have moved as well
-        near = (at[shift:, None] | at[None, shift:])[inner, inner]
-        changed = changed[inner, inner]
-        assert changed[near].mean() <= changed[~near].mean() + 0.005
-        assert changed.mean() < 0.02
+def changed_at_borders(overlap, shift=32):
+    """Share of labels that a shift of the origin changes within 4 pixels of windows' borders, and elsewhere.
+
+    The shift is one that the strides of a network would not notice; what changes, changes by where windows end.
+    """
+    size, of = 400, networks(Convolved())
+    image = noise(size + shift, size + shift)
+    first, moved = (
+        mapped(Held(image[:, at : at + size, at : at + size]), of, overlap=overlap)["classes"] for at in (0, shift)
+    )
+    starts = WindowAxis(size, 64, overlap).starts
+    at = np.zeros(size + shift, bool)
+    for border in {b + d for s in starts for b in (s, s + 64) for d in (0, shift)}:
+        at[max(border - 4, 0) : border + 4] = True
+    inner = slice(shift + 32, size - 32)  # the raster's own borders have moved as well
+    near = (at[:, None] | at)[inner, inner]
+    changed = (first[shift:, shift:] != moved[:-shift, :-shift])[32 : size - shift - 32, 32 : size - shift - 32]
+    return changed[near].mean(), changed[~near].mean()
+
+
+def test_no_seams_show(monkeypatch):
+    near, elsewhere = changed_at_borders(overlap=32)
+    assert near <= elsewhere + 0.002
+    near, _ = changed_at_borders(overlap=12)  # in which no pixel is out of sight of a window's end
+
+    def cut(self):
+        """Each pixel from one window alone."""
+        ends = [*self.starts[1:], self.length]
+        return [(np.arange(a, a + self.side) < b).astype(np.float32) for a, b in zip(self.starts, ends, strict=True)]
+
+    monkeypatch.setattr(WindowAxis, "shares", cut)
+    with_seams, _ = changed_at_borders(overlap=12)
+    assert near < 0.7 * with_seams
 
 
 def test_pixels_without_data_are_void_and_windows_without_data_cost_nothing():

@@ -24,6 +24,8 @@ from common.taxonomy import BIODIVERSITY, Taxonomy
 from evaluation import aggregate_metrics, build_report, plot_predictions
 from evaluation.report.page import el, joined
 from evaluation.scoring.results import METRICS, PREDICTIONS_INDEX
+from tests.evaluation.test_report_map import AREAS
+from tests.evaluation.test_report_map import made as made_map
 from tests.helpers import made, quiet
 from tests.synthetic_results import VAL, checkpoint_digest, write_result, write_study
 
@@ -39,7 +41,7 @@ SECTIONS = (
     "controls",
     "rivals",
     "checks",
-    "test",
+    "test", "map",
     "provenance",
 )
 LAPTOP = {"width": 1366, "height": 768}
@@ -154,6 +156,8 @@ def whole(prepared, tmp_path_factory):
             Image.new("RGB", (600, 300), "lightblue").save(root / VAL / arm / "seed42" / name, dpi=(150, 150))
     write_predictions(root, gains, split_digest=digest)
     write_test_result(root)
+    (root / "evaluation/map").mkdir()
+    made_map(root / "evaluation/map", AREAS)
     return root
 
 
@@ -177,6 +181,7 @@ def test_report_of_a_whole_study(whole):
     assert all(control.question in page.text for control in CONTROLS)
     assert all(rival.source in page.text for rival in RIVALS)
     assert "Check for leakage passed" in page.text
+    assert "map.tif: 10 x 10 pixels" in page.text and "8.0 to 12.5" in page.text
     assert "2030-01-02 03:04:05 UTC" in page.text and "The test split was used once." in page.text
     assert len([a for a in page.all("input") if a["type"] == "radio" and a["name"] == "tile-1"]) == 2 + len(ARM_OF)
     assert {a["id"] for a in page.all("details") if "id" in a} == set(ARM_OF)

@@ -20,6 +20,7 @@ RECORD = {
 }  # fmt: skip
 AREAS = {
     "command": "python -m evaluation.estimate_areas", "map": "map.tif", "unit": "ha",
+    "map_command": "python -m evaluation.predict_map",
     "classes": {
         "Forest": {"counted": 15.0, "estimated": 10.0, "low": 8.0, "high": 12.5, "counting_off": 0.5},
         "Grassland": {"counted": 10.0, "estimated": 15.0, "low": None, "high": None, "counting_off": -1 / 3},
@@ -57,6 +58,11 @@ def test_areas_stand_with_their_intervals_and_warnings(tmp_path):
     text = section(tmp_path)
     for words in ("15.0", "10.0", "8.0 to 12.5", "+50%", "\u221233%", "this map shows &lt;other&gt; ground."):
         assert words in text
+
+
+def test_areas_of_an_earlier_map_are_not_shown(tmp_path):
+    made(tmp_path, AREAS | {"map_command": "python -m evaluation.predict_map --flips"})
+    assert "The areas are of an earlier map" in section(tmp_path) and "12.5" not in section(tmp_path)
 
 
 @pytest.mark.parametrize("change", [{"classes": {"Forest": {}}}, {"warnings": "none"}, {"unit": 3}])
