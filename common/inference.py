@@ -31,16 +31,6 @@ def forward(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     return model(images)[..., :height, :width]
 
 
-def likeliest(probabilities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(C, H, W) → (H, W) largest probability and (H, W) uint8 class that has it, the first of several.
-
-    ``max(dim=0)`` takes two to four times as long on the CPU.
-    """
-    largest, count = probabilities.amax(dim=0), len(probabilities)
-    order = torch.arange(count, 0, -1, dtype=torch.uint8, device=probabilities.device)
-    return largest, count - (order[:, None, None] * (probabilities == largest)).amax(dim=0)
-
-
 @dataclass(frozen=True)
 class WindowAxis:
     """The windows along one side of an image of ``length`` pixels: as few as share ``overlap``, evenly spaced."""

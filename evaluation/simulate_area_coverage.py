@@ -31,23 +31,11 @@ from common.cli import Parser, positive_float, positive_int, run
 from common.text import percent, table
 from evaluation.mapping.areas import TAIL, AreaSpread, area_spread, corrected, ends
 from evaluation.mapping.likeness import like_shares
+from evaluation.study.generated import CONFUSED_WITH, HELD_BY_FEW, RECALLS, SHARES
 from evaluation.study.intervals import LEVEL, Statistic, spread
 
-SHARES = np.array([0.38, 0.32, 0.17, 0.09, 0.04])
 UNLIKE_SHARES = np.array([0.34, 0.29, 0.16, 0.09, 0.12])
-RECALLS = np.array([0.80, 0.75, 0.65, 0.60, 0.40])
-# Where the missed pixels of a class go; rows sum to 1.
-CONFUSED_WITH = np.array(
-    [
-        [0.0, 0.6, 0.2, 0.1, 0.1],
-        [0.5, 0.0, 0.3, 0.1, 0.1],
-        [0.2, 0.6, 0.0, 0.1, 0.1],
-        [0.3, 0.3, 0.3, 0.0, 0.1],
-        [0.1, 0.5, 0.2, 0.2, 0.0],
-    ]
-)
 CLASSES, RAREST = len(SHARES), len(SHARES) - 1
-HELD_BY_FEW = 0.2  # of a block that holds a class which few blocks hold
 AT_ONCE = 60  # blocks of a map
 
 

@@ -32,6 +32,7 @@ from tqdm import tqdm
 from common.cli import Parser, fraction, positive_int, run
 from common.errors import UserError
 from common.text import percent, table
+from evaluation.study.generated import CONFUSED_WITH, HELD_BY_FEW, RECALLS, SHARES
 from evaluation.study.intervals import (
     EQUIVALENT,
     LEVEL,
@@ -45,21 +46,7 @@ from evaluation.study.intervals import (
     spread,
 )
 
-# Like the scores of small networks on real tiles: a frequent class that is found, a rare one that is not.
-SHARES = np.array([0.38, 0.32, 0.17, 0.09, 0.04])
-RECALLS = np.array([0.80, 0.75, 0.65, 0.60, 0.40])
-# Where the missed pixels of a class go; rows sum to 1.
-CONFUSED_WITH = np.array(
-    [
-        [0.0, 0.6, 0.2, 0.1, 0.1],
-        [0.5, 0.0, 0.3, 0.1, 0.1],
-        [0.2, 0.6, 0.0, 0.1, 0.1],
-        [0.3, 0.3, 0.3, 0.0, 0.1],
-        [0.1, 0.5, 0.2, 0.2, 0.0],
-    ]
-)
 MINORITY = slice(3, None)
-HELD_BY_FEW = 0.2  # of a block that holds a class which few blocks hold
 COMMON = 0.5  # of the variance of what a training does: the same in all arms
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(60)
 

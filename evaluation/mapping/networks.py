@@ -178,7 +178,7 @@ class Networks:
             found = torch.zeros(0)
             for axes in FLIPS if self.flips else FLIPS[:1]:
                 seen = images.flip(axes) if axes else images
-                of_flip = self._forward(model, seen).contiguous().softmax(dim=1)  # of channels last it takes longer
+                of_flip = self._forward(model, seen).softmax(dim=1)
                 of_flip = of_flip.flip(axes) if axes else of_flip
                 found = found.add_(of_flip) if found.numel() else of_flip
             found = found / len(FLIPS) if self.flips else found

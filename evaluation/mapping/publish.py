@@ -22,7 +22,7 @@ from evaluation.mapping.cog import cog_options
 from evaluation.mapping.legend import colormap, legend_files, map_tags
 from evaluation.mapping.raster import Place
 from evaluation.mapping.record import pixel_areas
-from evaluation.mapping.store import StripStore
+from evaluation.mapping.store import CONFIDENCE, StripStore
 from evaluation.mapping.strips import LAYERS, NO_DATA, STEPS, Plan
 
 BLOCK = 512  # pixels, side of the blocks of the file that strips are gathered in
@@ -72,7 +72,7 @@ def _band_names(layer: str, taxonomy: Taxonomy) -> list[str]:
 def _rows(store: StripStore, plan: Plan, layer: str, desc: str) -> Iterator[tuple[int, np.ndarray]]:
     """The first row of each strip, and its (B, rows, width)."""
     for number in tqdm(range(plan.strips), desc=desc, unit="strip", leave=False):
-        rows = store.read(number).layers[layer]
+        (rows,) = store.read(number, layer)
         yield plan.bounds(number)[0], rows if rows.ndim == 3 else rows[None]
 
 
@@ -156,10 +156,10 @@ def tally(store: StripStore, plan: Plan, place: Place, num_classes: int) -> Tall
     areas = pixel_areas(place, plan.rows.length, plan.columns.length)
     pixels, metres, confidence = np.zeros(num_classes, np.int64), np.zeros(num_classes), 0.0
     for number in range(plan.strips):
-        strip = store.read(number)
-        by_row = np.stack([class_pixels(row, num_classes) for row in strip.layers["classes"]])
+        classes, sure = store.read(number, "classes", CONFIDENCE)
+        by_row = np.stack([class_pixels(row, num_classes) for row in classes])
         pixels += by_row.sum(axis=0)
-        confidence += strip.confidence
+        confidence += float(sure)
         if areas is not None:
             metres += areas[slice(*plan.bounds(number))] @ by_row
     mapped = int(pixels.sum() - pixels[IGNORE_INDEX])

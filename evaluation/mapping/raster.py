@@ -1,5 +1,6 @@
 """The raster that is mapped: one file, or a folder of tiles that fit into one grid; read by rows, scaled to 8 bit."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -285,6 +286,6 @@ def _chunks(src: DatasetReader, top: int, bottom: int) -> list[Window]:
     if block_width >= src.width:
         step = max(block_height, PIXELS_AT_ONCE // src.width // block_height * block_height)
         cuts = [top, *range((top // step + 1) * step, bottom, step), bottom]
-        return [Window(0, a, src.width, b - a) for a, b in zip(cuts, cuts[1:], strict=False)]
+        return [Window(0, a, src.width, b - a) for a, b in itertools.pairwise(cuts)]
     step = max(block_width, PIXELS_AT_ONCE // (bottom - top) // block_width * block_width)
     return [Window(left, top, min(step, src.width - left), bottom - top) for left in range(0, src.width, step)]

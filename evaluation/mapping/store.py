@@ -5,7 +5,6 @@ import os
 import shutil
 import zipfile
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +80,13 @@ class StripStore:
             if replace:
                 os.replace(partial, path)
             else:
-                with suppress(FileExistsError):
+                try:
                     os.link(partial, path)
+                except FileExistsError:
+                    pass
+                except OSError:  # a disk without links
+                    if not path.exists():
+                        os.replace(partial, path)
         except OSError as problem:
             raise OSError(problem.errno, problem.strerror, str(path)) from None
         finally:
@@ -106,16 +110,14 @@ class StripStore:
                     np.lib.format.write_array(member, np.asanyarray(array))
         self._publish(self._strip(strip.number), content.getvalue(), replace=True)
 
-    def read(self, number: int) -> Strip:
-        """A strip that was written; UserError if it is damaged."""
-        names, source = [*self._plan["layers"], CONFIDENCE], Input(self._strip(number), self._command)
+    def read(self, number: int, *names: str) -> list[np.ndarray]:
+        """Layers of a strip that was written, or CONFIDENCE, by name; UserError if it is damaged."""
+        source = Input(self._strip(number), self._command)
         try:
-            layers = dict(zip(names, read_arrays(source, names), strict=True))
+            return list(read_arrays(source, names))
         except UserError:
-            raise UserError(
-                f"{source} cannot be read. Remove it, and make it again: {self._command.resumed()}"
-            ) from None
-        return Strip(number, layers, float(layers.pop(CONFIDENCE)))
+            again = self._command.resumed()
+            raise UserError(f"{source} cannot be read. Remove it, and make it again: {again}") from None
 
     def remove(self) -> None:
         shutil.rmtree(self.path)

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
-from common.inference import WindowAxis, likeliest
+from common.inference import WindowAxis
 from evaluation.mapping.networks import Networks, entropy_of
 from evaluation.mapping.raster import Place, Scaling
 
@@ -243,8 +243,8 @@ class StripMaker:
         if not valid.any():
             return 0.0
         probabilities = blend[: self._networks.taxonomy.num_classes]
-        largest, classes = likeliest(probabilities)
-        made = {"classes": classes}
+        largest, classes = probabilities.max(dim=0)
+        made = {"classes": classes.to(torch.uint8)}
         most = np.log(self._networks.taxonomy.num_classes - 1)
         if "confidence" in layers:
             made["confidence"] = to_bytes(largest)

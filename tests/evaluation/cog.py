@@ -86,6 +86,9 @@ def cog_problems(path: Path) -> list[str]:
 
 
 def _in_order(image: Directory, content: bytes) -> bool:
-    blocks = [pair for pair in zip(image.blocks, image.tags.get(TILE_SIZES, ()), strict=False) if pair[0]]
+    sizes = image.tags.get(TILE_SIZES, ())
+    if len(sizes) != len(image.blocks):
+        return False
+    blocks = [pair for pair in zip(image.blocks, sizes, strict=True) if pair[0]]
     leaders = [struct.unpack_from("<I", content, offset - 4)[0] for offset, _ in blocks]
     return blocks == sorted(blocks) and leaders == [size for _, size in blocks]
