@@ -31,6 +31,7 @@ ENTRY = {
     "gsd": optional(lambda value: is_number(value) and value > 0),
     "block": optional(is_text),
     "corners?": optional(lambda value: isinstance(value, list) and len(value) == 4),
+    "lost_labels?": optional(is_count),
     **dict.fromkeys(("base?", "source?", "region?", "unit?"), optional(is_text)),
 }
 MANIFEST_FORM = {

@@ -22,19 +22,29 @@ from common.ground import not_comparable, overlapping
 from common.inputs import Command
 from common.raw_images import PERCENTILES, Ranges, add_bands, chosen_reading, percentile_ranges, pixels_per_tile
 from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
-from common.text import first_lines, some, table
+from common.text import some, table
 from data_prep.audit.groups import describe_groups, find_groups
 from data_prep.audit.sheets import plot_audit, plot_groups, plot_suspects
 from data_prep.audit.suspects import find_suspects
+from data_prep.raw.collection import (
+    labels_of,
+    looks_zero_based,
+    lost_labels,
+    mixed_systems,
+    mixed_types,
+    mixed_units,
+    other_order,
+    problem_lines,
+    repeated_images,
+)
 from data_prep.raw.files import Problem
-from data_prep.raw.inspect import Inspection, inspect, mixed_types, mixed_units, other_order, repeated_images
+from data_prep.raw.inspect import Inspection, inspect
 from data_prep.raw.masks import add_masks, chosen_masks
 from data_prep.raw.pairs import add_patterns, chosen_patterns, find_raw
 from data_prep.tile_sets.class_shares import class_shares, share_rows
 from data_prep.tile_sets.groups import groups_text
 from data_prep.tile_sets.slivers import add_overlaps
 
-SHOWN = 5  # warnings of one kind on the screen; audit.json has all
 SHEET = "suspicious_labels"  # .png; _2.png and so on where there are more pages
 AUDIT = FolderKind(
     "audit.json",
@@ -76,19 +86,16 @@ def collection_problems(inspections: list[Inspection], repeated: dict[str, str],
         for tile_id, first in repeated.items()
     ]
 
-    def add(kind: str, text: str) -> None:
-        problems.append(Problem("", kind, text, fatal=False))
+    def add(kind: str, text: str | None) -> None:
+        if text:
+            problems.append(Problem("", kind, text, fatal=False))
 
     count = len(inspections)
-    types = mixed_types(inspections)
-    if types:
-        add("mixed types", types)
-    order = other_order(inspections)
-    if order:
-        add("order of bands", order)
-    units = mixed_units(inspections)
-    if units:
-        add("mixed units", units)
+    add("mixed types", mixed_types(inspections))
+    add("order of bands", other_order(inspections))
+    add("mixed units", mixed_units(inspections))
+    add("mixed systems", mixed_systems(inspections))
+    add("labels without data", lost_labels(*labels_of(inspections)))
     width, height = Counter((i.width, i.height) for i in inspections).most_common(1)[0][0]
     odd = [i.tile.id for i in inspections if (i.width, i.height) != (width, height)]
     if odd:
@@ -97,11 +104,6 @@ def collection_problems(inspections: list[Inspection], repeated: dict[str, str],
     if unlocated:
         text = f"{len(unlocated)} of {count} tiles; a split by blocks needs a place: {some(unlocated)}"
         add("not georeferenced", text)
-    systems = {i.location["crs"] for i in inspections if i.is_located}
-    if len(systems) > 1:
-        add(
-            "mixed systems", f"tiles are in {len(systems)} coordinate systems; those of one region share spatial blocks"
-        )
     kept = [i for i in inspections if i.tile.id not in repeated]
     footprints = [i.footprint for i in kept]
     pairs = [(kept[i].tile.id, kept[j].tile.id) for i, j in overlapping(footprints, footprints) if i < j]
@@ -117,6 +119,7 @@ def collection_problems(inspections: list[Inspection], repeated: dict[str, str],
     absent = [name for name, of_class in zip(taxonomy.foreground, pixels[1:], strict=True) if not of_class]
     if absent:
         add("absent class", f"no tile has {', '.join(absent)}")
+    add("ids from 0", looks_zero_based(pixels, taxonomy))
     return problems
 
 
@@ -144,15 +147,10 @@ def ranges_by_tile(inspections: list[Inspection]) -> dict[str, Ranges | None]:
 
 def print_problems(problems: list[Problem], fatal: bool) -> None:
     """Print the problems that keep tiles from being used, or the others, by kind."""
-    by_kind = defaultdict(list)
-    for problem in problems:
-        if problem.fatal == fatal:
-            by_kind[problem.kind].append(problem.text)
-    if by_kind:
+    shown = [problem for problem in problems if problem.fatal == fatal]
+    if shown:
         print("\nerrors: tiles that cannot be used" if fatal else "\nwarnings: used all the same")
-    for kind, texts in by_kind.items():
-        print(f"  {kind} ({len(texts)})")
-        print(first_lines(texts, len(texts) if fatal else SHOWN, indent="    ", rest="more, in audit.json"))
+        print(problem_lines(shown, rest="more, in audit.json"))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from rasterio.errors import RasterioError
 
 from common.cli import Parser, fraction, map_progress, positive_float, run
 from common.errors import UserError
 from common.files import check_out_dir
 from common.ground import spatial_blocks
-from common.rasters import open_raster, unknown_ids, write_mask
-from common.raw_images import RawImage, Reading, add_alpha, chosen_reading, read_raw, size_problem, write_8bit
+from common.rasters import write_mask
+from common.raw_images import RawImage, Reading, add_alpha, chosen_reading, read_raw, write_8bit
 from common.taxonomy import IGNORE_INDEX, OEM_BUILT_UP, OPENEARTHMAP
-from common.text import first_lines, table
+from common.text import first_lines, table, warn
+from data_prep.raw.collection import lost_labels
 from data_prep.raw.files import IMAGE_SUFFIXES, files_by_stem, link_problem, name_problem, printable
-from data_prep.raw.inspect import location_problem
+from data_prep.raw.inspect import ids_problem, location_problem
+from data_prep.raw.masks import MaskReading, add_void, read_raw_mask
 from data_prep.raw.places import place_of, place_problem
 from data_prep.tile_sets.writer import add_mode, describe_tile, new_tile_set
 
@@ -60,6 +61,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--block-size", type=positive_float, metavar="METRES", help="side of a spatial block (default: two tile sides)"
     )
     add_alpha(parser)
+    add_void(parser)
     add_mode(parser)
     parser.add_workers()
     parser.add_overwrite()
@@ -123,18 +125,21 @@ def find_pairs(region: Path) -> tuple[list[Pair], int, int]:
     return pairs, len(labels.keys() - images.keys()), len(images.keys() - labels.keys())
 
 
-def read_label(path: Path) -> np.ndarray:
-    """(H, W) uint8 ids of an OpenEarthMap label; UserError where it is not one 8-bit band."""
-    with open_raster(path) as src:
-        if size_problem(path, src.height, src.width):
-            raise UserError(f"{size_problem(path, src.height, src.width)}.")
-        if src.count != 1 or src.dtypes[0] != "uint8":
-            raise UserError(f"{path}: has {src.count} bands of {src.dtypes[0]}, expected one of uint8 class ids.")
-        return src.read(1)
+def read_label(path: Path, void: int | None) -> np.ndarray:
+    """(H, W) uint8 ids of an OpenEarthMap label, in which its nodata and ``void`` are Unknown.
+
+    Raises:
+        UserError: it cannot be read, or an id is no OpenEarthMap class.
+    """
+    ids = read_raw_mask(path, MaskReading(void)).ids
+    problem = ids_problem(ids, path, OPENEARTHMAP)
+    if problem:
+        raise UserError(problem)
+    return ids.astype(np.uint8, copy=False)
 
 
-def read_pair(pair: Pair, reading: Reading) -> tuple[RawImage, np.ndarray]:
-    """The image and the (H, W) uint8 label of a pair, Unknown where the image shows nothing.
+def read_pair(pair: Pair, reading: Reading, void: int | None) -> tuple[RawImage, np.ndarray]:
+    """The image and the (H, W) uint8 label of a pair.
 
     Raises:
         UserError: a file cannot be read, the two do not fit, or an id is no OpenEarthMap class.
@@ -142,11 +147,8 @@ def read_pair(pair: Pair, reading: Reading) -> tuple[RawImage, np.ndarray]:
     for path in (pair.image, pair.label):
         if link_problem(path):
             raise UserError(link_problem(path))
-    try:
-        label = read_label(pair.label)
-        image = read_raw(pair.image, reading)
-    except RasterioError as error:
-        raise UserError(f"{pair.image} or its label cannot be read as TIFF: {error}") from None
+    label = read_label(pair.label, void)
+    image = read_raw(pair.image, reading)
     problem = location_problem(image.location, pair.image)
     if problem:
         raise UserError(problem)
@@ -162,16 +164,13 @@ def read_pair(pair: Pair, reading: Reading) -> tuple[RawImage, np.ndarray]:
         beside = place_problem((image.crs, image.transform), of_label, label.shape)
         if beside:
             raise UserError(f"{pair.label}: {beside}. Restore the pair from its source")
-    unknown = unknown_ids(label, OPENEARTHMAP.num_classes)
-    if unknown:
-        raise UserError(f"{pair.label}: ids {unknown} are not OpenEarthMap classes 0-{OPENEARTHMAP.num_classes - 1}")
-    return image, label if image.valid.all() else np.where(image.valid, label, np.uint8(IGNORE_INDEX))
+    return image, label
 
 
 class Outcome(NamedTuple):
     """What came of a pair: its built-up share, where it lies, and its manifest entry or what is wrong with it.
 
-    footprint: what ``georeference`` returns, with height and width. entry: None where the pair is dropped.
+    footprint: what ``georeference`` returns, with height and width. entry: None if the pair is dropped.
     """
 
     share: float = 0.0
@@ -180,13 +179,19 @@ class Outcome(NamedTuple):
     problem: str | None = None
 
 
-def take(item: tuple[Pair, Path, Path], *, reading: Reading, max_built: float, mode: str) -> Outcome:
-    """Read a pair, and write it as a tile where at most ``max_built`` of it is built up."""
+def take(item: tuple[Pair, Path, Path], *, reading: Reading, void: int | None, max_built: float, mode: str) -> Outcome:
+    """Read a pair, and write it as a tile if at most ``max_built`` of it is built up.
+
+    Labels are Unknown where the image has no data.
+    """
     pair, image_path, mask_path = item
     try:
-        raw, label = read_pair(pair, reading)
+        raw, label = read_pair(pair, reading, void)
     except UserError as error:
         return Outcome(problem=str(error))
+    lost = np.count_nonzero(label[~raw.valid])
+    if lost:
+        label = np.where(raw.valid, label, np.uint8(IGNORE_INDEX))
     share = built_share(label)
     footprint = {**raw.location, "height": label.shape[0], "width": label.shape[1]}
     if share > max_built:
@@ -194,7 +199,8 @@ def take(item: tuple[Pair, Path, Path], *, reading: Reading, max_built: float, m
     image = write_8bit(raw, None, pair.image, image_path, mode)
     write_mask(mask_path, label)
     entry = describe_tile(image, label, image_path, mask_path, raw.location, OPENEARTHMAP.num_classes)
-    return Outcome(share, footprint, {**entry, "region": pair.region, "source": "openearthmap"})
+    of_labels = {"lost_labels": lost} if lost else {}
+    return Outcome(share, footprint, {**entry, **of_labels, "region": pair.region, "source": "openearthmap"})
 
 
 def require_own_ids(pairs: list[Pair]) -> None:
@@ -229,7 +235,7 @@ def main(argv: list[str] | None = None) -> None:
     entries = {"max_built": args.max_built, "block_size": args.block_size}
     with new_tile_set(args.out_dir, args, taxonomy=OPENEARTHMAP, split="pool", inputs=[args.in_dir], **entries) as out:
         items = [(pair, *out.claim(pair.id)) for pair in pairs]
-        take_one = functools.partial(take, reading=reading, max_built=args.max_built, mode=args.mode)
+        take_one = functools.partial(take, reading=reading, void=args.void, max_built=args.max_built, mode=args.mode)
         taken = map_progress(take_one, items, workers=args.workers, desc="Filtering")
         outcomes = dict(zip(pairs, taken, strict=True))
         require_whole(outcomes, args.in_dir)
@@ -254,6 +260,14 @@ def main(argv: list[str] | None = None) -> None:
         rows.append([region, kept, len(of_region) - kept, labels, images, mean])
     print(table(["region", "kept", "dropped", "label without image", "image without label", "mean built-up"], rows))
     print(out.summary())
+    losing = {
+        pair.id: outcome.entry["lost_labels"]
+        for pair, outcome in outcomes.items()
+        if outcome.entry and "lost_labels" in outcome.entry
+    }
+    without_data = lost_labels(losing, {tile_id: sum(entry["pixels"][1:]) for tile_id, entry in out.entries.items()})
+    if without_data:
+        warn(without_data)
 
 
 if __name__ == "__main__":

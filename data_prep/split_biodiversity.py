@@ -16,7 +16,6 @@ as can be, and the first is val. The fold has a root of its own, ROOT/folds/1.
 import argparse
 import dataclasses
 import functools
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +23,6 @@ import numpy as np
 
 from common.cli import Parser, fraction, map_progress, positive_float, run
 from common.errors import UserError
-from common.figures import save_figure
 from common.files import check_out_dirs, link_or_copy, new_folders
 from common.ground import SLIVER, not_comparable, overlapping, spatial_blocks
 from common.inputs import Command, Input
@@ -42,23 +40,26 @@ from common.raw_images import (
     write_8bit,
 )
 from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
-from common.text import first_lines, some, table, warn
-from data_prep.raw.files import RawTile
-from data_prep.raw.inspect import (
-    Inspection,
-    inspect,
+from common.text import some, table, warn
+from data_prep.raw.collection import (
+    declared,
+    labels_of,
+    lost_labels,
     mixed_systems,
     mixed_types,
     mixed_units,
     other_order,
+    problem_lines,
     repeated_images,
 )
+from data_prep.raw.files import RawTile
+from data_prep.raw.inspect import Inspection, inspect
 from data_prep.raw.masks import add_masks, chosen_masks, read_raw_mask
 from data_prep.raw.pairs import add_patterns, chosen_patterns, find_raw
 from data_prep.tile_sets.class_shares import percentages
 from data_prep.tile_sets.folds import add_folds, check_folds, deal_folds, record_folds, split_home, tell_folds
 from data_prep.tile_sets.groups import GroupTables, group_sizes
-from data_prep.tile_sets.odd import Look, Odd, contact_sheet, look_at, odd_tiles
+from data_prep.tile_sets.odd import Look, look_at, odd_tiles, tell_odd
 from data_prep.tile_sets.slivers import Bounds, add_overlaps, shared_strips, strips_to_cut, without_strips
 from data_prep.tile_sets.stratify import joined, stratify
 from data_prep.tile_sets.writer import TileSetWriter, add_mode, describe_tile
@@ -177,7 +178,7 @@ def inspect_all(
     if fatal:
         raise UserError(
             f"{args.in_dir}: {len({p.tile_id for p in fatal})} tiles cannot be used:\n"
-            f"{first_lines([p.text for p in fatal])}\n"
+            f"{problem_lines(fatal, rest='more')}\n"
             f"See all of them, and get a list for --exclude: {Command.of(AUDIT, args.root)}"
         )
     repeated = repeated_images(inspections)
@@ -267,36 +268,6 @@ def overlap_cause(inspections: list[Inspection], pairs: list[tuple[int, int]]) -
         f" {len(together)} tiles overlap their neighbours by more than {SLIVER:g} pixels and have to stay together "
         f"({tile_ids}): cut them so that they only touch, or leave some out with --exclude."
     )
-
-
-def declared(inspections: list[Inspection]) -> dict:
-    """What the raw images say of themselves: ``dtypes``, of all, and ``colors``, what most call the chosen bands."""
-    colors = Counter(i.colors for i in inspections)
-    return {"dtypes": sorted({i.dtype for i in inspections}), "colors": list(colors.most_common(1)[0][0])}
-
-
-def lost_labels(inspections: list[Inspection]) -> str | None:
-    """How many labels are lost where images have no data, in all and of the tiles that lose most; None for none."""
-    losing = sorted((i for i in inspections if i.lost), key=lambda i: -i.lost)
-    if not losing:
-        return None
-    labelled = sum(sum(i.pixels[1:]) + i.lost for i in inspections)
-    lost = sum(i.lost for i in losing)
-    names = some([f"{i.tile.id} {i.lost / (sum(i.pixels[1:]) + i.lost):.1%}" for i in losing])
-    return (
-        f"{lost:,} labelled pixels of {len(losing)} tiles ({lost / labelled:.1%} of all) have no data in the image and "
-        f"are not labelled any more: {names}"
-    )
-
-
-def tell_odd(odd: list[Odd], sheet: Path) -> None:
-    """Warn of tiles that look unlike the others, and draw them."""
-    if not odd:
-        sheet.unlink(missing_ok=True)
-        return
-    save_figure(contact_sheet(odd), sheet, dpi=110)
-    names = first_lines([f"{one.tile_id}: {one.reason}" for one in odd])
-    warn(f"{len(odd)} tiles look unlike the others in 8 bit (drawn in {sheet}):\n{names}")
 
 
 def print_stretch(stretch: dict, count: int) -> None:
@@ -390,7 +361,8 @@ def main(argv: list[str] | None = None) -> None:
         looks = []
         for i, s, (block, tied), (entry, look) in zip(inspections, chosen, of_block, written, strict=True):
             looks.append((i.tile.id, out_dirs[s] / "images" / f"{i.tile.id}.tif", look))
-            writers[s].record(i.tile.id, {**entry, "block": block, **tied, "source": "biodiversity"})
+            lost = {"lost_labels": i.lost} if i.lost else {}
+            writers[s].record(i.tile.id, {**entry, "block": block, **tied, **lost, "source": "biodiversity"})
         for s, writer in enumerate(writers):
             shared = {} if s == 0 else {"blocks_shared_with_train": len(block_sets[s] & block_sets[0])}
             writer.write_manifest(
@@ -435,7 +407,8 @@ def main(argv: list[str] | None = None) -> None:
             f"{len(strips)} pairs of tiles share a strip of up to {SLIVER:g} pixels and are taken to touch; where they "
             f"are in two splits, it is not labelled in the tile of the earlier one ({len(cut)} tiles)"
         )
-    for problem in filter(None, (lost_labels(inspections), mixed_types(inspections), other_order(inspections))):
+    labels = labels_of(inspections)
+    for problem in filter(None, (lost_labels(*labels), mixed_types(inspections), other_order(inspections))):
         warn(problem)
     tell_odd(odd_tiles(looks), split_home(args) / ODD_TILES)
     if stretch:

@@ -13,7 +13,8 @@ from common.cli import map_progress
 from common.ground import SLIVER, overlapping
 from common.raw_images import Ranges, Reading, percentile_ranges, read_raw
 from common.text import some
-from data_prep.raw.inspect import UNITS_GAP, Inspection, mixed_units
+from data_prep.raw.collection import UNITS_GAP, mixed_units
+from data_prep.raw.inspect import Inspection
 from data_prep.resemblance.pairs import confirm, likely_pairs
 from data_prep.resemblance.pictures import thumbnail
 from data_prep.resemblance.windows import anchors

@@ -2,7 +2,6 @@
 
 import hashlib
 import shlex
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,8 +34,6 @@ from data_prep.raw.files import Problem, RawTile, link_problem
 from data_prep.raw.masks import MaskProblem, ReadMask, read_raw_mask
 from data_prep.raw.places import place_of, place_problem
 
-RGB = ("red", "green", "blue")
-UNITS_GAP = 8.0  # brightness of one sensor differs less than this between neighbours in rank
 GAPS_SHARE = 0.001  # of the pixels at one value far from all others, from which they are taken for gaps
 EDGE_REPEATS = 0.05  # share of the edge's pixels that are as the one before, from which a constant area is looked for
 EDGE_SHARE = 0.01  # share of a tile, from which a constant area at its edge is told
@@ -291,74 +288,3 @@ def system_name(crs: str | None) -> str:
     system = CRS.from_wkt(crs)
     code = system.to_epsg()
     return f"EPSG:{code}" if code else crs.split('"')[1]
-
-
-def mixed_systems(inspections: list[Inspection]) -> str | None:
-    """How many tiles are in which coordinate system, where they are in several; None where all are in one."""
-    systems = Counter(i.location["crs"] for i in inspections if i.is_located)
-    if len(systems) < 2:
-        return None
-    names = [f"{count} in {system_name(crs)}" for crs, count in systems.most_common()]
-    rarest = systems.most_common()[-1][0]
-    odd = [i.tile.id for i in inspections if i.is_located and i.location["crs"] == rarest]
-    return (
-        f"tiles are in {len(systems)} coordinate systems, {', '.join(names)} ({some(odd)}): a tile with a wrong one is "
-        "put on other ground than its neighbours. Where it is wrong: rio edit-info --crs EPSG:CODE FILE"
-    )
-
-
-def repeated_images(inspections: list[Inspection]) -> dict[str, str]:
-    """{tile id: id of the first tile with the same image} of each tile that repeats an earlier one."""
-    first, repeated = {}, {}
-    for inspection in inspections:
-        if inspection.content:
-            original = first.setdefault(inspection.content, inspection.tile.id)
-            if original != inspection.tile.id:
-                repeated[inspection.tile.id] = original
-    return repeated
-
-
-def mixed_types(inspections: list[Inspection]) -> str | None:
-    """How many tiles are of which type, where they are of several; None where all are alike."""
-    types = Counter(f"{i.dtype} with {i.band_count} bands" for i in inspections)
-    if len(types) < 2:
-        return None
-    text = "; ".join(f"{tiles} tiles are {name}" for name, tiles in types.most_common())
-    if any(i.needs_stretch for i in inspections) and not all(i.needs_stretch for i in inspections):
-        text += ". Those of 8 bit are taken as they are, the others are scaled: see that both come out alike"
-    return text
-
-
-def other_order(inspections: list[Inspection]) -> str | None:
-    """How to ask for bands that files declare as red, green and blue in another order; None where none do."""
-    odd = [i for i in inspections if set(i.colors) == set(RGB) and i.colors != RGB]
-    if not odd:
-        return None
-    asked, declared = odd[0].bands, odd[0].colors
-    order = " ".join(str(asked[declared.index(color)]) for color in RGB)
-    return (
-        f"{len(odd)} tiles declare bands {' '.join(map(str, asked))} as {', '.join(declared)}, and these are taken as "
-        f"red, green and blue ({some([i.tile.id for i in odd])}). --bands {order} takes them as they are declared"
-    )
-
-
-def mixed_units(inspections: list[Inspection]) -> str | None:
-    """Why one range cannot serve all tiles that need scaling, or None where it can.
-
-    Tiles are ranked by their brightest band's 98th percentile. A gap of more than UNITS_GAP in that rank, with
-    at least two tiles and one tile in fifty on each side, means other units (reflectance beside counts, say).
-    """
-    ranges = [i.ranges for i in inspections if i.needs_stretch and i.ranges]
-    tops = np.sort([max(abs(high) for _, high in of_bands) for of_bands in ranges])
-    tops = tops[tops > 0]
-    margin = max(2, len(tops) // 50)
-    ratios = tops[1:] / tops[:-1]
-    inner = ratios[margin - 1 : len(ratios) - margin + 1]
-    if not inner.size or inner.max() <= UNITS_GAP:
-        return None
-    at = int(inner.argmax()) + margin
-    return (
-        f"{at} tiles have values up to about {np.median(tops[:at]):.3g}, {len(tops) - at} up to about "
-        f"{np.median(tops[at:]):.3g}: they seem to be in different units, which one range cannot serve; "
-        "use --stretch tile"
-    )

@@ -56,7 +56,7 @@ class MaskProblem(UserError):
 
 def add_masks(parser: Parser) -> None:
     """Add --void and --mask-colors, which ``chosen_masks`` reads."""
-    parser.add_argument("--void", type=non_negative_int, metavar="ID", help="an id of masks that is void, as 0 is")
+    add_void(parser)
     parser.add_argument(
         "--mask-colors",
         type=Path,
@@ -64,6 +64,10 @@ def add_masks(parser: Parser) -> None:
         help='JSON of colours and class names or ids, {"#1b7837": "Forest"}, for masks that have colours in place of '
         "ids (default: the colours of the taxonomy)",
     )
+
+
+def add_void(parser: Parser) -> None:
+    parser.add_argument("--void", type=non_negative_int, metavar="ID", help="an id of masks that is void, as 0 is")
 
 
 def chosen_masks(args: argparse.Namespace, taxonomy: Taxonomy) -> MaskReading:

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from common.figures import new_figure
+from common.figures import new_figure, save_figure
 from common.rasters import read_image
+from common.text import first_lines, warn
 
 EVERY = 4  # rows and columns of which one is looked at
 CUT_OFF = 0.5  # share of a tile's values that are 0 or 255, from which it is told
@@ -90,3 +91,13 @@ def contact_sheet(odd: Sequence[Odd]) -> Figure:
         axes.imshow(np.moveaxis(read_image(one.image), 0, -1))
         axes.set_title(f"{one.tile_id}\n{one.reason.replace('; ', chr(10))}", fontsize=6.5)
     return figure
+
+
+def tell_odd(odd: list[Odd], sheet: Path) -> None:
+    """Warn of tiles that look unlike the others, and draw them."""
+    if not odd:
+        sheet.unlink(missing_ok=True)
+        return
+    save_figure(contact_sheet(odd), sheet, dpi=110)
+    names = first_lines([f"{one.tile_id}: {one.reason}" for one in odd])
+    warn(f"{len(odd)} tiles look unlike the others in 8 bit (drawn in {sheet}):\n{names}")

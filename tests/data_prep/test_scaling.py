@@ -25,15 +25,13 @@ from common.raw_images import (
 from common.taxonomy import BIODIVERSITY
 from data_prep import check_biodiversity, split_biodiversity
 from data_prep.raw import inspect as raw_module
+from data_prep.raw.collection import mixed_systems, mixed_units, repeated_images
 from data_prep.raw.files import RawTile, name_problem, printable
 from data_prep.raw.inspect import (
     Inspection,
     gap_value,
     inspect,
     location_problem,
-    mixed_systems,
-    mixed_units,
-    repeated_images,
 )
 from data_prep.raw.pairs import find_raw
 from data_prep.tile_sets.class_shares import class_shares, percentages, share_rows

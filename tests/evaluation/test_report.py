@@ -41,7 +41,8 @@ SECTIONS = (
     "controls",
     "rivals",
     "checks",
-    "test", "map",
+    "test",
+    "map",
     "provenance",
 )
 LAPTOP = {"width": 1366, "height": 768}
