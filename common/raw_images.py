@@ -191,7 +191,8 @@ def read_bands(src: DatasetReader, reading: Reading, window: Window | None = Non
     alone, and where nodata is declared beside alpha it compares the alpha band with it.)
 
     Returns:
-        (3, H, W), in the raster's own type, or float32 where its bands have a scale or an offset, which are applied;
+        (3, H, W), in the raster's own type, or float32 if its bands have a scale or an offset, which are applied; grey
+        values of a raster in which 0 is white are turned round;
         (H, W) bool.
     """
     bands = reading.bands
@@ -230,6 +231,11 @@ def color_table(src: DatasetReader) -> np.ndarray | None:
     return table
 
 
+def white_is_zero(src: DatasetReader) -> bool:
+    """Whether an open raster of whole numbers declares its lowest value white, which GDAL does not turn round."""
+    return src.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES" and np.issubdtype(src.dtypes[0], np.integer)
+
+
 def band_count(src: DatasetReader) -> int:
     """How many bands can be asked for of an open raster: three of one with a colour table."""
     return src.count if color_table(src) is None else 3
@@ -242,7 +248,9 @@ def colors_of(src: DatasetReader, bands: Bands) -> tuple[str, ...]:
 
 
 def _measured(src: DatasetReader, bands: Bands, stored: np.ndarray) -> np.ndarray:
-    """(3, H, W) values as a raster's scale and offset tags make them of what is stored."""
+    """(3, H, W) values as a raster's tags make them of what is stored."""
+    if white_is_zero(src):
+        stored = ~stored  # largest value less this one; -1 less this one for signed types
     if measured_type(src, bands) == stored.dtype.name:
         return stored
     pixels = stored.astype(np.float64)
@@ -254,8 +262,10 @@ def _measured(src: DatasetReader, bands: Bands, stored: np.ndarray) -> np.ndarra
 
 def measured_type(src: DatasetReader, bands: Bands) -> str:
     """The type of what ``read_bands`` returns of an open raster."""
+    if color_table(src) is not None:
+        return "uint8"
     tagged = any(src.scales[band - 1] != 1 or src.offsets[band - 1] != 0 for band in bands)
-    return "float32" if tagged else "uint8" if color_table(src) is not None else src.dtypes[bands[0] - 1]
+    return "float32" if tagged else src.dtypes[bands[0] - 1]
 
 
 def read_whole(src: DatasetReader, reading: Reading) -> RawImage:

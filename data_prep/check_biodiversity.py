@@ -28,6 +28,7 @@ from data_prep.audit.sheets import plot_audit, plot_groups, plot_suspects
 from data_prep.audit.suspects import find_suspects
 from data_prep.raw.collection import (
     labels_of,
+    looks_interpolated,
     looks_zero_based,
     lost_labels,
     mixed_systems,
@@ -120,6 +121,7 @@ def collection_problems(inspections: list[Inspection], repeated: dict[str, str],
     if absent:
         add("absent class", f"no tile has {', '.join(absent)}")
     add("ids from 0", looks_zero_based(pixels, taxonomy))
+    add("made-up ids", looks_interpolated(inspections))
     return problems
 
 

@@ -8,6 +8,7 @@ label is withheld; both are counted and passed over, and so is a region without 
 
 import argparse
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -125,20 +126,20 @@ def find_pairs(region: Path) -> tuple[list[Pair], int, int]:
     return pairs, len(labels.keys() - images.keys()), len(images.keys() - labels.keys())
 
 
-def read_label(path: Path, void: int | None) -> np.ndarray:
+def read_label(path: Path, void: Sequence[int]) -> np.ndarray:
     """(H, W) uint8 ids of an OpenEarthMap label, in which its nodata and ``void`` are Unknown.
 
     Raises:
         UserError: it cannot be read, or an id is no OpenEarthMap class.
     """
-    ids = read_raw_mask(path, MaskReading(void)).ids
+    ids = read_raw_mask(path, MaskReading(tuple(void))).ids
     problem = ids_problem(ids, path, OPENEARTHMAP)
     if problem:
         raise UserError(problem)
     return ids.astype(np.uint8, copy=False)
 
 
-def read_pair(pair: Pair, reading: Reading, void: int | None) -> tuple[RawImage, np.ndarray]:
+def read_pair(pair: Pair, reading: Reading, void: Sequence[int]) -> tuple[RawImage, np.ndarray]:
     """The image and the (H, W) uint8 label of a pair.
 
     Raises:
@@ -179,7 +180,9 @@ class Outcome(NamedTuple):
     problem: str | None = None
 
 
-def take(item: tuple[Pair, Path, Path], *, reading: Reading, void: int | None, max_built: float, mode: str) -> Outcome:
+def take(
+    item: tuple[Pair, Path, Path], *, reading: Reading, void: Sequence[int], max_built: float, mode: str
+) -> Outcome:
     """Read a pair, and write it as a tile if at most ``max_built`` of it is built up.
 
     Labels are Unknown where the image has no data.
@@ -189,7 +192,7 @@ def take(item: tuple[Pair, Path, Path], *, reading: Reading, void: int | None, m
         raw, label = read_pair(pair, reading, void)
     except UserError as error:
         return Outcome(problem=str(error))
-    lost = np.count_nonzero(label[~raw.valid])
+    lost = int(np.count_nonzero(label[~raw.valid]))
     if lost:
         label = np.where(raw.valid, label, np.uint8(IGNORE_INDEX))
     share = built_share(label)

@@ -178,11 +178,11 @@ def write_groups(
     *,
     bands: Sequence[int] = (1, 2, 3),
     alpha: str = "auto",
-    void: int | None = None,
+    void: Sequence[int] = (),
     by_place: bool = True,
 ) -> None:
     """ROOT/artifacts/audit/groups.tsv, as the audit writes it, without the rest of the audit but its empty marker."""
-    tiles, _ = find_raw(root / "data/biodiversity_raw", MaskReading(void))
+    tiles, _ = find_raw(root / "data/biodiversity_raw", MaskReading(tuple(void)))
     taxonomy = load_taxonomy(root)
     reading = chosen_reading(list(bands), alpha, [tile.image for tile in tiles])
     with contextlib.redirect_stderr(io.StringIO()):

@@ -13,6 +13,8 @@ from data_prep.raw.inspect import Inspection, system_name
 RGB = ("red", "green", "blue")
 UNITS_GAP = 8.0  # brightness of one sensor differs less than this between neighbours in rank
 COMMON_VOID = 0.01  # share of all pixels, from which void is no exception
+FEWEST_BORDERS = 100  # with an id between, under which nothing is said of them
+BETWEEN = 0.25  # as many as those with none, from which it is; 0.001 to 0.08 in drawn masks, about 1 in resized ones
 SHOWN = 5  # problems of one kind that are shown
 
 
@@ -130,6 +132,18 @@ def looks_zero_based(pixels: np.ndarray, taxonomy: Taxonomy) -> str | None:
         f"no tile has {taxonomy.classes[-1]}, the last class, while {pixels[0] / pixels.sum():.1%} of all pixels are "
         f"{taxonomy.void} (id 0). If the masks count classes from 0, each is taken for the one before it: add 1 to "
         "every id"
+    )
+
+
+def looks_interpolated(inspections: list[Inspection]) -> str | None:
+    """Why ids at borders seem to be made up, as resizing with interpolation does; None where they do not."""
+    sharp, between = np.sum([i.borders for i in inspections], axis=0)
+    if between < FEWEST_BORDERS or between <= BETWEEN * sharp:
+        return None
+    return (
+        f"in masks {between:,} borders of two ids have one pixel of an id between them, and {sharp:,} have none, as "
+        "where masks were resized or turned with interpolation: the ids along all borders are made up. Make the masks "
+        "again with the nearest neighbour"
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
 from scipy import ndimage
 
 from common.errors import UserError
@@ -46,6 +47,7 @@ class Inspection:
     ``location``: what ``georeference`` returns. ``ranges``: of each band, as ``percentile_ranges`` gives them.
     ``bands``: those that were chosen; ``colors``: what the file calls them, red, gray, undefined and so on.
     ``lost``: labelled pixels where the image has no data.
+    ``borders``: what ``count_borders`` returns of the mask.
     ``kept``: (3, P) float32 pixels for the scaling, of a tile that needs it; None where they were not asked for.
     """
 
@@ -63,6 +65,7 @@ class Inspection:
     ranges: Ranges | None = None
     pixels: list[int] = field(default_factory=list)
     lost: int = 0
+    borders: tuple[int, int] = (0, 0)
     kept: np.ndarray | None = None
 
     @property
@@ -133,6 +136,23 @@ def constant_edge(image: RawImage, mask: np.ndarray) -> tuple[list[float], float
     return (value.tolist(), share) if share >= EDGE_SHARE else None
 
 
+def count_borders(mask: np.ndarray) -> tuple[int, int]:
+    """How often ids that differ by 2 or more lie side by side in a mask, and how often with one id between them.
+
+    A mask that was resized with interpolation has no borders of the first kind.
+
+    Args:
+        mask: (H, W) uint8.
+    """
+    sharp = between = 0
+    ids = mask.astype(np.int16)
+    for axis in (0, 1):
+        steps = np.moveaxis(np.diff(ids, axis=axis), axis, 0)
+        sharp += int(np.count_nonzero(np.abs(steps) >= 2))
+        between += int(np.count_nonzero(steps[:-1] * steps[1:] > 0))
+    return sharp, between
+
+
 def ids_problem(ids: np.ndarray, path: Path, taxonomy: Taxonomy) -> str | None:
     """What is wrong with the (H, W) ids of a mask; None where all are classes."""
     if ids.min() >= 0 and ids.max() < taxonomy.num_classes:
@@ -196,6 +216,7 @@ def inspect(tile: RawTile, *, reading: Reading, taxonomy: Taxonomy, keep: int = 
                 text = f"{tile.mask}: is {mask.shape[1]} x {mask.shape[0]} pixels, its image {size[1]} x {size[0]}"
                 add("size mismatch", text)
             add("bands", few and f"{tile.image}: {few}")
+            add("orientation", orientation_problem(src))
             image = None if few else read_whole(src, reading)
             colors = () if few else colors_of(src, reading.bands)
             location = georeference(src) if image is None else image.location
@@ -252,7 +273,19 @@ def inspect(tile: RawTile, *, reading: Reading, taxonomy: Taxonomy, keep: int = 
         ranges=percentile_ranges(sampled) if sampled.size else None,
         pixels=pixels.tolist(),
         lost=lost,
+        borders=count_borders(mask),
         kept=(sampled if keep == SAMPLE_PER_TILE else sample(image, keep)) if keep and image.needs_stretch else None,
+    )
+
+
+def orientation_problem(src: DatasetReader) -> str | None:
+    """Why it is not known on which pixels of a JPEG image its labels lie, with the remedy; None where it is."""
+    turned = src.tags().get("EXIF_Orientation", "1")
+    if turned in ("0", "1"):
+        return None
+    return (
+        f"{src.name}: is to be turned when it is shown (EXIF orientation {turned}). Programs that draw labels do so, "
+        "others do not. Save it as PNG, turned as its mask is"
     )
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
-from common.cli import Parser, non_negative_int
+from common.cli import Parser
 from common.errors import UserError
 from common.rasters import open_raster
 from common.raw_images import size_problem
@@ -26,9 +26,9 @@ Colour = tuple[int, int, int]
 
 
 class MaskReading(NamedTuple):
-    """How masks are read: an id that stands for void beside 0, and the colours of masks that have colours for ids."""
+    """How masks are read: ids that stand for void beside 0, and the colours of masks that have colours for ids."""
 
-    void: int | None = None
+    void: tuple[int, ...] = ()
     colors: tuple[tuple[Colour, int], ...] = ()
 
 
@@ -67,13 +67,15 @@ def add_masks(parser: Parser) -> None:
 
 
 def add_void(parser: Parser) -> None:
-    parser.add_argument("--void", type=non_negative_int, metavar="ID", help="an id of masks that is void, as 0 is")
+    parser.add_argument(
+        "--void", type=int, nargs="+", default=[], metavar="ID", help="ids of masks that are void, as 0 is"
+    )
 
 
 def chosen_masks(args: argparse.Namespace, taxonomy: Taxonomy) -> MaskReading:
     """What --void and --mask-colors ask for; UserError where the file of colours is none."""
     if args.mask_colors is None:
-        return MaskReading(args.void, tuple((tuple(rgb), n) for n, rgb in enumerate(taxonomy.rgb().tolist())))
+        return MaskReading(tuple(args.void), tuple((tuple(rgb), n) for n, rgb in enumerate(taxonomy.rgb().tolist())))
     expected = 'Expected a JSON object of colours and class names or ids, such as {"#1b7837": "Forest"}.'
     try:
         content = json.loads(args.mask_colors.read_text(encoding="utf-8"))
@@ -87,7 +89,7 @@ def chosen_masks(args: argparse.Namespace, taxonomy: Taxonomy) -> MaskReading:
         raise UserError(f"--mask-colors {args.mask_colors}: {error.strerror}. {expected}") from None
     except (ValueError, AttributeError, TypeError) as error:
         raise UserError(f"--mask-colors {args.mask_colors}: {error}. {expected}") from None
-    return MaskReading(args.void, tuple(colors))
+    return MaskReading(tuple(args.void), tuple(colors))
 
 
 def read_raw_mask(path: Path, reading: MaskReading) -> ReadMask:
@@ -110,10 +112,10 @@ def read_raw_mask(path: Path, reading: MaskReading) -> ReadMask:
         raise MaskProblem("unreadable", f"{path}: cannot be read as TIFF ({error})") from None
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         raise MaskProblem("unreadable", f"{path}: cannot be read as PNG ({error})") from None
-    voided = found.ids == reading.void if reading.void else None
-    if voided is not None and voided.any():
-        return ReadMask(np.where(voided, found.ids.dtype.type(IGNORE_INDEX), found.ids), found.done)
-    return found
+    voided = np.isin(found.ids, reading.void) if reading.void else None
+    if voided is None or not voided.any():
+        return found
+    return ReadMask(np.where(voided, found.ids.dtype.type(IGNORE_INDEX), found.ids), found.done)
 
 
 def _require_size(path: Path, height: int, width: int) -> None:
@@ -150,7 +152,7 @@ def _read_png(path: Path, start: bytes, reading: MaskReading) -> ReadMask:
 def _read_tiff(path: Path, reading: MaskReading) -> ReadMask:
     with open_raster(path) as src:
         _require_size(path, src.height, src.width)
-        if not all(np.issubdtype(np.dtype(name), np.integer) for name in src.dtypes):
+        if src.dtypes[0].startswith("complex"):
             raise MaskProblem("mask type", f"{path}: holds {src.dtypes[0]}, expected whole numbers, the class ids")
         if src.count in (3, 4):
             bands = src.read()
@@ -162,11 +164,17 @@ def _read_tiff(path: Path, reading: MaskReading) -> ReadMask:
         done = "masks are GeoTIFF"
         if colors is not None:
             return _indices(path, values, colors, reading)
-        ids = values.astype(np.int64)
-        if src.nodata is not None and (ids == src.nodata).any():
-            ids[ids == src.nodata] = IGNORE_INDEX
+        if src.nodata is not None and not np.isnan(src.nodata) and (values == src.nodata).any():
+            values[values == src.nodata] = IGNORE_INDEX
             done += f", their nodata {src.nodata:g} is void"
-        return ReadMask(ids.clip(-1, 2**31 - 1).astype(np.int32), done)
+        if np.issubdtype(values.dtype, np.floating):
+            done += ", NaN is void" if np.isnan(values).any() else ""
+            values = np.where(np.isnan(values), IGNORE_INDEX, values)
+            broken = values[values != np.rint(values)]
+            if broken.size:
+                text = f"{path}: holds values such as {broken[0]:g}, expected whole numbers, the class ids"
+                raise MaskProblem("mask type", text)
+        return ReadMask(values.clip(-(2.0**31), 2.0**31 - 1).astype(np.int32), done)
 
 
 def _color_table(src: DatasetReader) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -206,12 +207,17 @@ def _cut(name: str, affix: str, at_end: bool) -> str:
 
 
 def _in_the_case_of(images: Files, masks: Files) -> Files:
-    """Masks whose names differ from those of images in case alone, by the name of the image."""
+    """Masks whose names differ from those of images in case or Unicode form alone, by the name of the image."""
     by_folded: dict[str, list[str]] = defaultdict(list)
     for name in images:
-        by_folded[name.casefold()].append(name)
+        by_folded[_folded(name)].append(name)
     renamed: Files = defaultdict(list)
     for name, paths in masks.items():
-        alike = by_folded.get(name.casefold(), [])
+        alike = by_folded.get(_folded(name), [])
         renamed[alike[0] if name not in images and len(alike) == 1 else name] += paths
     return dict(renamed)
+
+
+def _folded(name: str) -> str:
+    """A name as file systems that pass over case and write accents apart, such as that of macOS, compare it."""
+    return unicodedata.normalize("NFC", name).casefold()

@@ -112,9 +112,28 @@ def test_colours_of_the_taxonomy_or_of_a_file_name_the_classes(tmp_path):
 def test_another_id_is_void_where_it_is_named(tmp_path):
     stored = np.where(IDS == 0, 255, IDS)
     path = save(tmp_path / "a.png", Image.fromarray(stored))
-    ids, done, as_it_is = read(path, COLORS._replace(void=255))
+    ids, done, as_it_is = read(path, COLORS._replace(void=(255,)))
     np.testing.assert_array_equal(ids, IDS)
     assert done is None and not as_it_is
+    ids, _, _ = read(path, COLORS._replace(void=(255, 2)))
+    np.testing.assert_array_equal(ids, np.where(IDS == 2, 0, IDS))
+    below = tiff(tmp_path / "a.tif", np.where(IDS == 0, -1, IDS.astype(np.int16)))
+    ids, _, _ = read(below, COLORS._replace(void=(-1,)))
+    np.testing.assert_array_equal(ids, IDS)
+
+
+def test_floating_numbers_are_ids_if_all_are_whole(tmp_path):
+    stored = IDS.astype(np.float32)
+    stored[IDS == 0] = -3.4e38
+    stored[0, 0] = np.nan
+    ids, done, _ = read(tiff(tmp_path / "a.tif", stored, nodata=-3.4e38))
+    wanted = IDS.copy()
+    wanted[0, 0] = 0
+    np.testing.assert_array_equal(ids, wanted)
+    assert done == "masks are GeoTIFF, their nodata -3.4e+38 is void, NaN is void"
+    stored[3, 3] = 2.5
+    with pytest.raises(MaskProblem, match=r"holds values such as 2.5, expected whole numbers"):
+        read(tiff(tmp_path / "b.tif", stored, nodata=-3.4e38))
 
 
 GRID = Affine(2, 0, 500_000, 0, -2, 5_000_000)
