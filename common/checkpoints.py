@@ -55,6 +55,7 @@ IMAGES_FORM = {
     "bands": optional(list_of(lambda value: is_count(value) and value > 0)),
     **dict.fromkeys(("dtypes", "colors"), optional(list_of(is_text))),
     "gsd": optional(lambda value: is_number(value) and value > 0),
+    "alpha?": optional(lambda value: isinstance(value, bool)),
 }
 # Those that checkpoints of before version 0.10, and of the last before 0.13, do not have.
 LATER_METADATA = {

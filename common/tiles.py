@@ -234,8 +234,8 @@ class TileSet:
 
     @property
     def images(self) -> dict:
-        """What the raw images of its tiles are: bands that were chosen, dtypes, colors, gsd; None where not known."""
-        return {**{key: self.manifest.get(key) for key in ("bands", "dtypes", "colors")}, "gsd": self.gsd}
+        """What the raw images of its tiles are, None where not known: bands, dtypes, colors, gsd; does alpha hide pixels?"""
+        return {**{key: self.manifest.get(key) for key in ("bands", "alpha", "dtypes", "colors")}, "gsd": self.gsd}
 
     @property
     def gsd(self) -> float | None:

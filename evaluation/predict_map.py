@@ -30,6 +30,7 @@ from common.taxonomy import IGNORE_INDEX, Taxonomy
 from common.text import table
 from evaluation.mapping.networks import (
     Networks,
+    alpha_of,
     bands_of,
     chosen_checkpoints,
     gsd_of,
@@ -195,7 +196,8 @@ def main(argv: list[str] | None = None) -> None:
     bands, gsd = bands_of(checkpoints), gsd_of(checkpoints)
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE))
-        raster = stack.enter_context(Raster(args.image, args.bands or bands or [1, 2, 3], args.alpha))
+        alpha = alpha_of(checkpoints) if args.alpha == "auto" else args.alpha
+        raster = stack.enter_context(Raster(args.image, args.bands or bands or [1, 2, 3], alpha))
         require_not_input(args, raster)
         source = Resampled(raster, gsd) if args.resample and gsd and raster.pixel_size else raster
         networks = open_networks(args, raster, source, checkpoints)

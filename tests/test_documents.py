@@ -162,7 +162,7 @@ def test_the_python_of_the_documents_gives_what_evaluation_gives(trained, tmp_pa
     write_tif(tmp_path / "new.tif", as_recorded(tile.read_image()))
     split = (tmp_path / "image.tif", tmp_path / "mask.png")
     raw = RawTile("new", tmp_path / "new.tif", tile.mask_path)
-    write_tile((raw, *split), reading=Reading((1, 2, 3)), stretch=stretch, mode="copy", num_classes=6)
+    write_tile((raw, *split, ()), reading=Reading((1, 2, 3)), stretch=stretch, mode="copy", num_classes=6)
     with open_raster(split[0]) as src, torch.inference_mode():
         logits = predict_logits(checkpoint.build().eval(), torch.from_numpy(src.read())[None])
 

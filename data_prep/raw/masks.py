@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
@@ -20,6 +21,7 @@ from common.taxonomy import IGNORE_INDEX, Taxonomy
 from common.text import some
 
 PNG, JPEG, TIFF = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+SIZE_AT = 16  # bytes of a PNG that hold its width and its height
 DEPTH_AT = 24  # byte of a PNG that says how many bits a sample has
 LARGEST_ID = 255
 Colour = tuple[int, int, int]
@@ -126,6 +128,9 @@ def _require_size(path: Path, height: int, width: int) -> None:
 
 def _read_png(path: Path, start: bytes, reading: MaskReading) -> ReadMask:
     """Pillow spreads grey values of fewer than 8 bits over 0 to 255; here they are what is stored."""
+    if start.startswith(PNG) and len(start) > DEPTH_AT:  # before Pillow refuses a large one without its size
+        width, height = struct.unpack(">II", start[SIZE_AT:DEPTH_AT])
+        _require_size(path, height, width)
     with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
         file = Image.open(path)
     with file:
@@ -154,9 +159,10 @@ def _read_tiff(path: Path, reading: MaskReading) -> ReadMask:
         _require_size(path, src.height, src.width)
         if src.dtypes[0].startswith("complex"):
             raise MaskProblem("mask type", f"{path}: holds {src.dtypes[0]}, expected whole numbers, the class ids")
-        if src.count in (3, 4):
+        has_alpha = src.count == 4 and src.colorinterp[3] == ColorInterp.alpha
+        if src.count == 3 or has_alpha:
             bands = src.read()
-            return _colors(path, bands[:3], bands[3] == 0 if src.count == 4 else None, reading)
+            return _colors(path, bands[:3], bands[3] == 0 if has_alpha else None, reading)
         if src.count != 1:
             raise MaskProblem("mask type", f"{path}: has {src.count} bands, expected one, the class ids")
         values = src.read(1)

@@ -63,6 +63,12 @@ def bands_of(checkpoints: Sequence[Checkpoint]) -> list[int] | None:
     return known[0]
 
 
+def alpha_of(checkpoints: Sequence[Checkpoint]) -> str:
+    """What --alpha auto means: no if bands that files call alpha were images where the networks were trained."""
+    hides = [(checkpoint.metadata.get("images") or {}).get("alpha") for checkpoint in checkpoints]
+    return "no" if False in hides else "auto"
+
+
 def gsd_of(checkpoints: Sequence[Checkpoint]) -> float | None:
     """The ground sampling distance in metres of the tiles that the first network was trained on, None if unknown."""
     return (checkpoints[0].metadata.get("images") or {}).get("gsd")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from common.raw_images import Reading
 from common.taxonomy import BIODIVERSITY
 from data_prep.audit import sheets
 from data_prep.audit.cells import cell_means, fit_networks
@@ -12,7 +13,7 @@ from data_prep.raw.inspect import Inspection
 from tests.helpers import write_png, write_tif
 from tests.small_sets import noise_of
 
-RGB = (1, 2, 3)
+RGB = Reading((1, 2, 3))
 
 
 def test_a_class_that_fewer_than_three_tiles_show_is_not_learned():

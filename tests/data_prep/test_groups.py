@@ -158,7 +158,8 @@ def test_the_sheet_shows_the_largest_groups_first(tmp_path):
     (tile,), _ = find_raw(tmp_path / "data/biodiversity_raw")
     one = inspect(tile, reading=Reading((1, 2, 3)), taxonomy=BIODIVERSITY)
     groups = [TileGroup(tuple(f"g{size}_{n}" for n in range(size)), ("ground",)) for size in [2, 10, 1, *[3] * 8]]
-    figure = plot_groups(groups, {tile_id: one for group in groups for tile_id in group.tiles}, (1, 2, 3))
+    reading = Reading((1, 2, 3))
+    figure = plot_groups(groups, {tile_id: one for group in groups for tile_id in group.tiles}, reading)
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles[:9] == [*(f"g10_{n}" for n in range(8)), "g3_0"] and len(titles) == 8 + 7 * 3
     assert "the 8 largest of 10 groups" in figure.get_suptitle()

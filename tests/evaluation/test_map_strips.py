@@ -11,6 +11,7 @@ from torch import nn
 
 from common import inference
 from common.inference import WindowAxis
+from common.raw_images import Reading
 from common.taxonomy import BIODIVERSITY
 from evaluation.mapping.networks import Networks
 from evaluation.mapping.raster import Place, Raster, Scaling
@@ -18,7 +19,7 @@ from evaluation.mapping.resampled import Resampled, taps
 from evaluation.mapping.strips import NO_DATA, STEPS, Plan, StripMaker, to_bytes
 from tests.helpers import write_tif
 
-RGB = Scaling((1, 2, 3), None)
+RGB = Scaling(Reading((1, 2, 3)), None)
 CPU = torch.device("cpu")
 
 
@@ -276,7 +277,7 @@ def test_confidence_is_summed_over_pixels_with_data():
 def test_new_pixels_are_means_of_old_ones_and_do_not_depend_on_where_reading_begins(tmp_path):
     image = noise(120, 90)
     write_tif(tmp_path / "a.tif", image, origin=(500_000, 5_000_000), gsd=0.5)
-    with Raster(tmp_path / "a.tif", (1, 2, 3)) as raster:
+    with Raster(tmp_path / "a.tif", [1, 2, 3]) as raster:
         half = Resampled(raster, 1.0)
         assert (half.height, half.width, half.pixel_size) == (60, 45, (1.0, 1.0))
         assert half.place.transform == Affine(1, 0, 500_000, 0, -1, 5_000_000)
@@ -303,7 +304,7 @@ def test_where_most_of_a_new_pixel_has_no_data_it_has_none(tmp_path):
     image = np.full((3, 40, 40), 100, np.uint8)
     image[:, :, 20:] = 0
     write_tif(tmp_path / "a.tif", image, origin=(0, 0), gsd=1, nodata=0)
-    with Raster(tmp_path / "a.tif", (1, 2, 3)) as raster:
+    with Raster(tmp_path / "a.tif", [1, 2, 3]) as raster:
         (found,), valid = Resampled(raster, 4.0).read(0, 10, [RGB])
     assert valid[:, :5].all() and not valid[:, 5:].any()
     assert np.unique(found[:, :, :5]).tolist() == [100]  # not darkened by what is no data

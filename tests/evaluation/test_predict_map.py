@@ -27,6 +27,7 @@ from common.inference import predict_logits
 from common.inputs import Command
 from common.models import Architecture, build_model
 from common.rasters import open_raster
+from common.raw_images import Reading
 from common.taxonomy import BIODIVERSITY, OPENEARTHMAP
 from common.tiles import TileSet
 from evaluation import predict_map
@@ -453,8 +454,8 @@ def test_more_tiles_than_files_may_be_open_are_read(tmp_path, monkeypatch):
     image = noise(32, 32 * 6)
     for n in range(6):
         raster(tmp_path / f"t/{n}.tif", image[:, :, 32 * n : 32 * n + 32], origin=(ORIGIN[0] + 64 * n, ORIGIN[1]))
-    with Raster(tmp_path / "t", (1, 2, 3)) as found:
-        np.testing.assert_array_equal(found.read(0, 32, [Scaling((1, 2, 3), None)])[0][0], image)
+    with Raster(tmp_path / "t", [1, 2, 3]) as found:
+        np.testing.assert_array_equal(found.read(0, 32, [Scaling(Reading((1, 2, 3)), None)])[0][0], image)
         assert len(found._open) == 2
 
 
@@ -726,8 +727,8 @@ def test_only_rows_and_columns_that_are_asked_for_are_read_and_the_first_by_name
     image = noise(100, 60)
     raster(tmp_path / "t/a.tif", image[:, :60])
     raster(tmp_path / "t/b.tif", 255 - image[:, 40:], origin=(ORIGIN[0], ORIGIN[1] - 80))
-    with Raster(tmp_path / "t", (3, 2, 1)) as found:
-        (pixels,), valid = found.read(30, 80, [Scaling((3, 2, 1), None)])
+    with Raster(tmp_path / "t", [3, 2, 1]) as found:
+        (pixels,), valid = found.read(30, 80, [Scaling(Reading((3, 2, 1)), None)])
     assert valid.all()
     np.testing.assert_array_equal(pixels[:, :30], image[::-1, 30:60])
     np.testing.assert_array_equal(pixels[:, 30:], 255 - image[::-1, 60:80])

@@ -1,4 +1,4 @@
-"""Raw masks that are no PNG of 8-bit grey, hold ids of no class, or label too little."""
+"""Raw masks of another kind than PNG of 8-bit grey, that hold ids of no class, or that label too little."""
 
 from pathlib import Path
 
@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image
 
 from tests.faults.bad_input import files
-from tests.faults.bad_input.shared import MASK, MASKS, SPLITTING, Case, at, each, handled, raw_refusals
+from tests.faults.bad_input.shared import MASK, MASKS, SPLITTING, Case, at, each, handled, raw_refusals, split_tiles
+from tests.faults.harness import Ended
 
 
 def in_mode(mode: str) -> files.Spoil:
@@ -16,14 +17,9 @@ def in_mode(mode: str) -> files.Spoil:
 REFUSED = [
     ("truncated mask", files.cut, "masks/tile_1_1.png: cannot be read as PNG"),
     ("mask of zero bytes", files.rewrite(b""), "masks/tile_1_1.png: cannot be read as PNG"),
-    ("mask with a palette", in_mode("P"), "masks/tile_1_1.png: is a PNG of mode P", "without the palette"),
-    ("mask in RGB", in_mode("RGB"), "mode RGB", "8-bit grey"),
-    ("mask with alpha", in_mode("LA"), "mode LA", "8-bit grey"),
-    ("mask in RGBA", in_mode("RGBA"), "mode RGBA", "8-bit grey"),
-    ("mask of 16 bits", files.relabel(lambda ids: ids.astype(np.uint16)), "mode I;16"),
-    ("mask of 1 bit", files.relabel(lambda ids: ids > 0), "mode 1", "8-bit grey"),
-    ("label 6", files.relabel(lambda ids: ids + np.uint8(6)), "tile_1_1.png: ids [", "expected 0-5"),
-    ("label 255 for void", files.relabel(lambda ids: np.full_like(ids, 255)), "write 0"),
+    ("label 6", files.relabel(lambda ids: ids + np.uint8(6)), "tile_1_1.png: ids 7", "expected 0-5"),
+    ("label 255 alone", files.relabel(lambda ids: np.full_like(ids, 255)), "255 stands for a class"),
+    ("label 255 for void", files.relabel(lambda ids: np.where(ids == 1, np.uint8(255), ids)), "--void 255"),
     (
         "mask of another size",
         files.relabel(lambda ids: ids[:-1]),
@@ -33,6 +29,22 @@ REFUSED = [
     ("two masks of one stem", files.copy_as(".PNG"), "tile_1_1.PNG", "several files have this name"),
     ("mask that is a link in a circle", files.link("tile_1_1.png"), "tile_1_1.png: is a link"),
 ]
+TAKEN = [
+    ("mask with a palette", in_mode("P")),
+    ("mask in RGB", in_mode("RGB")),
+    ("mask with alpha", in_mode("LA")),
+    ("mask in RGBA", in_mode("RGBA")),
+    ("mask of 16 bits", files.relabel(lambda ids: ids.astype(np.uint16))),
+    ("mask of 1 bit", files.relabel(lambda ids: ids > 0)),
+]
+
+
+def ids_as_stored(root: Path, ended: Ended) -> str | None:
+    stored = np.asarray(Image.open(root / MASK))
+    stored = stored if stored.ndim == 2 else stored[..., 0]
+    return None if (split_tiles(root)["tile_1_1"].read_mask() == stored).all() else "its ids are not those of the file"
+
+
 ALL_BACKGROUND = files.relabel(np.zeros_like)
 
 
@@ -47,6 +59,7 @@ def one_class_in_one_tile(root: Path) -> None:
 
 CASES = [
     *raw_refusals(MASK, REFUSED),
+    *(handled(name, at(MASK, spoil), holds=ids_as_stored) for name, spoil in TAKEN),
     handled("a tile that is all background", at(MASK, ALL_BACKGROUND), "16 tiles"),
     Case(
         "every tile is all background",

@@ -73,7 +73,13 @@ NO_NUMBERS = (
 )
 REFUSED = [
     ("metres called degrees", at(IMAGE, files.repaint(crs="EPSG:4326")), "tile_1_1.tif", "EPSG:4326"),
-    ("-9999 that nobody declared as nodata", with_value(-9999, FIRST_COLUMNS), "tile_1_1.tif", "-9999", "gdal_edit"),
+    (
+        "-9999 that nobody declared as nodata",
+        with_value(-9999, FIRST_COLUMNS),
+        "tile_1_1.tif",
+        "-9999",
+        "rio edit-info",
+    ),
 ]
 SAME = as_float(lambda pixels: pixels.fill(7))
 CASES = [
@@ -94,7 +100,7 @@ CASES = [
         "a tile in another system",
         at(IMAGE, files.repaint(crs="EPSG:32601")),
         "warning: tiles are in 2 coordinate systems, 15 in EPSG:32633, 1 in EPSG:32601 (tile_1_1)",
-        "-a_srs",
+        "rio edit-info --crs",
         holds=kept("tile_1_1"),
     ),
 ]

@@ -41,7 +41,7 @@ SETS = [
     (
         "empty images folder",
         at(IMAGES, files.empty_folder),
-        "biodiversity_raw/images holds no .tif",
+        "biodiversity_raw/images holds no image (.tif",
         "Put the raw images there",
     ),
     ("no masks folder", at(MASKS, shutil.rmtree), "biodiversity_raw/masks does not exist", "--in-dir"),
