@@ -234,7 +234,7 @@ class TileSet:
 
     @property
     def images(self) -> dict:
-        """What the raw images of its tiles are, None where not known: bands, dtypes, colors, gsd; does alpha hide pixels?"""
+        """What its raw images are, None where not known: bands, dtypes, colors, gsd, and whether alpha hides pixels."""
         return {**{key: self.manifest.get(key) for key in ("bands", "alpha", "dtypes", "colors")}, "gsd": self.gsd}
 
     @property
