@@ -92,7 +92,7 @@ def parse_command(block: str) -> list[str]:
 def read_needs(text: str, line: int, steps: list[Step]) -> set[int]:
     """The numbers of the steps that the last of ``steps`` builds on, and of all that those build on.
 
-    ``text`` names their modules, such as `training.train_teacher`. Other documents' modules are passed over: their steps
+    ``text`` names their modules, such as `training.train_teacher`. Modules of other documents are ignored: their steps
     run earlier anyway.
     """
     package = steps[-1].module.split(".")[0]
