@@ -50,7 +50,7 @@ $(STAMP): requirements.txt $(CONSTRAINTS)
 	@test -x $(VENV_PYTHON) || { echo 'Making .venv'; '$(PYTHON)' -m venv --clear .venv; }
 	@$(VENV_PYTHON) -m pip --version >/dev/null 2>&1 || $(VENV_PYTHON) -m ensurepip --upgrade
 	@echo 'Installing requirements.txt $(if $(CONSTRAINTS),under $(CONSTRAINTS) )into .venv:' \
-	  'about 6 GB where it is new (torch with CUDA), which takes some minutes'
+	  'about 6 GB the first time (torch with CUDA), which takes some minutes'
 	$(VENV_PYTHON) -m pip --disable-pip-version-check install -r requirements.txt $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 	@rm -f .venv/requirements-* && touch $@
 
@@ -60,25 +60,21 @@ demo: $(STAMP)  ## the whole pipeline on a small generated data set, in demo/
 	  echo 'error: $(DEMO_ROOT) was not made by make demo (it has no data/demo_data.json) and is not replaced.' \
 	    'Remove it yourself, or name another folder: make demo DEMO_ROOT=...' >&2; exit 2; fi
 	@test ! -d '$(DEMO_ROOT)/logs' || $(VENV_PYTHON) -c "$$NOT_IN_USE" '$(DEMO_ROOT)/logs'
+	@echo 'This draws small landscapes into $(DEMO_ROOT)/, so you need no data and no GPU. Then it prepares the tiles, trains'
+	@echo 'a teacher and seven stages, scores and compares them, and makes a map: three to four minutes on two cores.'
+	@echo 'Each line that begins with a number in brackets is one step. Ctrl-C stops it; make demo begins anew.'
 	rm -rf '$(DEMO_ROOT)'
 	$(VENV_PYTHON) -m data_prep.make_demo_data --root '$(DEMO_ROOT)' --seed $(SEED)
 	$(VENV_PYTHON) reproduce.py --root '$(DEMO_ROOT)' --preset demo --seed $(SEED) --map --jobs $(JOBS)
-	@echo 'Where to look:'
-	@echo '  $(RESULTS)/val/metrics_summary.txt   all stages, ranked; ablation.png beside it'
-	@echo '  $(RESULTS)/val/<stage>/seed$(SEED)/       metrics, confusion matrix and class scores of a stage'
-	@echo '  $(RESULTS)/test/                     the final model on tiles that no step has seen'
-	@echo '  $(DEMO_ROOT)/evaluation/map/              a map of a scene, and the area of each class with its interval'
-	@echo '  $(DEMO_ROOT)/model_weights/biodiversity/<stage>/seed$(SEED)/   checkpoints, run.json, curves.png'
-	@echo '  $(DEMO_ROOT)/logs/                   what each step printed; summary.tsv: its time and memory'
-	@echo '  $(RESULTS)/val/report.html           all of it on one page: open it in a browser'
+	@echo 'Map of a scene, with the area of each class: $(DEMO_ROOT)/evaluation/map/'
+	@echo 'Begin with the report. Open it in a browser: $(RESULTS)/val/report.html'
 
 evidence: $(STAMP)  ## five folds and the controls on the demo data, with intervals
 	@test -e '$(DEMO_ROOT)/data/demo_data.json' || \
 	  $(VENV_PYTHON) -m data_prep.make_demo_data --root '$(DEMO_ROOT)' --seed $(SEED)
 	$(VENV_PYTHON) reproduce.py --root '$(DEMO_ROOT)' --preset demo --seed $(SEED) --folds $(FOLDS) --controls --jobs $(JOBS) --resume
-	@echo 'Where to look:'
-	@echo '  $(RESULTS)/val/metrics_summary.md    the arms, their differences and intervals'
-	@echo '  $(RESULTS)/val/report.html           all of it on one page: open it in a browser'
+	@echo 'Differences of the stages, with intervals: $(RESULTS)/val/metrics_summary.md'
+	@echo 'Begin with the report. Open it in a browser: $(RESULTS)/val/report.html'
 
 lint: $(STAMP)  ## ruff, and pyrefly, which checks types
 	$(VENV_PYTHON) -m ruff check .

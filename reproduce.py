@@ -60,7 +60,8 @@ def run_all(chosen: list[Run], skipped: int, args: argparse.Namespace, record: R
                     waiting.remove(run)
                     run.number = total - len(waiting)
                     record.begin(run)
-                    say(f"[{run.number:{len(str(total))}}/{total}] {run.label}  (elapsed {clock(time.time() - begin)})")
+                    number, elapsed = f"[{run.number:{len(str(total))}}/{total}]", clock(time.time() - begin)
+                    say(f"{number} {run.label}: {run.step.title}  (elapsed {elapsed})")
                     running.append(Job(run, record.path.parent, threads))
                 ended = [job for job in running if job.has_ended()]
                 for job in ended:

@@ -113,7 +113,7 @@ def parse_taxonomy(content: object, path: Path) -> Taxonomy:
     """Check the content of a taxonomy.json and return the Taxonomy; UserError names what is wrong in ``path``."""
 
     def problem(text: str) -> UserError:
-        return UserError(f"{path}: {text}. The README, section 'Other classes', shows a complete taxonomy.json.")
+        return UserError(f"{path}: {text}. REPRODUCE_DATA.md, section 'Other classes', shows a complete taxonomy.json.")
 
     if not isinstance(content, dict):
         raise problem("expected a JSON object with classes, colors and from_openearthmap")

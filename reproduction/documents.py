@@ -1,6 +1,7 @@
 """The REPRODUCE files as steps: reading them, and finding one by name or number."""
 
 import difflib
+import itertools
 import re
 import shlex
 from collections import Counter
@@ -12,8 +13,8 @@ from common.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("REPRODUCE_DATA.md", "REPRODUCE_TRAINING.md", "REPRODUCE_EVALUATION.md")
-BUILDS_ON = re.compile(r"Builds on (?:no other step|steps? ([\d, and]+))\.")
-# Where a step is run in a study by folds: once, in the first fold alone, or, where its text says neither, in each.
+NEEDS = "- Needs: "  # begins the line that says what a step takes, and which steps of its document make that
+# Where a step is run in a study by folds: once, in the first fold alone, or, if its text says neither, in each.
 WHERE = {"Once for all folds.": "once for all folds", "In fold 1 alone.": "in fold 1 alone"}
 ONCE, FIRST = WHERE.values()
 EACH = "in each fold"
@@ -49,9 +50,10 @@ class Step:
 
 def read_blocks(text: str) -> Iterator[tuple[str, int, str]]:
     """Yield (kind, line number, content) of each # or ## heading (``heading``), fenced block (its language), and line
-    that says what a step builds on (``builds on``) or where it runs in a study by folds (``where``)."""
+    that says what a step needs (``needs``) or where it runs in a study by folds (``where``)."""
     fence, language, start, block = "", "", 0, []
-    for number, line in enumerate(text.splitlines(), 1):
+    lines = text.splitlines()
+    for number, line in enumerate(lines, 1):
         mark = re.match(r"\s*(`{3,}|~{3,})\s*(\w*)", line)
         if fence and mark and mark[1].startswith(fence) and not mark[2]:
             yield language, start, "\n".join(block)
@@ -62,8 +64,9 @@ def read_blocks(text: str) -> Iterator[tuple[str, int, str]]:
             fence, language, start, block = mark[1], mark[2], number, []
         elif re.match(r"##? ", line):
             yield "heading", number, line.lstrip("#").strip()
-        elif line.startswith("Builds on "):
-            yield "builds on", number, line
+        elif line.startswith(NEEDS):
+            rest = itertools.takewhile(lambda line: line.startswith("  "), lines[number:])
+            yield "needs", number, " ".join([line, *map(str.strip, rest)])
         elif line in WHERE:
             yield "where", number, line
     if fence:
@@ -86,34 +89,40 @@ def parse_command(block: str) -> list[str]:
     return words
 
 
-def read_builds_on(text: str, line: int, steps: list[Step]) -> set[int]:
-    """The numbers of the steps that the last of ``steps`` builds on, and of all that those build on."""
-    match = BUILDS_ON.match(text)
-    direct = {int(number) for number in re.findall(r"\d+", match[1] or "")} if match else {len(steps)}
-    if not all(0 < number < len(steps) for number in direct):
-        raise UserError(
-            f"line {line}: found {text!r}; expected Builds on no other step. or Builds on steps 1 and 2. with the "
-            "numbers of earlier steps of the document"
-        )
+def read_needs(text: str, line: int, steps: list[Step]) -> set[int]:
+    """The numbers of the steps that the last of ``steps`` builds on, and of all that those build on.
+
+    ``text`` names their modules, such as `training.train_teacher`. Modules of other documents are ignored: their steps
+    run earlier anyway.
+    """
+    package = steps[-1].module.split(".")[0]
+    direct = set()
+    for module in re.findall(rf"`({package}\.\w+)`", text):
+        makers = {step.number for step in steps[:-1] if step.module == module}
+        if not makers:
+            raise UserError(f"line {line}: found {text!r}; no earlier step of the document runs {module}")
+        direct |= makers
     behind = [set(range(1, n)) if (known := steps[n - 1].builds_on) is None else known for n in direct]
     return direct.union(*behind)
 
 
 def read_document(folder: Path, document: str) -> list[Step]:
-    steps, step = [], None
+    steps, step, needs = [], None, None
     try:
         for kind, line, content in [*read_blocks((folder / document).read_text("utf-8")), ("heading", 0, "")]:
             if kind == "heading":
                 if step and not step.argv:
                     raise UserError(f"step {step.number} ({step.title}) has no bash block; each has exactly one")
-                step = None
+                if step and needs:
+                    step.builds_on = read_needs(*needs, steps)
+                step = needs = None
                 if numbered := re.fullmatch(r"(\d+)\. +(.+)", content):
                     step = Step(document, int(numbered[1]), numbered[2])
                     steps.append(step)
                     if step.number != len(steps):
                         raise UserError(f"line {line}: found step {step.number} where step {len(steps)} was expected")
-            elif kind == "builds on" and step:
-                step.builds_on = read_builds_on(content, line, steps)
+            elif kind == "needs":
+                needs = content, line
             elif kind == "where" and step:
                 step.where = WHERE[content]
             elif kind == "bash":

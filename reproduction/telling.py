@@ -78,14 +78,17 @@ def tell_failures(failed: list[Job], total: int, args: argparse.Namespace) -> in
 
 
 def tell_results(chosen: list[Run], begin: float, args: argparse.Namespace, record: Record) -> None:
-    seconds = {run.label: float(row.seconds) for run in chosen if (row := record.of(run))}
-    say(f"{len(chosen)} steps in {clock(time.time() - begin)}. The slowest:")
-    for label in sorted(seconds, key=seconds.__getitem__, reverse=True)[:5]:
-        print(f"  {clock(seconds[label]):>8}  {label}")
-    print(f"Time and memory of each step: {record.path}")
     results = args.root / "evaluation" / "evaluation_results" / "val"
     summary, report = results / "metrics_summary.txt", results / "report.html"
-    if summary.is_file() and summary.stat().st_mtime >= begin:
-        print(f"Results: {summary}\n\n{summary.read_text('utf-8')}")
-    if report.is_file() and report.stat().st_mtime >= begin:
+    fresh = [path for path in (summary, report) if path.is_file() and path.stat().st_mtime >= begin]
+    if summary in fresh:
+        ranking = summary.read_text("utf-8").split("\n== ")[0]  # comparisons and warnings are in the file
+        say(f"\n{ranking.strip()}\n")
+    seconds = {run.label: float(row.seconds) for run in chosen if (row := record.of(run))}
+    longest = max(seconds, key=seconds.__getitem__, default="")
+    slowest = f"; the longest, {longest}, took {clock(seconds[longest])}" if longest else ""
+    say(f"{len(chosen)} steps in {clock(time.time() - begin)}{slowest}. Time and memory of each: {record.path}")
+    if summary in fresh:
+        print(f"Tables: {summary}")
+    if report in fresh:
         print(f"Report: {report}")

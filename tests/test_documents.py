@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import torch
 
 from common.checkpoints import Checkpoint
 from common.inference import predict_logits
-from common.rasters import open_raster
+from common.rasters import open_raster, read_mask
 from common.raw_images import Reading
 from data_prep.raw.files import RawTile
 from data_prep.split_biodiversity import write_tile
@@ -23,7 +24,12 @@ from reproduction.documents import REPOSITORY, read_blocks, read_steps
 from tests.helpers import made, save_checkpoint, write_tif
 from tests.small_sets import split_sets
 
-DOCUMENTS = ("README.md", *STEPS_IN, "CONTRIBUTING.md", "CHANGELOG.md", "model_weights/README.md")
+DOCUMENTS = (
+    *("README.md", *STEPS_IN, "CONTRIBUTING.md", "CHANGELOG.md", "model_weights/README.md"),
+    *(f"tests/{folder}/README.md" for folder in ("faults", "mutants")),
+)
+README_LINES = 130
+FIRST_COMMAND_BY = 25  # the line of a REPRODUCE file by which a reader finds something to paste
 FENCES_TO_TYPE = ("bash", "console")
 
 
@@ -95,9 +101,30 @@ def test_make_targets_in_the_documents_exist():
             assert set(named) <= targets, f"{document} names {sorted(set(named) - targets)}"
 
 
-def readme_tree() -> set[str]:
-    """The paths of the README's tree, folders without their slash."""
-    text = (REPOSITORY / "README.md").read_text("utf-8")
+def test_the_readme_is_short():
+    assert len((REPOSITORY / "README.md").read_text("utf-8").splitlines()) <= README_LINES
+
+
+@pytest.mark.parametrize("document", STEPS_IN)
+def test_a_reproduce_document_begins_with_the_commands_of_its_steps_in_order(document):
+    blocks = read_blocks((REPOSITORY / document).read_text("utf-8"))
+    start, first = next((line, block) for kind, line, block in blocks if kind in FENCES_TO_TYPE)
+    assert start < FIRST_COMMAND_BY
+    listed = [shlex.split(line, comments=True) for line in first.splitlines()]
+    assert listed == [step.argv for step in read_steps(REPOSITORY) if step.document == document]
+
+
+def test_the_numbers_in_a_list_of_commands_are_those_of_the_steps():
+    for document in STEPS_IN:
+        blocks = read_blocks((REPOSITORY / document).read_text("utf-8"))
+        first = next(block for kind, _, block in blocks if kind in FENCES_TO_TYPE)
+        numbers = [int(line.partition("#")[2].split()[0]) for line in first.splitlines()]
+        assert numbers == list(range(1, len(numbers) + 1)), document
+
+
+def tree() -> set[str]:
+    """The paths of the tree in CONTRIBUTING.md, folders without their slash."""
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text("utf-8")
     block = next(block for kind, _, block in read_blocks(text) if kind == "" and "REPRODUCE_DATA.md" in block)
     paths, folder = set(), ""
     for line in block.splitlines():
@@ -108,13 +135,13 @@ def readme_tree() -> set[str]:
     return paths
 
 
-def test_the_tree_of_the_readme_is_true():
-    there = {path for path in readme_tree() if (REPOSITORY / path).exists()}
-    assert readme_tree() - there == set()
+def test_the_tree_is_true():
+    there = {path for path in tree() if (REPOSITORY / path).exists()}
+    assert tree() - there == set()
     packages = ("data_prep", "training", "evaluation", "common", "reproduction")
     modules = {f"{p}/{path.name}" for p in packages for path in (REPOSITORY / p).glob("*.py")}
     rooms = {f"{p}/{path.parent.name}" for p in packages for path in (REPOSITORY / p).glob("*/__init__.py")}
-    assert {path for path in modules if not path.endswith("__init__.py")} | rooms <= readme_tree()
+    assert {path for path in modules if not path.endswith("__init__.py")} | rooms <= tree()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -124,6 +151,21 @@ def test_files_that_a_document_links_to_exist_and_nothing_is_left_to_fill_in(doc
     assert "PUT_" not in text
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def anchors(path: Path) -> set[str]:
+    """What a link to a heading of a document can name after #, as GitHub makes it."""
+    text = re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.M | re.S)
+    titles = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_headings_that_a_document_links_to_exist(document):
+    path = REPOSITORY / document
+    links = re.findall(r"\]\(([^)#:]*)#([^)]+)\)", path.read_text("utf-8"))
+    missing = [(file, anchor) for file, anchor in links if anchor not in anchors(path.parent / file if file else path)]
+    assert missing == []
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -139,6 +181,16 @@ def python_of(document: str) -> str:
     """What a user pastes from a document into Python."""
     blocks = read_blocks((REPOSITORY / document).read_text("utf-8"))
     return "\n".join(block for kind, _, block in blocks if kind == "python")
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_the_python_of_the_readme_writes_masks_that_the_audit_takes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("my_masks", "data/biodiversity_raw/masks"):
+        Path(folder).mkdir(parents=True)
+    write_tif(Path("my_masks/a.tif"), np.array([[[0, 1, 255], [5, 255, 2]]], np.uint8))
+    exec(compile(python_of("README.md"), "README.md", "exec"), {})
+    assert read_mask(Path("data/biodiversity_raw/masks/a.png")).tolist() == [[0, 1, 0], [5, 0, 2]]
 
 
 # What becomes of a val tile in the file of a sensor, and how the network's training tiles were scaled to 8 bit.

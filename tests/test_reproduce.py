@@ -141,7 +141,7 @@ def test_progress_names_the_step_and_shows_its_last_lines_and_its_warnings(pipel
     body = "print('warning: few blocks'); [print('line', n) for n in range(9)]"
     pipeline.module("train.stage1", flags="parser.add_seed()", body=body)
     lines = pipeline.run("--root", "demo").out.splitlines()
-    begin = lines.index("[2/4] stage1  (elapsed 0:00)")
+    begin = lines.index("[2/4] stage1: Baseline  (elapsed 0:00)")
     shown = [line.strip() for line in lines[begin + 1 : begin + 5]]
     assert shown == ["warning: few blocks", "line 6", "line 7", "line 8"]
 
@@ -168,7 +168,7 @@ def test_the_end_names_the_results_and_the_report_of_this_run(pipeline):
     (results / "report.html").touch()"""
     pipeline.module("train.score", flags="parser.add_argument('--split')", body=body)
     out = pipeline.run("--root", "demo").out
-    assert "4 steps in 0:0" in out and "metrics_summary.txt\n\nranked test" in out
+    assert "4 steps in 0:0" in out and "\nranked test\n" in out and "metrics_summary.txt\n" in out
     assert out.splitlines()[-1] == "Report: demo/evaluation/evaluation_results/val/report.html"
     out = pipeline.run("--root", "demo", "--to", "split", "--overwrite").out
     assert "ranked" not in out and "Report" not in out

@@ -110,22 +110,22 @@ def test_each_training_says_that_it_builds_on_the_steps_whose_files_it_takes():
 
 
 def training_steps(pipeline, *lines: str) -> list[Step]:
-    """The steps of a training document, each with one of ``lines`` in its text."""
-    parts = [
-        step(n, f"Part {n}", f"python -m train.score --split {n}").replace("\n\n", f"\n\n{line}\n\n", 1)
-        for n, line in enumerate(lines, 1)
-    ]
+    """The steps of a training document, whose modules are train.part1 and so on, each with one of ``lines``."""
+    parts = []
+    for n, line in enumerate(lines, 1):
+        pipeline.module(f"train.part{n}")
+        parts.append(f"{step(n, f'Part {n}', f'python -m train.part{n}')}\n{line}\n")
     pipeline.document("REPRODUCE_TRAINING.md", *parts)
     return [one for one in read_steps(pipeline.folder) if one.document == RUN_PER_SEED]
 
 
-def test_a_step_waits_for_what_it_says_it_builds_on_and_for_what_that_builds_on(pipeline):
+def test_a_step_waits_for_what_it_says_it_needs_and_for_what_that_needs(pipeline):
     lines = (
-        "Builds on no other step.",
+        "- Needs: `data/train` of `prep.split`.",
         "",
-        "Builds on no other step.",
-        "Builds on step 3. More.",
-        "Builds on steps 1 and 4.",
+        "- Needs: the tiles, and `part2.pt`.",
+        "- Needs: the table of `train.part3`.\n- Writes: what `train.part2` does not.",
+        "- Needs: the weights of `train.part1`,\n  and of `train.part4`.",
     )
     steps = training_steps(pipeline, *lines)
     assert [one.builds_on for one in steps] == [set(), None, set(), {3}, {1, 3, 4}]
@@ -137,7 +137,18 @@ def test_a_step_waits_for_what_it_says_it_builds_on_and_for_what_that_builds_on(
     assert first.step.number == 1 and next_run(runs[1:], [first], 2).step.number == 3
 
 
-@pytest.mark.parametrize("line", ["Builds on step 2.", "Builds on steps 0 and 1.", "Builds on the teacher."])
-def test_a_step_that_builds_on_itself_or_on_none_is_refused(pipeline, line):
-    with pytest.raises(UserError, match=f"REPRODUCE_TRAINING.md: line [0-9]+: found '{line}'"):
-        training_steps(pipeline, "Builds on no other step.", line)
+def test_a_step_that_needs_a_module_run_twice_waits_for_both(pipeline):
+    pipeline.document(
+        "REPRODUCE_EVALUATION.md",
+        step(1, "Validation", "python -m train.score --split val"),
+        step(2, "Test", "python -m train.score --split test"),
+        step(3, "Rank", "python -m train.stage1") + "\n- Needs: the results of `train.score`.\n",
+    )
+    assert read_steps(pipeline.folder)[-1].builds_on == {1, 2}
+
+
+@pytest.mark.parametrize("module", ["train.part2", "train.part3", "train.teacher"])
+def test_a_step_that_needs_itself_a_later_step_or_none_is_refused(pipeline, module):
+    line = f"- Needs: `{module}`."
+    with pytest.raises(UserError, match=f"REPRODUCE_TRAINING.md: line [0-9]+: found '{line}'; no earlier step"):
+        training_steps(pipeline, "", line, "")

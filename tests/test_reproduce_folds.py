@@ -238,7 +238,7 @@ def by_folds(pipeline):
     pipeline.document(
         DATA,
         step(1, "Split", "python -m prep.split"),
-        step(2, "OEM", "python -m prep.oem").replace("What", "Once for all folds.\n\nBuilds on no other step.\n\nWhat"),
+        step(2, "OEM", "python -m prep.oem").replace("What", "Once for all folds.\n\n- Needs: nothing.\n\nWhat"),
     )
     pipeline.document(TRAINING, step(1, "Baseline", "python -m train.stage1"))
     pipeline.document(
@@ -260,7 +260,7 @@ def test_a_study_by_folds_runs_and_folds_are_added_to_it(by_folds):
     commands = by_folds.run(*flags, "--dry-run").out.splitlines()
     assert ran(by_folds) == [] and len(commands) == 8
     out = by_folds.run(*flags).out
-    assert "[4/8] stage1 fold 1  (elapsed" in out
+    assert "[4/8] stage1 fold 1: Baseline  (elapsed" in out
     of_study = [
         "prep.oem --root demo",
         *(f"prep.split --root demo --folds 2 --fold {fold} --seed 42" for fold in (1, 2)),

@@ -336,7 +336,7 @@ def test_with_one_job_the_steps_run_one_by_one_and_are_recorded(tmp_path, monkey
     assert status == 0 and ongoing == [[run.label] for run in plan(STEPS, ["1", "2"])]
     assert set(recorded.values()) == {"0"} and len(recorded) == 13 and set(MadeUpJob.threads) == {None}
     out = capsys.readouterr().out
-    assert "[ 5/17] split " in out and "[17/17] score " in out and "13 steps in 0:00" in out  # 4 were skipped
+    assert "[ 5/17] split" in out and "[17/17] score" in out and "13 steps in 0:00" in out  # 4 were skipped
 
 
 def test_with_two_jobs_two_trainings_at_most_run_side_by_side_and_share_the_cores(tmp_path, monkeypatch):

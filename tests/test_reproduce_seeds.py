@@ -23,7 +23,7 @@ def test_seeds_are_trained_one_after_the_other_and_everything_else_runs_once_wit
         "train.score --split test --seed 7",
     ]
     assert [f"python -m {line}" for line in pipeline.ran()] == commands
-    assert "[5/9] stage1 seed 3  (elapsed" in out
+    assert "[5/9] stage1 seed 3: Baseline  (elapsed" in out
     logs = pipeline.folder / "demo" / "logs"
     assert sorted(str(path.relative_to(logs)) for path in logs.rglob("*.log")) == [
         "01_split.log", "05_score-val.log", "06_score-test.log",
@@ -97,7 +97,7 @@ def test_independent_steps_of_one_seed_run_side_by_side(pipeline):
         time.sleep(0.02)"""
     pipeline.two_stages(EVENTS.format(between=meet))
     path = pipeline.folder / "REPRODUCE_TRAINING.md"
-    path.write_text(path.read_text().replace("What it does.", "Builds on no other step.", 2))
+    path.write_text(path.read_text().replace("What it does.", "- Needs: nothing.", 2))
     pipeline.run("--root", "demo", "--seeds", "1", "--jobs", "2")
     assert len(events(pipeline)) == 4
 
