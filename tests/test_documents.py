@@ -15,7 +15,7 @@ import torch
 
 from common.checkpoints import Checkpoint
 from common.inference import predict_logits
-from common.rasters import open_raster, read_mask
+from common.rasters import open_raster
 from common.raw_images import Reading
 from data_prep.raw.files import RawTile
 from data_prep.split_biodiversity import write_tile
@@ -181,16 +181,6 @@ def python_of(document: str) -> str:
     """What a user pastes from a document into Python."""
     blocks = read_blocks((REPOSITORY / document).read_text("utf-8"))
     return "\n".join(block for kind, _, block in blocks if kind == "python")
-
-
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-def test_the_python_of_the_readme_writes_masks_that_the_audit_takes(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for folder in ("my_masks", "data/biodiversity_raw/masks"):
-        Path(folder).mkdir(parents=True)
-    write_tif(Path("my_masks/a.tif"), np.array([[[0, 1, 255], [5, 255, 2]]], np.uint8))
-    exec(compile(python_of("README.md"), "README.md", "exec"), {})
-    assert read_mask(Path("data/biodiversity_raw/masks/a.png")).tolist() == [[0, 1, 0], [5, 0, 2]]
 
 
 # What becomes of a val tile in the file of a sensor, and how the network's training tiles were scaled to 8 bit.
