@@ -203,11 +203,11 @@ def read_bands(src: DatasetReader, reading: Reading, window: Window | None = Non
         return np.moveaxis(table[index], -1, 0)[[band - 1 for band in bands]], valid
     stored = src.read(list(bands), window=window)
     valid = np.ones(stored.shape[1:], bool)
+    declared, masks = src.nodatavals, src.mask_flag_enums
     for band, pixels in zip(bands, stored, strict=True):
-        nodata = src.nodatavals[band - 1]
+        nodata, flags = declared[band - 1], masks[band - 1]
         if nodata is not None:  # NaN is no data anyway
             valid &= pixels != nodata
-        flags = src.mask_flag_enums[band - 1]
         if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
             valid &= src.read_masks(band, window=window) > 0
     alpha = alpha_band(src, bands) if reading.alpha else None
@@ -233,7 +233,9 @@ def color_table(src: DatasetReader) -> np.ndarray | None:
 
 def white_is_zero(src: DatasetReader) -> bool:
     """Whether an open raster of whole numbers declares its lowest value white, which GDAL does not turn round."""
-    return src.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES" and np.issubdtype(src.dtypes[0], np.integer)
+    if src.count > 1 or not np.issubdtype(src.dtypes[0], np.integer):
+        return False
+    return src.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
 
 
 def band_count(src: DatasetReader) -> int:
@@ -264,7 +266,8 @@ def measured_type(src: DatasetReader, bands: Bands) -> str:
     """The type of what ``read_bands`` returns of an open raster."""
     if color_table(src) is not None:
         return "uint8"
-    tagged = any(src.scales[band - 1] != 1 or src.offsets[band - 1] != 0 for band in bands)
+    scales, offsets = src.scales, src.offsets
+    tagged = any(scales[band - 1] != 1 or offsets[band - 1] != 0 for band in bands)
     return "float32" if tagged else src.dtypes[bands[0] - 1]
 
 

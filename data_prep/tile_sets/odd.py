@@ -38,7 +38,9 @@ class Odd(NamedTuple):
 def look_at(image: np.ndarray, valid: np.ndarray) -> Look | None:
     """The look of a (3, H, W) uint8 image where it is (H, W) valid; None where it is nowhere."""
     thin = (slice(EVERY // 2, None, EVERY), slice(EVERY // 2, None, EVERY))
-    values = image[:, *thin][:, valid[thin]] if min(valid.shape) > EVERY else image[:, valid]
+    if min(valid.shape) > EVERY:
+        image, valid = image[:, *thin], valid[thin]
+    values = image.reshape(3, -1) if valid.all() else image[:, valid]
     if not values.size:
         return None
     cut_off = float(((values == 0) | (values == 255)).mean())
