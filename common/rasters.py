@@ -109,9 +109,13 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
         file.write(content.getbuffer())
 
 
-def is_placed(grid: Affine) -> bool:
-    """Whether a geotransform says where a raster lies: one that counts pixels from a corner at 0, 0 does not."""
-    return (grid.a, grid.b, grid.c, grid.d, abs(grid.e), grid.f) != (1, 0, 0, 0, 1, 0)
+def is_placed(grid: Affine, height: int = 0) -> bool:
+    """Whether a geotransform says where a raster lies: one that counts pixels from a corner, or its centre, does not.
+
+    ``height``: rows of the raster, from which those are known that count from the lower corner.
+    """
+    counts_pixels = (grid.a, grid.b, grid.d, abs(grid.e)) == (1, 0, 0, 1)
+    return not counts_pixels or abs(grid.c) > 0.5 or min(abs(grid.f), abs(grid.f - height)) > 0.5
 
 
 def pixel_size(src: DatasetReader) -> tuple[float, float] | None:
@@ -154,7 +158,7 @@ def georeference(src: DatasetReader) -> dict:
     south to north. gsd is the ground sampling distance along x, as ``pixel_size`` gives it. A rotated raster also has
     corners, [[x, y], ...] around it.
     """
-    if not is_placed(src.transform):
+    if not is_placed(src.transform, src.height):
         return {"crs": None, "bounds": None, "gsd": None}
     a, b, c, d, e, f = src.transform[:6]  # src.bounds uses an operator that affine is about to drop
     corners = [(x * a + y * b + c, x * d + y * e + f) for x in (0, src.width) for y in (0, src.height)]

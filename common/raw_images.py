@@ -2,8 +2,9 @@
 
 import contextlib
 import math
-from collections import Counter
-from collections.abc import Sequence
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,7 @@ Bands = tuple[int, int, int]  # of a raw image, from 1; they become red, green a
 Ranges = list[list[float]]  # [[low, high], ...] of the three bands
 PERCENTILES = (2, 98)
 LARGEST_TILE = 2**26  # pixels, 8192 x 8192: tiles are read whole, in training once a crop
+LARGEST_STACK = 16  # pages that are named in a command
 LOOKED_AT = 64  # images that are looked at to see what kind of band an alpha band is
 LARGEST_LOOK = 2**20  # pixels of each
 SAMPLE_PER_TILE = 4096
@@ -35,10 +37,13 @@ FLOAT_STEPS = 255 * float(np.finfo(np.float32).eps)  # relative range in which 8
 
 
 class Reading(NamedTuple):
-    """How raw images are read: the bands that become red, green and blue, and whether an alpha band hides pixels."""
+    """How raw images are read: the bands that become red, green and blue, and whether bands called alpha hide pixels.
+
+    ``alpha`` is None if no image has such a band, as it is not known then.
+    """
 
     bands: Bands
-    alpha: bool = True
+    alpha: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ def chosen_reading(numbers: list[int], alpha: str, images: Sequence[Path]) -> Re
     hides = alpha_hides(images, bands)
     if hides is False:
         print("alpha: bands that files call alpha have many values, so that they hide nothing (--alpha yes: they do)")
-    return Reading(bands, hides is not False)
+    return Reading(bands, hides)
 
 
 def alpha_band(src: DatasetReader, bands: Bands) -> int | None:
@@ -122,11 +127,11 @@ def alpha_hides(images: Sequence[Path], bands: Bands) -> bool | None:
     """Whether the bands that images call alpha say what is opaque and what is clear; None where there is none.
 
     GDAL calls any fourth band of an 8-bit RGB file alpha, also near infrared. They are taken for alpha where nearly all
-    of their pixels, over some LOOKED_AT images, are 0 or the largest value among them. Files that cannot be read are
-    passed over.
+    of their pixels, over some LOOKED_AT images, are 0 or the largest value in images of their type. Files that cannot
+    be read are passed over.
     """
     step = max(1, math.ceil(len(images) / LOOKED_AT))
-    counts: Counter[int] = Counter()
+    by_type: dict[str, Counter[float]] = defaultdict(Counter)
     for path in images[::step]:
         with contextlib.suppress(RasterioError, OSError), open_raster(path) as src:
             band = alpha_band(src, bands)
@@ -134,20 +139,21 @@ def alpha_hides(images: Sequence[Path], bands: Bands) -> bool | None:
                 thinner = max(1, math.ceil(math.sqrt(src.height * src.width / LARGEST_LOOK)))
                 shape = math.ceil(src.height / thinner), math.ceil(src.width / thinner)
                 values, pixels = np.unique(src.read(band, out_shape=shape), return_counts=True)
-                counts.update(dict(zip(values.tolist(), pixels.tolist(), strict=True)))
-    if not counts:
+                by_type[src.dtypes[band - 1]].update(dict(zip(values.tolist(), pixels.tolist(), strict=True)))
+    if not by_type:
         return None
-    return counts[0] + counts[max(counts)] * (max(counts) > 0) >= OPAQUE_OR_CLEAR * counts.total()
+    extreme = sum(of[0] + of[max(of)] * (max(of) > 0) for of in by_type.values())
+    return extreme >= OPAQUE_OR_CLEAR * sum(of.total() for of in by_type.values())
 
 
 def bands_problem(count: int, bands: Bands, pages: Sequence[str] = ()) -> str | None:
-    """Why an image with ``count`` bands, on the first of its pages, cannot give ``bands``, with the remedy; or None."""
-    if max(bands) <= count:
+    """Why an image of ``count`` bands, or of several pages, cannot give ``bands``, with the remedy; None if it can."""
+    if max(bands) <= count and len(pages) < 2:
         return None
     if len(pages) > 1:
         return (
-            f"has {len(pages)} pages, of which the first alone is read. Where they are bands, make one raster of them: "
-            f"rio stack {' '.join(pages[:2])} ... -o FILE"
+            f"has {len(pages)} pages, of which the first alone would be read. Make one raster of those that are bands: "
+            f"rio stack {' '.join(map(shlex.quote, pages[:LARGEST_STACK]))} -o stacked.tif"
         )
     asked = " ".join(map(str, bands if len(set(bands)) > 1 else bands[:1]))
     remedy = "--bands 1 takes the one band three times" if count == 1 else f"choose --bands among 1 to {count}"
@@ -174,7 +180,7 @@ def read_raw(path: Path, reading: Reading) -> RawImage:
                 raise UserError(f"{problem}.")
             return read_whole(src, reading)
     except RasterioError as error:
-        raise UserError(f"{path}: cannot be read as TIFF ({error}).") from None
+        raise UserError(f"{path}: cannot be read ({error}).") from None
 
 
 def require_real(src: DatasetReader) -> None:
@@ -199,8 +205,10 @@ def read_bands(src: DatasetReader, reading: Reading, window: Window | None = Non
     table = color_table(src)
     if table is not None:
         index = src.read(1, window=window)
-        valid = src.read_masks(1, window=window) > 0
-        return np.moveaxis(table[index], -1, 0)[[band - 1 for band in bands]], valid
+        valid = (src.read_masks(1, window=window) > 0) & (table[index, 3] > 0)
+        if src.nodata is not None:  # beside an internal mask, too
+            valid &= index != src.nodata
+        return np.moveaxis(table[index, :3], -1, 0)[[band - 1 for band in bands]], valid
     stored = src.read(list(bands), window=window)
     valid = np.ones(stored.shape[1:], bool)
     declared, masks = src.nodatavals, src.mask_flag_enums
@@ -210,7 +218,7 @@ def read_bands(src: DatasetReader, reading: Reading, window: Window | None = Non
             valid &= pixels != nodata
         if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
             valid &= src.read_masks(band, window=window) > 0
-    alpha = alpha_band(src, bands) if reading.alpha else None
+    alpha = None if reading.alpha is False else alpha_band(src, bands)
     if alpha is not None:
         valid &= src.read(alpha, window=window) > 0
     pixels = _measured(src, bands, stored)
@@ -221,13 +229,12 @@ def read_bands(src: DatasetReader, reading: Reading, window: Window | None = Non
 
 
 def color_table(src: DatasetReader) -> np.ndarray | None:
-    """(N, 3) uint8 red, green and blue by pixel value of an open raster with a colour table; None for any other."""
+    """(N, 4) uint8 red, green, blue and alpha by value of an open raster with a colour table; None for any other."""
     if src.count != 1 or src.colorinterp[0] != ColorInterp.palette:
         return None
-    colors = src.colormap(1)
-    table = np.zeros((np.iinfo(src.dtypes[0]).max + 1, 3), np.uint8)
-    for value, color in colors.items():
-        table[value] = color[:3]
+    table = np.zeros((np.iinfo(src.dtypes[0]).max + 1, 4), np.uint8)
+    for value, color in src.colormap(1).items():
+        table[value] = color
     return table
 
 
@@ -238,14 +245,27 @@ def white_is_zero(src: DatasetReader) -> bool:
     return src.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
 
 
+def stored_value(src: DatasetReader, band: int, value: float) -> float | None:
+    """What an open raster stores where ``read_bands`` gives a value of a band; None for one with a colour table."""
+    if color_table(src) is not None:
+        return None
+    if white_is_zero(src):
+        value = float(~np.array(value).astype(src.dtypes[0]))
+    stored = (value - src.offsets[band - 1]) / src.scales[band - 1]
+    return float(round(stored)) if np.issubdtype(src.dtypes[band - 1], np.integer) else stored
+
+
 def band_count(src: DatasetReader) -> int:
     """How many bands can be asked for of an open raster: three of one with a colour table."""
     return src.count if color_table(src) is None else 3
 
 
-def colors_of(src: DatasetReader, bands: Bands) -> tuple[str, ...]:
-    """What an open raster calls its bands: red, green, gray, undefined and so on."""
+def colors_of(src: DatasetReader, bands: Iterable[int]) -> tuple[str, ...]:
+    """What an open raster calls its bands, in their descriptions if these are colours: red, green, gray and so on."""
     names = ["red", "green", "blue"] if color_table(src) is not None else [color.name for color in src.colorinterp]
+    described = [(text or "").strip().lower() for text in src.descriptions]
+    if {"red", "green", "blue"} <= set(described):
+        names = described
     return tuple(names[band - 1] for band in bands)
 
 

@@ -18,7 +18,7 @@ from common.cli import Parser, map_progress, run
 from common.errors import UserError
 from common.figures import png_bytes
 from common.files import FolderKind, check_out_dir, json_text, new_folder, write_files
-from common.ground import not_comparable, overlapping
+from common.ground import SLIVER, not_comparable, overlapping
 from common.inputs import Command
 from common.raw_images import PERCENTILES, Ranges, add_bands, chosen_reading, percentile_ranges, pixels_per_tile
 from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
@@ -27,10 +27,9 @@ from data_prep.audit.groups import describe_groups, find_groups
 from data_prep.audit.sheets import plot_audit, plot_groups, plot_suspects
 from data_prep.audit.suspects import find_suspects
 from data_prep.raw.collection import (
-    labels_of,
+    labels_without_data,
     looks_interpolated,
     looks_zero_based,
-    lost_labels,
     mixed_systems,
     mixed_types,
     mixed_units,
@@ -77,10 +76,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def collection_problems(inspections: list[Inspection], repeated: dict[str, str], taxonomy: Taxonomy) -> list[Problem]:
+def collection_problems(
+    inspections: list[Inspection], repeated: dict[str, str], taxonomy: Taxonomy, overlaps: str
+) -> list[Problem]:
     """What is odd about the tiles together, of which there is at least one; none of it keeps a tile from being used.
 
-    ``repeated``: what ``repeated_images`` returned of them.
+    ``repeated``: what ``repeated_images`` returned of them. ``overlaps``: what --overlaps says.
     """
     problems = [
         Problem(tile_id, "repeated image", f"{tile_id}: has the same image as {first}; it is left out", fatal=False)
@@ -96,7 +97,7 @@ def collection_problems(inspections: list[Inspection], repeated: dict[str, str],
     add("order of bands", other_order(inspections))
     add("mixed units", mixed_units(inspections))
     add("mixed systems", mixed_systems(inspections))
-    add("labels without data", lost_labels(*labels_of(inspections)))
+    add("labels without data", labels_without_data(inspections))
     width, height = Counter((i.width, i.height) for i in inspections).most_common(1)[0][0]
     odd = [i.tile.id for i in inspections if (i.width, i.height) != (width, height)]
     if odd:
@@ -107,10 +108,11 @@ def collection_problems(inspections: list[Inspection], repeated: dict[str, str],
         add("not georeferenced", text)
     kept = [i for i in inspections if i.tile.id not in repeated]
     footprints = [i.footprint for i in kept]
-    pairs = [(kept[i].tile.id, kept[j].tile.id) for i, j in overlapping(footprints, footprints) if i < j]
+    pairs = [(kept[i].tile.id, kept[j].tile.id) for i, j in overlapping(footprints, footprints, SLIVER) if i < j]
     if pairs:
         shown = some([f"{a} and {b}" for a, b in pairs])
-        add("overlapping ground", f"{len(pairs)} pairs of tiles, which stay in one split together: {shown}")
+        kept_apart = "stay in one split together" if overlaps == "together" else "--overlaps ignore may part"
+        add("overlapping ground", f"{len(pairs)} pairs of tiles, which {kept_apart}: {shown}")
     unknown = not_comparable(footprints, footprints) // 2
     if unknown:
         add(
@@ -168,7 +170,7 @@ def main(argv: list[str] | None = None) -> None:
     problems += [problem for i in inspections for problem in i.problems]
     suspects, not_judged = [], "not looked for (--skip-suspicious)"
     if usable:
-        problems += collection_problems(usable, repeated, taxonomy)
+        problems += collection_problems(usable, repeated, taxonomy, args.overlaps)
     groups = find_groups(usable, reading, args.workers, by_place=args.overlaps == "together")
     ranges = ranges_by_tile(usable)
     usable = [dataclasses.replace(i, kept=None) for i in usable]
@@ -193,6 +195,8 @@ def main(argv: list[str] | None = None) -> None:
         "command": args.command,
         "bands": list(reading.bands),
         "alpha": reading.alpha,
+        "overlaps": args.overlaps,
+        **chosen_masks(args, taxonomy).entries(),
         "tiles": len(tiles),
         "usable": len(usable),
         "exclude": exclude,

@@ -24,7 +24,7 @@ from common.raw_images import RawImage, Reading, add_alpha, chosen_reading, read
 from common.taxonomy import IGNORE_INDEX, OEM_BUILT_UP, OPENEARTHMAP
 from common.text import first_lines, table, warn
 from data_prep.raw.collection import lost_labels
-from data_prep.raw.files import IMAGE_SUFFIXES, files_by_stem, link_problem, name_problem, printable
+from data_prep.raw.files import TIFF_SUFFIXES, files_by_stem, link_problem, name_problem, printable
 from data_prep.raw.inspect import ids_problem, location_problem
 from data_prep.raw.masks import MaskReading, add_void, read_raw_mask
 from data_prep.raw.places import place_of, place_problem
@@ -106,8 +106,8 @@ def find_pairs(region: Path) -> tuple[list[Pair], int, int]:
         folder = region / name
         if link_problem(folder):
             raise UserError(f"{link_problem(folder)}.")
-        files, others = files_by_stem(folder, IMAGE_SUFFIXES) if folder.is_dir() else ({}, [])
-        for problem in filter(None, (name_problem(p) for p in others if p.suffix.lower() in IMAGE_SUFFIXES)):
+        files, others = files_by_stem(folder, TIFF_SUFFIXES) if folder.is_dir() else ({}, [])
+        for problem in filter(None, (name_problem(p) for p in others if p.suffix.lower() in TIFF_SUFFIXES)):
             raise UserError(f"{problem}.")
         for stem, paths in files.items():
             if len(paths) > 1:
@@ -235,7 +235,7 @@ def main(argv: list[str] | None = None) -> None:
     pairs = [pair for of_region, _, _ in regions.values() for pair in of_region]
     require_own_ids(pairs)
     reading = chosen_reading(RGB, args.alpha, [pair.image for pair in pairs])
-    entries = {"max_built": args.max_built, "block_size": args.block_size}
+    entries = {"max_built": args.max_built, "block_size": args.block_size, "alpha": reading.alpha, "void": args.void}
     with new_tile_set(args.out_dir, args, taxonomy=OPENEARTHMAP, split="pool", inputs=[args.in_dir], **entries) as out:
         items = [(pair, *out.claim(pair.id)) for pair in pairs]
         take_one = functools.partial(take, reading=reading, void=args.void, max_built=args.max_built, mode=args.mode)
@@ -263,14 +263,9 @@ def main(argv: list[str] | None = None) -> None:
         rows.append([region, kept, len(of_region) - kept, labels, images, mean])
     print(table(["region", "kept", "dropped", "label without image", "image without label", "mean built-up"], rows))
     print(out.summary())
-    losing = {
-        pair.id: outcome.entry["lost_labels"]
-        for pair, outcome in outcomes.items()
-        if outcome.entry and "lost_labels" in outcome.entry
-    }
-    without_data = lost_labels(losing, {tile_id: sum(entry["pixels"][1:]) for tile_id, entry in out.entries.items()})
-    if without_data:
-        warn(without_data)
+    lost = lost_labels(out.entries)
+    if lost:
+        warn(lost)
 
 
 if __name__ == "__main__":

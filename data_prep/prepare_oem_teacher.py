@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     require_gsd(source, args.gsd)
     out_dirs = [args.out_dir / split for split in SPLITS]
     check_out_dirs(out_dirs, args.overwrite, inputs=[source.path])
-    compare_gsd(source, raw_gsd(args.raw_dir), args.gsd)
+    compare_gsd(source, raw_gsd(args.raw_dir, args.root), args.gsd)
     locations = [tile.entry for tile in source]
     units = joined([tile.block for tile in source], overlapping(locations, locations))
     if units.max() == 0:

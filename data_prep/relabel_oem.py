@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     source = TileSet.open(args.in_dir).require_taxonomy(OPENEARTHMAP)
     require_gsd(source, args.gsd)
     check_out_dir(args.out_dir, args.overwrite, inputs=[source.path])
-    compare_gsd(source, raw_gsd(args.raw_dir), args.gsd)
+    compare_gsd(source, raw_gsd(args.raw_dir, args.root), args.gsd)
     lookup = taxonomy.hard_lookup()
     entries = {"gsd": args.gsd}
     with new_tile_set(args.out_dir, args, taxonomy=taxonomy, split="pool", made_from=[source], **entries) as out:

@@ -28,7 +28,6 @@ from common.ground import SLIVER, not_comparable, overlapping, spatial_blocks
 from common.inputs import Command, Input
 from common.rasters import write_mask
 from common.raw_images import (
-    PERCENTILES,
     SAMPLE_PER_TILE,
     Reading,
     add_bands,
@@ -43,11 +42,9 @@ from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
 from common.text import some, table, warn
 from data_prep.raw.collection import (
     declared,
-    labels_of,
     lost_labels,
     mixed_systems,
     mixed_types,
-    mixed_units,
     other_order,
     problem_lines,
     repeated_images,
@@ -60,8 +57,9 @@ from data_prep.tile_sets.class_shares import percentages
 from data_prep.tile_sets.folds import add_folds, check_folds, deal_folds, record_folds, split_home, tell_folds
 from data_prep.tile_sets.groups import GroupTables, group_sizes
 from data_prep.tile_sets.odd import Look, look_at, odd_tiles, tell_odd
-from data_prep.tile_sets.slivers import Bounds, add_overlaps, shared_strips, strips_to_cut, without_strips
+from data_prep.tile_sets.slivers import Outline, add_overlaps, outline_for, shared_strips, strips_to_cut, without_strips
 from data_prep.tile_sets.stratify import joined, stratify
+from data_prep.tile_sets.stretch import choose_stretch, print_stretch
 from data_prep.tile_sets.writer import TileSetWriter, add_mode, describe_tile
 
 SPLITS = ("train", "val", "test")
@@ -185,37 +183,21 @@ def inspect_all(
     return [i for i in inspections if i.tile.id not in repeated], reading, excluded, repeated
 
 
-def choose_stretch(args: argparse.Namespace, inspections: list[Inspection], in_train: np.ndarray) -> dict | None:
-    """The ``stretch`` of the manifests; None where every tile is 8-bit. Only train tiles are looked at.
-
-    ``in_train``: (N,) bool, for each inspection. Raises UserError if no tile of train gives a range.
-    """
-    if not any(i.needs_stretch for i in inspections):
-        return None
-    if args.stretch == "tile":
-        return {"kind": "tile", "percentiles": list(PERCENTILES), "ranges": None}
-    needing = [i for i, train in zip(inspections, in_train, strict=True) if i.needs_stretch and i.ranges and train]
-    if not needing:
-        raise UserError(
-            f"{args.in_dir}: some tiles are not 8-bit, but none of them is in train, so that train gives no range to "
-            "scale them. Use --stretch tile, or another --seed."
-        )
-    mixed = mixed_units(needing)
-    if mixed:
-        warn(f"train: {mixed}")
-    ranges = percentile_ranges(np.concatenate([np.asarray(i.kept) for i in needing], axis=1))
-    return {"kind": "train", "percentiles": list(PERCENTILES), "ranges": ranges}
-
-
 def write_tile(
-    item: tuple[RawTile, Path, Path, Sequence[Bounds]],
+    item: tuple[RawTile, Path, Path, Sequence[Outline]],
     *,
     reading: Reading,
     stretch: dict | None,
     mode: str,
     num_classes: int,
 ) -> tuple[dict, Look | None]:
-    """Write a raw tile's image and mask as the pipeline reads them; returns the manifest entry and how it looks."""
+    """Write a raw tile's image and mask as the pipeline reads them.
+
+    ``item``: the tile, the files to write, and outlines of other tiles in which its mask becomes void.
+
+    Returns:
+        The manifest entry, with ``lost_labels`` if some are, and how the image looks.
+    """
     tile, image_path, mask_path, strips = item
     raw = read_raw(tile.image, reading)
     found = read_raw_mask(tile.mask, tile.masks)
@@ -226,13 +208,14 @@ def write_tile(
     image = write_8bit(raw, ranges, tile.image, image_path, mode)
     if strips and raw.transform is not None:
         mask = without_strips(mask, raw.transform, strips)
-    lost = bool(mask[~raw.valid].any())
-    if lost or strips or not found.as_it_is:
-        mask = np.where(raw.valid, mask, np.uint8(IGNORE_INDEX))
+    mask = np.where(raw.valid, mask, np.uint8(IGNORE_INDEX))
+    lost = int(np.count_nonzero(found.ids) - np.count_nonzero(mask))
+    if lost or not found.as_it_is:
         write_mask(mask_path, mask)
     else:
         link_or_copy(tile.mask, mask_path, mode)
-    return describe_tile(image, mask, image_path, mask_path, raw.location, num_classes), look_at(image, raw.valid)
+    entry = describe_tile(image, mask, image_path, mask_path, raw.location, num_classes)
+    return {**entry, **({"lost_labels": lost} if lost else {})}, look_at(image, raw.valid)
 
 
 def warn_of_absent(taxonomy: Taxonomy, chosen: np.ndarray, pixels: np.ndarray, units: np.ndarray, unit: str) -> None:
@@ -268,15 +251,6 @@ def overlap_cause(inspections: list[Inspection], pairs: list[tuple[int, int]]) -
         f" {len(together)} tiles overlap their neighbours by more than {SLIVER:g} pixels and have to stay together "
         f"({tile_ids}): cut them so that they only touch, or leave some out with --exclude."
     )
-
-
-def print_stretch(stretch: dict, count: int) -> None:
-    """Say how the tiles that are not 8-bit were scaled."""
-    if stretch["ranges"] is None:
-        print(f"{count} tiles scaled to 8 bit, each by its own range")
-        return
-    bands = [f"band {n} {low:.3g}\N{EN DASH}{high:.3g}" for n, (low, high) in enumerate(stretch["ranges"], start=1)]
-    print(f"{count} tiles scaled to 8 bit, range of train: {', '.join(bands)}")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -353,7 +327,11 @@ def main(argv: list[str] | None = None) -> None:
         ]
         cut = strips_to_cut(strips, chosen)
         items = [
-            (i.tile, *writers[s].claim(i.tile.id), cut.get(n, ()))
+            (
+                i.tile,
+                *writers[s].claim(i.tile.id),
+                [outline_for(footprints[other], footprints[n]) for other in cut.get(n, ())],
+            )
             for n, (i, s) in enumerate(zip(inspections, chosen, strict=True))
         ]
         written = map_progress(write, items, workers=args.workers, desc="Writing")
@@ -361,8 +339,7 @@ def main(argv: list[str] | None = None) -> None:
         looks = []
         for i, s, (block, tied), (entry, look) in zip(inspections, chosen, of_block, written, strict=True):
             looks.append((i.tile.id, out_dirs[s] / "images" / f"{i.tile.id}.tif", look))
-            lost = {"lost_labels": i.lost} if i.lost else {}
-            writers[s].record(i.tile.id, {**entry, "block": block, **tied, **lost, "source": "biodiversity"})
+            writers[s].record(i.tile.id, {**entry, "block": block, **tied, "source": "biodiversity"})
         for s, writer in enumerate(writers):
             shared = {} if s == 0 else {"blocks_shared_with_train": len(block_sets[s] & block_sets[0])}
             writer.write_manifest(
@@ -373,6 +350,9 @@ def main(argv: list[str] | None = None) -> None:
                 stretch=stretch,
                 bands=list(reading.bands),
                 alpha=reading.alpha,
+                image_pattern=args.images,
+                mask_pattern=args.masks,
+                **chosen_masks(args, taxonomy).entries(),
                 **declared(inspections),
                 groups={"from": groups.sources, "groups": len(together), "tiles": sum(together)},
                 split_strategy=strategy,
@@ -407,9 +387,14 @@ def main(argv: list[str] | None = None) -> None:
             f"{len(strips)} pairs of tiles share a strip of up to {SLIVER:g} pixels and are taken to touch; where they "
             f"are in two splits, it is not labelled in the tile of the earlier one ({len(cut)} tiles)"
         )
-    labels = labels_of(inspections)
-    for problem in filter(None, (lost_labels(*labels), mixed_types(inspections), other_order(inspections))):
+    if args.overlaps == "ignore":
+        print("--overlaps ignore: tiles whose places overlap were not kept together")
+    entries = {tile_id: entry for writer in writers for tile_id, entry in writer.entries.items()}
+    for problem in filter(None, (lost_labels(entries), mixed_types(inspections), other_order(inspections))):
         warn(problem)
+    edges = [problem for i in inspections for problem in i.problems if problem.kind == "constant edge"]
+    if edges:
+        warn(f"tiles with a labelled area of one value at the edge:\n{problem_lines(edges, rest='more')}")
     tell_odd(odd_tiles(looks), split_home(args) / ODD_TILES)
     if stretch:
         print_stretch(stretch, sum(i.needs_stretch for i in inspections))

@@ -12,7 +12,7 @@ from common.inputs import Input
 from common.text import some, warn
 from common.tiles import is_openearthmap, manifest_digest
 from data_prep.leakage.sets import PARENTS, ImageLook, MaskLook, Part, finding, is_elsewhere, read_location
-from data_prep.raw.files import IMAGE_SUFFIXES, files_by_stem
+from data_prep.raw.pairs import raw_images, recorded_patterns
 
 
 def from_steps(parts: dict[str, Part]) -> list[dict]:
@@ -76,14 +76,17 @@ def origins(parts: dict[str, Part], raw_dir: Path, workers: int) -> list[dict]:
         strangers = [tile.id for tile in parts[name].tiles if is_openearthmap(tile)]
         add("OpenEarthMap tile", name, strangers, f"{name} holds OpenEarthMap tiles")
     split = [parts[name] for name in ("train", "val", "test")]
-    raw = files_by_stem(raw_dir / "images", IMAGE_SUFFIXES)[0] if (raw_dir / "images").is_dir() else {}
+    manifest = parts["train"].tiles.manifest
+    raw = raw_images(raw_dir, recorded_patterns(manifest))
+    if not raw and (raw_dir.is_dir() or manifest.get("inputs") not in (None, [str(raw_dir)])):
+        warn(f"{raw_dir} holds no raw tiles, so that those that were split are not compared with raw ones: --raw-dir")
     ids = [tile.id for part in split for tile in part.tiles]
     if raw and 2 * sum(name in raw for name in ids) < len(ids):
         warn(f"{raw_dir} holds other tiles than those that were split, which are not compared with raw ones: --raw-dir")
         raw = {}
     if raw:
         items = [(part, tile) for part in split for tile in part.tiles if tile.id in raw]
-        paths = [raw[tile.id][0] for _, tile in items]
+        paths = [raw[tile.id] for _, tile in items]
         locations = list(map_progress(read_location, paths, workers=workers, desc="Raw tiles"))
         for part in split:
             unknown = [tile.id for tile in part.tiles if tile.id not in raw]

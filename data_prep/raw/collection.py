@@ -56,14 +56,13 @@ def mixed_types(inspections: list[Inspection]) -> str | None:
 
 def other_order(inspections: list[Inspection]) -> str | None:
     """How to ask for bands that files declare as red, green and blue in another order; None where none do."""
-    odd = [i for i in inspections if set(i.colors) == set(RGB) and i.colors != RGB]
+    odd = [i for i in inspections if i.bands == (1, 2, 3) and set(RGB) <= set(i.all_colors) and i.colors != RGB]
     if not odd:
         return None
-    asked, declared = odd[0].bands, odd[0].colors
-    order = " ".join(str(asked[declared.index(color)]) for color in RGB)
+    order = " ".join(str(odd[0].all_colors.index(color) + 1) for color in RGB)
     return (
-        f"{len(odd)} tiles declare bands {' '.join(map(str, asked))} as {', '.join(declared)}, and these are taken as "
-        f"red, green and blue ({some([i.tile.id for i in odd])}). --bands {order} takes them as they are declared"
+        f"{len(odd)} tiles declare bands 1 2 3 as {', '.join(odd[0].colors)}, and these are taken as red, green and "
+        f"blue ({some([i.tile.id for i in odd])}). --bands {order} takes them as they are declared"
     )
 
 
@@ -95,27 +94,27 @@ def declared(inspections: list[Inspection]) -> dict:
     return {"dtypes": sorted({i.dtype for i in inspections}), "colors": list(colors.most_common(1)[0][0])}
 
 
-def lost_labels(lost: Mapping[str, int], labelled: Mapping[str, int]) -> str | None:
-    """How many labels are lost where images have no data, in all and of the tiles that lose most; None for none.
+def lost_labels(entries: Mapping[str, dict]) -> str | None:
+    """How many labels the tiles of a set lost when it was written, in all and of those that lost most; None for none.
 
-    Args:
-        lost: pixels that lost their label, of each tile that lost some.
-        labelled: pixels that kept theirs, of each tile.
+    ``entries``: of its manifest, by tile.
     """
+    lost = {tile_id: entry["lost_labels"] for tile_id, entry in entries.items() if entry.get("lost_labels")}
     if not lost:
         return None
-    most = sorted(lost, key=lambda tile_id: -lost[tile_id])
-    names = some([f"{tile_id} {lost[tile_id] / (labelled[tile_id] + lost[tile_id]):.1%}" for tile_id in most])
+    shares = {tile_id: count / (sum(entries[tile_id]["pixels"][1:]) + count) for tile_id, count in lost.items()}
+    names = some([f"{tile_id} {shares[tile_id]:.1%}" for tile_id in sorted(lost, key=lambda name: (-lost[name], name))])
     total = sum(lost.values())
+    labelled = total + sum(sum(entry["pixels"][1:]) for entry in entries.values())
     return (
-        f"{total:,} labelled pixels of {len(lost)} tiles ({total / (sum(labelled.values()) + total):.1%} of all) have "
-        f"no data in the image and are not labelled any more: {names}"
+        f"{total:,} labelled pixels of {len(lost)} tiles ({total / labelled:.1%} of all) are not labelled any more, as "
+        f"the image has no data there, or another tile shows the strip: {names}"
     )
 
 
-def labels_of(inspections: list[Inspection]) -> tuple[dict[str, int], dict[str, int]]:
-    """The lost and the kept labels of tiles, as ``lost_labels`` takes them."""
-    return {i.tile.id: i.lost for i in inspections if i.lost}, {i.tile.id: sum(i.pixels[1:]) for i in inspections}
+def labels_without_data(inspections: list[Inspection]) -> str | None:
+    """How many labels tiles lose because the image has no data there; None for none."""
+    return lost_labels({i.tile.id: {"pixels": i.pixels, "lost_labels": i.lost} for i in inspections if i.pixels})
 
 
 def looks_zero_based(pixels: np.ndarray, taxonomy: Taxonomy) -> str | None:

@@ -3,15 +3,22 @@
 import os
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
 from common.tiles import is_tile_id
 from data_prep.raw.masks import PLAIN, MaskReading, read_raw_mask
 
-IMAGE_SUFFIXES = (".tif", ".tiff")
-SIDECAR_SUFFIXES = (".xml", ".tfw", ".ovr", ".prj", ".msk", ".pgw", ".wld")
+TIFF_SUFFIXES = (".tif", ".tiff")
+IMAGE_SUFFIXES = (*TIFF_SUFFIXES, ".png", ".jpg", ".jpeg", ".jp2")
+MASK_SUFFIXES = (".png", *TIFF_SUFFIXES)
+# In lower case, as are the folders that network drives and archives of macOS add.
+SIDECAR_SUFFIXES = (
+    ".xml", ".aux", ".ovr", ".prj", ".msk", ".wld",
+    ".tfw", ".tifw", ".tiffw", ".pgw", ".pngw", ".jgw", ".jpw", ".jpgw", ".jpegw", ".j2w", ".jp2w",
+)  # fmt: skip
+LITTER_FOLDERS = ("@eadir", "__macosx", "#recycle", "$recycle.bin", "system volume information")
 LONGEST_NAME = 200  # bytes; replicas and OpenEarthMap tiles get longer ones, a file system takes 255
 
 
@@ -44,16 +51,27 @@ def printable(name: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
-def name_problem(path: Path) -> str | None:
-    """Why a tile cannot have the name of this file, with the remedy; None where it can."""
-    if not is_tile_id(path.stem):
+def is_litter(below: PurePath) -> bool:
+    """Whether a file of the raw folder is passed over in silence: hidden, a sidecar, or in a folder of no tiles."""
+    hidden = any(part.startswith(".") or part.lower() in LITTER_FOLDERS for part in below.parts)
+    return hidden or below.suffix.lower() in SIDECAR_SUFFIXES
+
+
+def name_problem(path: Path, name: str | None = None) -> str | None:
+    """Why a tile cannot have the name of this file, with the remedy; None if it can.
+
+    ``name``: what the tile would be called, if that is not the name of the file.
+    """
+    name = path.stem if name is None else name
+    if not is_tile_id(name):
         return (
             f"{printable(str(path))}: its name holds a tab, a line break, a backslash or another character that "
             "a tile's name cannot have. Rename it"
         )
-    size = len(os.fsencode(path.stem))
+    size = len(os.fsencode(name))
     if size > LONGEST_NAME:
-        return f"{path}: its name has {size} bytes, expected at most {LONGEST_NAME}. Rename it"
+        called = "" if name == path.stem else " together with its folders"
+        return f"{path}: its name{called} has {size} bytes, expected at most {LONGEST_NAME}. Rename it"
     return None
 
 
@@ -71,10 +89,9 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> tuple[dict[str, li
     """
     by_stem, others = defaultdict(list), []
     for path in sorted(folder.iterdir()):
-        suffix = path.suffix.lower()
-        if path.name.startswith(".") or suffix in SIDECAR_SUFFIXES:
+        if is_litter(path.relative_to(folder)):
             continue
-        if suffix in suffixes and (path.is_file() or link_problem(path)) and not name_problem(path):
+        if path.suffix.lower() in suffixes and (path.is_file() or link_problem(path)) and not name_problem(path):
             by_stem[path.stem].append(path)
         else:
             others.append(path)

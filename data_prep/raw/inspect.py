@@ -28,6 +28,7 @@ from common.raw_images import (
     read_whole,
     sample,
     size_problem,
+    stored_value,
 )
 from common.taxonomy import IGNORE_INDEX, Taxonomy
 from common.text import some
@@ -36,6 +37,7 @@ from data_prep.raw.masks import MaskProblem, ReadMask, read_raw_mask
 from data_prep.raw.places import place_of, place_problem
 
 GAPS_SHARE = 0.001  # of the pixels at one value far from all others, from which they are taken for gaps
+FILLS = (-9999, -99999, -32768, -32767)  # which programs write where they have no data
 EDGE_REPEATS = 0.05  # share of the edge's pixels that are as the one before, from which a constant area is looked for
 BORDERS_EVERY = 4
 EDGE_SHARE = 0.01  # share of a tile, from which a constant area at its edge is told
@@ -46,7 +48,8 @@ class Inspection:
     """What was found in one raw tile. ``pixels`` counts classes with nodata and NaN already Background.
 
     ``location``: what ``georeference`` returns. ``ranges``: of each band, as ``percentile_ranges`` gives them.
-    ``bands``: those that were chosen; ``colors``: what the file calls them, red, gray, undefined and so on.
+    ``bands``: those that were chosen; ``colors``: what the file calls them, red, gray, undefined and so on;
+    ``all_colors``: what it calls each of its bands.
     ``lost``: labelled pixels where the image has no data.
     ``borders``: what ``count_borders`` returns of the mask.
     ``kept``: (3, P) float32 pixels for the scaling, of a tile that needs it; None where they were not asked for.
@@ -57,6 +60,7 @@ class Inspection:
     dtype: str = ""
     bands: tuple[int, ...] = ()
     colors: tuple[str, ...] = ()
+    all_colors: tuple[str, ...] = ()
     band_count: int = 0
     height: int = 0
     width: int = 0
@@ -90,8 +94,9 @@ class Inspection:
 def gap_value(image: RawImage) -> tuple[int, float] | None:
     """A value that fills gaps of a band though it is not declared as nodata, and the index of the band; None if none.
 
-    It is the lowest or the highest of the band, in GAPS_SHARE of its pixels or more, and lies further from all other
-    values than these are apart. A lowest value of 0 or more may be a measurement. Images of 8 bit are not looked at.
+    It is the lowest or the highest of the band, in GAPS_SHARE of its pixels or more. It is one of FILLS, or the only
+    negative value, or lies further from all other values than these are apart. A lowest value of 0 or more may be a
+    measurement. Images of 8 bit are not looked at.
     """
     if not image.needs_stretch or not image.valid.any():
         return None
@@ -101,11 +106,15 @@ def gap_value(image: RawImage) -> tuple[int, float] | None:
         lowest, highest = pixels.min(), pixels.max()
         for value in (highest, *([lowest] if lowest < 0 else [])):
             gaps = pixels == value
-            if gaps.all() or gaps.mean() < GAPS_SHARE:
+            if gaps.mean() < GAPS_SHARE:
+                continue
+            if value in FILLS:
+                return index, float(value)
+            if gaps.all():
                 continue
             rest = pixels[~gaps]
             low, high = float(rest.min()), float(rest.max())
-            if min(abs(value - low), abs(value - high)) > high - low:
+            if min(abs(value - low), abs(value - high)) > high - low or value < 0 <= low:
                 return index, float(value)
     return None
 
@@ -163,10 +172,11 @@ def ids_problem(ids: np.ndarray, path: Path, taxonomy: Taxonomy) -> str | None:
     remedy = ""
     if seen in ([0, 255], [255]):
         remedy = (
-            "; with 0 and 255 alone it is a mask of two values, of which 255 stands for a class: write its id there"
+            "; if 255 stands for a class, as in masks of two values, write its id there. If other masks hold ids, and "
+            "255 is where nothing is labelled, give --void 255"
         )
-    elif unknown == [255]:
-        remedy = f"; --void 255 takes it for {taxonomy.void}, as where nothing is labelled"
+    elif len(unknown) == 1:
+        remedy = f"; --void {unknown[0]} takes it for {taxonomy.void}, as where nothing is labelled"
     expected = f"expected 0-{taxonomy.num_classes - 1}"
     return f"{path}: ids {some(list(map(str, unknown)))} are not classes, {expected}{remedy}"
 
@@ -205,7 +215,7 @@ def inspect(tile: RawTile, *, reading: Reading, taxonomy: Taxonomy, keep: int = 
     try:
         with open_raster(tile.image) as src:
             count, dtype = band_count(src), src.dtypes[0]
-            place = None if not is_placed(src.transform) else (src.crs, src.transform)
+            place = None if not is_placed(src.transform, src.height) else (src.crs, src.transform)
             few = bands_problem(count, reading.bands, src.subdatasets)
             dtype = dtype if few else measured_type(src, reading.bands)
             size = src.height, src.width
@@ -219,10 +229,24 @@ def inspect(tile: RawTile, *, reading: Reading, taxonomy: Taxonomy, keep: int = 
             add("bands", few and f"{tile.image}: {few}")
             add("orientation", orientation_problem(src))
             image = None if few else read_whole(src, reading)
-            colors = () if few else colors_of(src, reading.bands)
+            all_colors = () if few else colors_of(src, range(1, count + 1))
+            colors = tuple(all_colors[band - 1] for band in reading.bands) if all_colors else ()
             location = georeference(src) if image is None else image.location
+            gap = None if image is None else gap_value(image)
+            if gap is not None:
+                band = reading.bands[gap[0]]
+                text = f"{tile.image}: {gap[1]:g} fills gaps in band {band}, is not declared as nodata and would spoil "
+                add("undeclared nodata", f"{text}the scaling. {declare(stored_value(src, band, gap[1]), tile.image)}")
+            edge = constant_edge(image, mask) if image is not None and gap is None and mask is not None else None
+            if edge is not None:
+                values, share = edge
+                text = f"{tile.image}: {share:.1%} of its pixels are labelled, lie at its edge and have one value "
+                text += f"throughout ({' '.join(f'{value:g}' for value in values)}), as where there is no data. "
+                stored = {stored_value(src, band, value) for band, value in zip(reading.bands, values, strict=True)}
+                remedy = declare(stored.pop() if len(stored) == 1 else None, tile.image)
+                add("constant edge", text + remedy, fatal=False)
     except (RasterioError, OSError) as error:
-        add("unreadable", f"{tile.image}: cannot be read as TIFF ({error})")
+        add("unreadable", f"{tile.image}: cannot be read ({error})")
         return Inspection(tile, problems)
     except UserError as error:
         add("pixel type", str(error))
@@ -231,24 +255,14 @@ def inspect(tile: RawTile, *, reading: Reading, taxonomy: Taxonomy, keep: int = 
     of_mask = place_of(tile.mask) if place is not None and mask is not None else None
     if place is not None and of_mask is not None:
         beside = place_problem(place, of_mask, size)
-        remedy = "Give both the place where they belong (rio edit-info --transform, --crs), or remove that of the mask"
+        remedy = "Put both where they belong, or save the mask without a place"
         add("labels elsewhere", beside and f"{tile.mask}: {beside}. {remedy}")
     header: dict[str, Any] = {"dtype": dtype, "bands": reading.bands, "colors": colors, "band_count": count}
+    header["all_colors"] = all_colors
     header |= {"location": location, "height": size[0], "width": size[1]}
     if image is None or mask is None or mask.shape != size:
         return Inspection(tile, problems, **header)
     valid = image.valid
-    gap = gap_value(image)
-    if gap is not None:
-        index, value = gap
-        text = f"{tile.image}: {value:g} fills gaps in band {reading.bands[index]}, is not declared as nodata and "
-        add("undeclared nodata", f"{text}would spoil the scaling. {declare(value, tile.image)}")
-    edge = constant_edge(image, mask) if gap is None else None
-    if edge is not None:
-        values, share = edge
-        text = f"{tile.image}: {share:.1%} of its pixels are labelled, lie at its edge and have one value throughout "
-        text += f"({' '.join(f'{value:g}' for value in values)}), as where there is no data. "
-        add("constant edge", text + declare(values[0], tile.image), fatal=False)
     if not valid.all():
         text = f"{tile.image}: {1 - valid.mean():.1%} of its pixels are nodata, transparent, NaN, infinite or beyond "
         text += f"{NO_MEASUREMENT:g}, and become {taxonomy.void}"
@@ -290,9 +304,11 @@ def orientation_problem(src: DatasetReader) -> str | None:
     )
 
 
-def declare(value: float, path: Path) -> str:
-    """The remedy for a value that stands for no data and is not declared."""
-    return f"Declare it where it is: rio edit-info --nodata {value:g} {shlex.quote(str(path))}"
+def declare(value: float | None, path: Path) -> str:
+    """The remedy for a stored value that means no data and is not declared; None if no one value does."""
+    if value is None:
+        return "Write a mask or an alpha band that hides these pixels"
+    return f"Declare it where it is: rio edit-info --nodata {value:.17g} {shlex.quote(str(path))}"
 
 
 def location_problem(location: dict, path: Path) -> str | None:

@@ -16,14 +16,24 @@ WORLD_FILES = (".pgw", ".pngw", ".wld", ".tfw", ".tifw", ".aux.xml")
 Place = tuple[CRS | None, Affine]
 
 
+def has_world_file(path: Path) -> bool:
+    """Whether a file beside a picture says where it lies. Names may be in capitals, as GDAL takes them, too."""
+    names = [path.stem + suffix for suffix in WORLD_FILES[:-1]] + [path.name + WORLD_FILES[-1]]
+    return any(path.with_name(name).exists() or path.with_name(_upper(name)).exists() for name in names)
+
+
+def _upper(name: str) -> str:
+    stem, _, suffix = name.rpartition(".")
+    return f"{stem}.{suffix.upper()}"
+
+
 def place_of(path: Path) -> Place | None:
     """Coordinate system and transform of a mask; None where it has no place, or cannot be read."""
-    named = [path.with_suffix(suffix) for suffix in WORLD_FILES[:-1]] + [path.with_name(path.name + WORLD_FILES[-1])]
-    if path.suffix.lower() == ".png" and not any(beside.exists() for beside in named):
+    if path.suffix.lower() == ".png" and not has_world_file(path):
         return None
     try:
         with open_raster(path) as src:
-            return None if not is_placed(src.transform) else (src.crs, src.transform)
+            return None if not is_placed(src.transform, src.height) else (src.crs, src.transform)
     except RasterioError:
         return None
 

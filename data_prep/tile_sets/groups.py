@@ -123,7 +123,7 @@ class GroupTables:
             ("does not know", [tile_id for tile_id in contents if tile_id not in self.rows]),
             ("names raw tiles that are gone:", sorted(self.rows.keys() - contents.keys() - set(left_out))),
             (
-                "was written for other images, or other --bands, of",
+                "was written for other images, or other --bands, --alpha or --overlaps, of",
                 [t for t, content in contents.items() if t in self.rows and self.rows[t]["image"] != content],
             ),
         ):

@@ -1,7 +1,7 @@
 """Ground sampling distance: comparing that of two tile sets, and bringing tiles to another."""
 
 import contextlib
-import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,14 @@ from rasterio.transform import Affine
 
 from common.cli import Parser, positive_float
 from common.errors import UserError
+from common.files import MANIFEST
+from common.folds import FOLDS, study_root
 from common.rasters import DAMAGED, georeference, open_raster, pixel_size, write_image, write_mask
 from common.raw_images import LARGEST_TILE
 from common.taxonomy import Taxonomy
 from common.text import some, warn
 from common.tiles import Tile, TileSet
-from data_prep.raw.files import IMAGE_SUFFIXES, files_by_stem
+from data_prep.raw.pairs import Patterns, raw_images, recorded_patterns
 from data_prep.tile_sets.writer import describe_tile
 
 FAR_APART = 1.5
@@ -94,16 +96,29 @@ def require_gsd(tiles: TileSet, gsd: float | None) -> None:
             )
 
 
-def raw_gsd(raw_dir: Path) -> float | None:
-    """Median ground sampling distance in metres of the raw images that tell theirs; None where none does."""
-    folder = raw_dir / "images"
-    by_stem = files_by_stem(folder, IMAGE_SUFFIXES)[0] if folder.is_dir() else {}
+def raw_gsd(raw_dir: Path, root: Path | None = None) -> float | None:
+    """Median ground sampling distance in metres of the raw images that tell theirs; None if none does.
+
+    ``root``: the root of the run, whose split says which files the images are; None for images and masks.
+    """
     distances = []
-    for path in itertools.chain(*by_stem.values()):
+    for path in raw_images(raw_dir, split_patterns(root) if root else None).values():
         with contextlib.suppress(RasterioError), open_raster(path) as src:
             distances.append(georeference(src)["gsd"])
     known = [distance for distance in distances if distance]
     return float(np.median(known)) if known else None
+
+
+def split_patterns(root: Path) -> Patterns | None:
+    """By what patterns the split of a run, or of one of its folds, found the raw tiles; None if by none, or unknown."""
+    study = study_root(root)
+    for home in (root, study, *sorted((study / FOLDS).glob("*"))):
+        try:
+            text = (home / "data/biodiversity_split/train" / MANIFEST).read_text(encoding="utf-8")
+            return recorded_patterns(json.loads(text))
+        except (OSError, ValueError, AttributeError):
+            continue
+    return None
 
 
 def compare_gsd(oem: TileSet, biodiversity: float | None, gsd: float | None) -> None:

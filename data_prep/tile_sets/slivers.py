@@ -1,17 +1,17 @@
 """Narrow strips that neighbouring tiles share, as rounded coordinates make them."""
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
+import rasterio.warp
 from rasterio.transform import Affine
 
 from common.cli import Parser
-from common.ground import SLIVER, overlapping
+from common.ground import SLIVER, TOUCH, one_name, overlapping
 from common.taxonomy import IGNORE_INDEX
 
-Bounds = list[float]
+Outline = list[tuple[float, float]]  # corners in order, in map units
 
 
 def add_overlaps(parser: Parser) -> None:
@@ -25,43 +25,52 @@ def add_overlaps(parser: Parser) -> None:
     )
 
 
-def shared_strips(footprints: Sequence[dict]) -> list[tuple[int, int, Bounds]]:
-    """(i, j, bounds of what they share) of the pairs i < j of tiles that share a strip no wider than SLIVER pixels.
+def shared_strips(footprints: Sequence[dict]) -> list[tuple[int, int]]:
+    """(i, j) of the pairs i < j of tiles that share a strip no wider than SLIVER pixels.
 
     ``footprints``: as ``overlapping`` takes them.
     """
     tiles = list(footprints)
     wide = set(overlapping(tiles, tiles, SLIVER))
-    strips = []
-    for i, j in overlapping(tiles, tiles):
-        if i < j and (i, j) not in wide:
-            one, other = tiles[i]["bounds"], tiles[j]["bounds"]
-            strips.append((i, j, [*map(max, one[:2], other[:2]), *map(min, one[2:], other[2:])]))
-    return strips
+    return [(i, j) for i, j in overlapping(tiles, tiles) if i < j and (i, j) not in wide]
 
 
-def strips_to_cut(strips: Sequence[tuple[int, int, Bounds]], chosen: np.ndarray) -> dict[int, list[Bounds]]:
-    """Which strips are void in which tile: of a pair in two splits, in that of the earlier one, train before val.
+def strips_to_cut(strips: Sequence[tuple[int, int]], chosen: np.ndarray) -> dict[int, list[int]]:
+    """The tiles whose outlines are void in each tile: of a pair in two splits, in the earlier one, train before val.
 
     ``chosen``: (N,) number of the split of each tile.
     """
-    cut: dict[int, list[Bounds]] = defaultdict(list)
-    for i, j, bounds in strips:
+    cut: dict[int, list[int]] = defaultdict(list)
+    for i, j in strips:
         if chosen[i] != chosen[j]:
-            cut[i if chosen[i] < chosen[j] else j].append(bounds)
+            first, other = (i, j) if chosen[i] < chosen[j] else (j, i)
+            cut[first].append(other)
     return dict(cut)
 
 
-def without_strips(mask: np.ndarray, grid: Affine, strips: Sequence[Bounds]) -> np.ndarray:
-    """A (H, W) mask that is void in strips given by their bounds; pixels that lie partly in them are void too."""
-    mask, back = mask.copy(), ~grid
-    for left, bottom, right, top in strips:
-        corners = [(x, y) for x in (left, right) for y in (bottom, top)]
-        columns = [back.a * x + back.b * y + back.c for x, y in corners]
-        rows = [back.d * x + back.e * y + back.f for x, y in corners]
-        inside = (
-            slice(max(math.floor(min(rows)), 0), max(math.ceil(max(rows)), 0)),
-            slice(max(math.floor(min(columns)), 0), max(math.ceil(max(columns)), 0)),
-        )
-        mask[inside] = IGNORE_INDEX
-    return mask
+def outline_for(tile: dict, other: dict) -> Outline:
+    """The corners of a tile, in the coordinate system of another one; both as ``overlapping`` takes them."""
+    left, bottom, right, top = tile["bounds"]
+    corners = tile.get("corners") or [(left, bottom), (right, bottom), (right, top), (left, top)]
+    tile, other = one_name([tile, other])
+    if tile["crs"] == other["crs"] or tile["crs"] is None or other["crs"] is None:
+        return [(x, y) for x, y in corners]
+    xs, ys = rasterio.warp.transform(tile["crs"], other["crs"], *zip(*corners, strict=True))[:2]
+    return list(zip(xs, ys, strict=True))
+
+
+def without_strips(mask: np.ndarray, grid: Affine, outlines: Sequence[Outline]) -> np.ndarray:
+    """A (H, W) mask that is void where it lies in one of the outlines, also in part of a pixel."""
+    void, back = np.zeros(mask.shape, bool), ~grid
+    rows, columns = (np.arange(side) + 0.5 for side in mask.shape)
+    for outline in outlines:
+        corners = [(back.a * x + back.b * y + back.c, back.d * x + back.e * y + back.f) for x, y in outline]
+        edges = list(zip(corners, [*corners[1:], corners[0]], strict=True))
+        turn = np.sign(sum(x * next_y - next_x * y for (x, y), (next_x, next_y) in edges))
+        inside = np.ones(mask.shape, bool)
+        for (x, y), (next_x, next_y) in edges:
+            across, down = turn * (y - next_y), turn * (next_x - x)  # the way into the outline
+            reach = (0.5 - TOUCH) * (abs(across) + abs(down))  # from the centre of a pixel to its farthest corner
+            inside &= across * (columns - x) + (down * (rows - y) + reach)[:, None] > 0
+        void |= inside
+    return np.where(void, mask.dtype.type(IGNORE_INDEX), mask)

@@ -64,9 +64,9 @@ def bands_of(checkpoints: Sequence[Checkpoint]) -> list[int] | None:
 
 
 def alpha_of(checkpoints: Sequence[Checkpoint]) -> str:
-    """What --alpha auto means: no if bands that files call alpha were images where the networks were trained."""
+    """What --alpha auto means: what was decided for the training tiles, if some had a band that is called alpha."""
     hides = [(checkpoint.metadata.get("images") or {}).get("alpha") for checkpoint in checkpoints]
-    return "no" if False in hides else "auto"
+    return "no" if False in hides else "yes" if True in hides else "auto"
 
 
 def gsd_of(checkpoints: Sequence[Checkpoint]) -> float | None:

@@ -147,6 +147,24 @@ def test_tiles_that_no_raw_tile_is_are_found_unless_others_were_split(root, caps
     assert "biodiversity_raw holds other tiles than those that were split" in capsys.readouterr().err
 
 
+def test_raw_tiles_of_other_kinds_and_layouts_are_compared(root, capsys):
+    raw = root / "data/biodiversity_raw"
+    for path in (raw / "images").iterdir():
+        path.rename(path.with_name(f"{path.stem}_sat.jpg"))
+    for path in (raw / "masks").iterdir():
+        path.rename(path.with_name(f"{path.stem}_mask.png"))
+    assert "raw" not in quiet(check_leakage.main, "--root", root)
+    assert "warning" not in capsys.readouterr().err
+    (raw / "images").rename(raw / "rgb")
+    check_leakage.main(["--root", str(root)])
+    assert "biodiversity_raw holds no raw tiles" in capsys.readouterr().err
+    edit(folder_of(root, "train"), lambda m: m.update(image_pattern="rgb/*_sat.jpg", mask_pattern="masks/*_mask.png"))
+    check_leakage.main(["--root", str(root)])
+    assert "warning" not in capsys.readouterr().err
+    (raw / "rgb" / f"{tiles_of(root, 'test').tiles[0].id}_sat.jpg").unlink()
+    assert leaks(root) == {"origin": [("test",)]}
+
+
 def test_raw_tiles_that_overlap_unknown_to_the_split_are_named_with_the_remedy(tmp_path):
     make_biodiversity(tmp_path)
     rng = np.random.default_rng(3)

@@ -56,11 +56,11 @@ def everything(main, *flags):
 class Raw:
     """A raw folder of which each tile can be made otherwise."""
 
-    def __init__(self, root, image=None, mask=None):
+    def __init__(self, root):
         self.root, self.folder = root, root / "data/biodiversity_raw"
         for n in range(36):
-            (image or (lambda n: self.tif(n, GROUND[n])))(n)
-            (mask or (lambda n: self.png(n, LABELS[n])))(n)
+            self.tif(n, GROUND[n])
+            self.png(n, LABELS[n])
 
     def tif(self, n, pixels, **profile):
         tif(self.folder / f"images/t{n:02}.tif", pixels, n, **profile)
@@ -86,19 +86,16 @@ def as_float(n):
 
 
 def test_a_declared_gap_of_one_band_moves_no_range_and_hides_its_labels(tmp_path):
-    def image(n):
+    raw = Raw(tmp_path)
+    for n in range(36):
         pixels = as_float(n)
         pixels[0, :, :8] = -9999
-        raw_tif(n, pixels, nodata=-9999)
-
-    raw_tif = lambda n, pixels, **profile: tif(  # noqa: E731
-        tmp_path / f"data/biodiversity_raw/images/t{n:02}.tif", pixels, n, **profile
-    )
-    said, tiles = Raw(tmp_path, image).split()
+        raw.tif(n, pixels, nodata=-9999)
+    said, tiles = raw.split()
     for n, (pixels, mask) in tiles.items():
         assert (mask[:, :8] == 0).all() and (mask[:, 8:] == LABELS[n][:, 8:]).all()
         assert 100 < pixels[0, :, 8:].mean() < 160  # brightness and contrast as of bands without gaps
-    assert f"{36 * 96 * 8:,} labelled pixels of 36 tiles (8.3% of all) have no data" in said
+    assert f"{36 * 96 * 8:,} labelled pixels of 36 tiles (8.3% of all) are not labelled any more" in said
     assert "t00 8.3%" in said
 
 
@@ -120,6 +117,39 @@ def test_an_undeclared_gap_is_refused_by_name_in_whatever_band_it_is(tmp_path, d
             dst.nodata = value
     _, tiles = raw.split()
     assert (tiles[3][1][:, :8] == 0).all() and (tiles[3][1][:, 8:] == LABELS[3][:, 8:]).all()
+
+
+def test_fill_values_are_gaps_at_any_distance_and_in_a_whole_tile(tmp_path):
+    raw = Raw(tmp_path)
+    for n in range(36):
+        wide = np.random.default_rng(n).integers(80, 20_000, (3, SIDE, SIDE)).astype(np.int16)
+        if n == 2:
+            wide[:, 10:16, 10:16] = -9999
+        if n == 5:
+            wide[:] = -9999
+        raw.tif(n, wide)
+    with pytest.raises(
+        UserError, match=r"undeclared nodata \(2\)(.|\n)*t02.tif: -9999 fills(.|\n)*t05.tif: -9999 fills"
+    ):
+        raw.split()
+
+
+def test_remedies_name_what_is_stored(tmp_path):
+    raw = Raw(tmp_path)
+    for n in range(36):
+        ground = GROUND[n].astype(np.uint16) * 20 + 1000
+        if n == 3:
+            ground[:, :10] = 65535
+        if n == 7:
+            ground[:, :, :10] = 1000
+        raw.tif(n, ground, scales=[1e-4] * 3, offsets=[-0.1] * 3)
+    with pytest.raises(UserError, match=r"t03.tif: 6.4535 fills(.|\n)*rio edit-info --nodata 65535 "):
+        raw.split()
+    with open_raster(raw.folder / "images/t03.tif", "r+") as dst:
+        dst.nodata = 65535
+    said = raw.audit()
+    assert "t07.tif" in said and "rio edit-info --nodata 1000 " in said
+    assert "rio edit-info --nodata 1000 " in raw.split()[0]
 
 
 def test_clear_pixels_lose_their_labels_where_nodata_is_declared_too(tmp_path):
@@ -144,6 +174,17 @@ def test_near_infrared_that_is_called_alpha_hides_nothing_unless_it_is_said(tmp_
     assert "alpha: bands that files call alpha have many values" in said
     _, tiles = raw.split("--alpha", "yes")
     assert all((mask[24:48] == 0).all() for _, mask in tiles.values())
+
+
+def test_alpha_of_8_and_of_16_bits_hides_pixels(tmp_path):
+    raw = Raw(tmp_path)
+    for n in range(36):
+        dtype, full = (np.uint8, 255) if n % 2 else (np.uint16, 65535)
+        alpha = np.full((1, SIDE, SIDE), full, dtype)
+        alpha[:, :8] = 0
+        raw.tif(n, np.concatenate([GROUND[n].astype(dtype), alpha]), photometric="RGB", alpha="YES")
+    _, tiles = raw.split()
+    assert all((mask[:8] == 0).all() and (mask[8:] == LABELS[n][8:]).all() for n, (_, mask) in tiles.items())
 
 
 def test_a_labelled_collar_is_warned_of_with_its_remedy(tmp_path):
@@ -200,6 +241,15 @@ def test_bands_declared_in_another_order_are_told_with_the_flag_that_follows_it(
     assert told not in said and all((image == GROUND[n]).all() for n, (image, _) in tiles.items())
 
 
+def test_colours_are_looked_for_among_all_bands(tmp_path):
+    raw = Raw(tmp_path)
+    infrared = np.full((1, SIDE, SIDE), 90, np.uint8)
+    colors = [ColorInterp.undefined, ColorInterp.red, ColorInterp.green, ColorInterp.blue]
+    for n in range(36):
+        raw.tif(n, np.concatenate([infrared, GROUND[n]]), colors=colors, photometric="MINISBLACK")
+    assert "--bands 2 3 4 takes them as they are declared" in raw.split()[0]
+
+
 def test_a_colour_table_is_expanded_to_its_colours(tmp_path):
     table = np.random.default_rng(3).integers(0, 256, (256, 3))
     raw = Raw(tmp_path)
@@ -215,8 +265,10 @@ def test_pages_are_named_with_the_command_that_makes_bands_of_them(tmp_path):
     raw = Raw(tmp_path)
     pages = [Image.fromarray(band) for band in GROUND[2]]
     pages[0].save(raw.folder / "images/t02.tif", save_all=True, append_images=pages[1:])
-    with pytest.raises(UserError, match=r"has 3 pages, of which the first alone is read(.|\n)*rio stack GTIFF_DIR:1"):
-        raw.split()
+    told = r"has 3 pages, of which the first alone would be read(.|\n)*rio stack GTIFF_DIR:1.*GTIFF_DIR:3"
+    for flags in ((), ("--bands", "1")):
+        with pytest.raises(UserError, match=told):
+            raw.split(*flags)
 
 
 def test_grey_images_in_which_0_is_white_are_turned_round(tmp_path):
@@ -276,7 +328,7 @@ def test_masks_on_other_ground_are_refused_by_name(tmp_path):
 
 
 def test_problems_of_one_kind_are_counted_with_the_first_five(tmp_path):
-    raw = Raw(tmp_path, mask=None)
+    raw = Raw(tmp_path)
     for n in range(9):
         raw.png(n, np.where(LABELS[n] == 5, 77, LABELS[n]).astype(np.uint8))
     with pytest.raises(UserError) as refused:

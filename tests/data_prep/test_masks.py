@@ -8,6 +8,7 @@ import rasterio
 from PIL import Image
 from rasterio.transform import Affine
 
+from common.errors import UserError
 from common.rasters import open_raster
 from common.taxonomy import BIODIVERSITY
 from data_prep import check_biodiversity, split_biodiversity
@@ -59,8 +60,92 @@ def test_greys_of_few_bits_are_what_is_stored(tmp_path, bits):
 
 def test_jpeg_data_under_the_name_of_a_png_is_refused(tmp_path):
     path = save(tmp_path / "a.png", Image.fromarray(IDS), format="JPEG")
-    with pytest.raises(MaskProblem, match="holds JPEG data under the name of a PNG, which changes ids"):
+    with pytest.raises(MaskProblem, match="holds JPEG data, which change ids near every edge"):
         read(path)
+
+
+@pytest.mark.parametrize("form", ["WEBP", "JPEG2000", "GIF", "BMP"])
+def test_data_of_other_formats_under_the_name_of_a_png_are_refused(tmp_path, form):
+    path = save(tmp_path / "a.png", Image.fromarray(IDS), format=form)
+    with pytest.raises(MaskProblem, match=f"holds {form} data, expected PNG or GeoTIFF"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("profile", "lossy"),
+    [
+        ({"compress": "JPEG"}, "JPEG"),
+        ({"compress": "LERC", "max_z_error": 1}, "LERC"),
+        ({"compress": "LERC"}, None),
+        ({"compress": "deflate"}, None),
+    ],
+)
+def test_geotiffs_whose_compression_changes_ids_are_refused(tmp_path, profile, lossy):
+    path = tiff(tmp_path / "a.tif", IDS, **profile)
+    if lossy is None:
+        np.testing.assert_array_equal(read(path)[0], IDS)
+    else:
+        with pytest.raises(MaskProblem, match=f"is compressed by {lossy}, which changes ids"):
+            read(path)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_16_bit_pngs_of_any_channels_hold_what_is_stored(tmp_path, channels):
+    bands = np.repeat(IDS[None].astype(np.uint16), channels, axis=0)
+    hidden = np.zeros(IDS.shape, bool)
+    if channels == 4:
+        hidden[:5] = True
+        bands[3] = np.where(hidden, 0, 65535)
+    path = tmp_path / "a.png"
+    height, width = IDS.shape
+    with open_raster(path, "w", driver="PNG", count=channels, height=height, width=width, dtype="uint16") as dst:
+        dst.write(bands)
+    np.testing.assert_array_equal(read(path)[0], np.where(hidden, 0, IDS))
+
+
+def test_what_masks_inside_geotiff_masks_hide_is_void(tmp_path):
+    path = tiff(tmp_path / "a.tif", IDS, nodata=5)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), open_raster(path, "r+") as dst:
+        dst.write_mask(np.where(np.arange(IDS.shape[0])[:, None] < 4, 0, 255).astype(np.uint8).repeat(IDS.shape[1], 1))
+    wanted = np.where(IDS == 5, 0, IDS)
+    wanted[:4] = 0
+    np.testing.assert_array_equal(read(path)[0], wanted)
+
+
+def test_a_palette_whose_greys_are_other_ids_than_its_indices_is_refused(tmp_path):
+    shifted = Image.fromarray(np.maximum(IDS, 1) - 1, mode="P")
+    shifted.putpalette([n + 1 for n in range(5) for _ in range(3)])
+    path = save(tmp_path / "a.png", shifted)
+    with pytest.raises(MaskProblem, match="index 0 of its palette has the colour of class 1"):
+        read(path)
+
+
+def test_colours_that_a_file_names_decide_in_a_palette(tmp_path):
+    swapped = BIODIVERSITY.rgb()[[0, 2, 1, 3, 4, 5]]
+    palette = Image.fromarray(IDS, mode="P")
+    palette.putpalette(swapped.ravel().tolist())
+    path = save(tmp_path / "a.png", palette)
+    ids, done, _ = read(path, COLORS._replace(colors_decide=True))
+    np.testing.assert_array_equal(ids, np.array([0, 2, 1, 3, 4, 5])[IDS])
+    assert done == "colours of the palette are taken for the classes they stand for"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{}", "holds no colours"),
+        ('{"#1b7837": "Lake"}', "'Lake' is no class"),
+        ('{"#1b7837": true}', "True is no class"),
+        ('{"#1b7837": 1.7}', "1.7 is no class"),
+        ('{"#+1-2+3": 1}', "'#[+]1-2[+]3' is no colour"),
+        ("[1]", "holds no colours"),
+    ],
+)
+def test_a_file_of_colours_that_is_none_is_refused(tmp_path, content, said):
+    (tmp_path / "colors.json").write_text(content)
+    args = split_biodiversity.parse_args(["--mask-colors", str(tmp_path / "colors.json")])
+    with pytest.raises(UserError, match=f"{said}. Expected a JSON object"):
+        chosen_masks(args, BIODIVERSITY)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.uint32, np.int32])

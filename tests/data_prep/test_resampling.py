@@ -1,5 +1,7 @@
 """Tiles brought to another ground sampling distance, and the warning where one is needed."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from rasterio.transform import Affine
 from torch.nn.functional import interpolate
 
 from common.errors import UserError
+from common.files import MANIFEST
 from common.rasters import METRES_PER_DEGREE, georeference, open_raster, write_image
 from common.taxonomy import BIODIVERSITY
 from common.tiles import Tile
@@ -136,6 +139,21 @@ def test_the_resolution_of_raw_tiles_is_the_median_of_those_that_tell_it(tmp_pat
         write_raw(tmp_path, f"t{n}", np.ones((8, 8)), origin=(100 * n, 0), gsd=gsd)
     (raw / "images/broken.tif").write_text("no image")
     assert raw_gsd(raw) == 2
+
+
+def test_the_resolution_of_raw_tiles_in_another_layout_is_found_by_the_patterns_of_the_split(tmp_path):
+    raw = tmp_path / "data/biodiversity_raw"
+    write_raw(tmp_path, "a", np.ones((8, 8)), origin=(0, 0), gsd=2)
+    (raw / "images").rename(raw / "rgb")
+    assert raw_gsd(raw, tmp_path) is None
+    for home in ("folds/1", "."):
+        manifest = tmp_path / home / "data/biodiversity_split/train" / MANIFEST
+        manifest.parent.mkdir(parents=True)
+        manifest.write_text("no JSON")
+        assert raw_gsd(raw, tmp_path) == (None if home == "folds/1" else 2)
+        manifest.write_text(json.dumps({"image_pattern": "rgb/*.tif", "mask_pattern": "masks/*.png"}))
+        assert raw_gsd(raw, tmp_path) == raw_gsd(raw, tmp_path / "folds/1") == 2
+    assert raw_gsd(raw) is None
 
 
 def test_tiles_of_unknown_resolution_are_not_resampled(tmp_path):

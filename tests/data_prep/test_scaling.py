@@ -183,7 +183,7 @@ def test_a_fourth_band_is_alpha_where_nine_tenths_of_it_in_all_images_are_opaque
     valid = read_raw(tmp_path / "a.tif", reading).valid
     np.testing.assert_array_equal(valid, pixels[3] > 0 if hides else np.ones((10, 10), bool))
     assert chosen_reading([1], "no", [tmp_path / "b.tif"]) == Reading((1, 1, 1), False)
-    assert chosen_reading([1, 2, 3], "auto", [tmp_path / "c.tif"]).alpha
+    assert chosen_reading([1, 2, 3], "auto", [tmp_path / "c.tif"]).alpha is None
 
 
 def test_nodata_alpha_and_masks_are_joined(tmp_path):
@@ -248,7 +248,11 @@ def test_gaps_at_one_low_value_are_told_from_measurements():
     assert gap(-9999, 2) == (0, -9999)  # a thousandth of 2000 pixels
     assert gap(-9999, 1) is None
     assert gap(-9999, 100, slice(1, 2)) == (1, -9999)  # in one band alone
-    assert gap(-90, 100) is None and gap(-110, 100) == (0, -110)  # further below the others than these are apart
+    assert gap(-90, 100) == (0, -90)  # nothing else is negative
+    values -= 50
+    assert gap(-90, 100) is None and gap(-160, 100) == (0, -160)  # further below the others than these are apart
+    assert gap(-9999, 2) == (0, -9999)
+    values += 50
     assert gap(65_535, 100) == (0, 65_535) and gap(190, 100) is None and gap(0, 100) is None
     assert gap_value(image_of(np.full((3, 8, 8), -9999, np.float32))) is None
     assert gap_value(image_of(values.astype(np.uint8))) is None

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import rasterio.warp
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
@@ -9,7 +10,7 @@ from common.ground import one_name, overlapping, spatial_blocks
 from common.rasters import georeference, is_placed, open_raster
 from common.tiles import TileSet
 from data_prep import check_leakage, split_biodiversity
-from data_prep.tile_sets.slivers import shared_strips, strips_to_cut, without_strips
+from data_prep.tile_sets.slivers import outline_for, shared_strips, strips_to_cut, without_strips
 from tests.helpers import made, quiet, write_groups, write_png, write_tif
 
 UTM, ETRS, ED50 = (CRS.from_epsg(code).to_wkt() for code in (32633, 25833, 23033))
@@ -22,19 +23,39 @@ def tile(left, top, side=100.0, crs=UTM, **more):
 
 def test_a_strip_of_two_pixels_is_told_and_wider_ones_are_common_ground():
     places = [tile(0, 0), tile(97, 0), tile(194, -2), tile(280, 0)]  # pixels of 2 metres
-    assert [(i, j) for i, j, _ in shared_strips(places)] == [(0, 1), (1, 2)]
-    assert shared_strips(places)[0][2] == [97, -100, 100, 0]
+    assert shared_strips(places) == [(0, 1), (1, 2)]
     assert [(i, j) for i, j in overlapping(places, places, 2.0) if i < j] == [(2, 3)]
 
 
 def test_a_strip_is_void_in_the_tile_of_the_earlier_split():
-    strips = [(0, 1, [0, 0, 1, 1]), (1, 2, [1, 0, 2, 1]), (2, 3, [2, 0, 3, 1])]
-    assert strips_to_cut(strips, np.array([1, 0, 0, 2])) == {1: [[0, 0, 1, 1]], 2: [[2, 0, 3, 1]]}
+    assert strips_to_cut([(0, 1), (1, 2), (2, 3)], np.array([1, 0, 0, 2])) == {1: [0], 2: [3]}
     mask = np.ones((50, 50), np.uint8)
-    cut = without_strips(mask, Affine(2, 0, 0, 0, -2, 0), [[97, -100, 100, 0]])
+    cut = without_strips(mask, Affine(2, 0, 0, 0, -2, 0), [outline_for(tile(97, 0), tile(0, 0))])
     assert (cut[:, 48:] == 0).all() and (cut[:, :48] == 1).all() and mask.all()
-    south_up = without_strips(mask, Affine(2, 0, 0, 0, 2, -100), [[0, -3, 100, 0]])
-    assert (south_up[48:] == 0).all() and (south_up[:48] == 1).all()
+    south_up = without_strips(mask, Affine(2, 0, 0, 0, 2, -100), [outline_for(tile(0, 97), tile(0, 0))])
+    assert (south_up[:48] == 1).all() and (south_up[48:] == 0).all()
+    touching = without_strips(mask, Affine(2, 0, 0, 0, -2, 0), [outline_for(tile(100, 0), tile(0, 0))])
+    assert touching.all()
+
+
+def test_the_strip_of_a_rotated_tile_is_as_narrow_as_of_any_other():
+    turned = Affine.rotation(30)
+    grid = turned @ Affine(2, 0, 0, 0, -2, 0)
+
+    def corners(left):
+        around = [(left, 0), (left + 50, 0), (left + 50, 50), (left, 50)]
+        return {"crs": UTM, "corners": [list(grid @ point) for point in around], "bounds": [0, 0, 1, 1]}
+
+    cut = without_strips(np.ones((50, 50), np.uint8), grid, [outline_for(corners(49), corners(0))])
+    assert (cut[:, 49] == 0).all() and (cut[:, :49] == 1).all()
+
+
+def test_the_outline_of_a_tile_in_another_system_is_put_into_that_of_the_tile():
+    west, south, east, north = rasterio.warp.transform_bounds(UTM, "EPSG:4326", 500_000, 4_999_900, 500_100, 5_000_000)
+    degrees = {"crs": CRS.from_epsg(4326).to_wkt(), "bounds": [west, south, east, north]}
+    found = np.array(outline_for(degrees, tile(500_100, 5_000_000)))
+    np.testing.assert_allclose(found[:, 0].max(), 500_100, atol=2)
+    np.testing.assert_allclose(found[:, 1].min(), 4_999_900, atol=2)
 
 
 def test_tiles_of_rounded_degrees_are_split_and_trained_on(tmp_path):
@@ -100,6 +121,7 @@ def test_rotated_tiles_are_compared_by_their_corners(tmp_path):
 @pytest.mark.parametrize("sign", [1, -1])
 def test_pixel_coordinates_are_no_place(tmp_path, sign):
     assert not is_placed(Affine(1, 0, 0, 0, sign, 0)) and is_placed(Affine(1, 0, 0, 0, sign, 5))
+    assert not is_placed(Affine(1, 0, 0, 0, -1, 96), 96) and not is_placed(Affine(1, 0, -0.5, 0, -1, 0.5), 96)
     profile = {"driver": "GTiff", "count": 1, "height": 5, "width": 5, "dtype": "uint8", "crs": "EPSG:32633"}
     with open_raster(tmp_path / "a.tif", "w", **profile, transform=Affine(1, 0, 0, 0, sign, 0)) as dst:
         dst.write(np.zeros((1, 5, 5), np.uint8))
