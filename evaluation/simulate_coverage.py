@@ -10,7 +10,7 @@ endless ground.
 
 Prints, for each setting, how often the 95 % intervals hold the truth: of mIoU, minority mIoU and their paired
 differences, the lowest and the highest share among the kinds of arms; how often a family is significant after
-correction where all arms are alike, the largest share of the families; and the power at 1 and 2 standard deviations
+correction if all arms are alike, the largest share of the families; and the power at 1 and 2 standard deviations
 of a fold's paired difference.
 
     python -m evaluation.simulate_coverage
@@ -363,7 +363,7 @@ def _by_kind(shares: np.ndarray, kinds: list[bool]) -> list[float]:
 
 def _claims(parts: Spread) -> dict[str, list[float]]:
     """``shown``: power at the smallest difference that studies say they would show, at the median of what they say.
-    ``equivalent``: how often a difference at the edge of equivalence is called equivalent, where studies can tell."""
+    ``equivalent``: how often a difference at the edge of equivalence is called equivalent, if studies can tell."""
     level = (1 - LEVEL) / parts.value.shape[-1]
     tested = family_variance(parts.variance, parts.of_trainings)
     smallest = np.median(smallest_shown(tested.variance, tested.freedom, level)[0], axis=0)

@@ -36,7 +36,7 @@ def chosen_checkpoints(args: argparse.Namespace) -> list[Input]:
 
 
 def load_checkpoints(sources: Sequence[Input]) -> list[Checkpoint]:
-    """Finished checkpoints of one taxonomy; UserError where one is missing, broken or of other classes."""
+    """Finished checkpoints of one taxonomy. Raises UserError if one is missing, broken or of other classes."""
     found = []
     for source in sources:
         checkpoint = Checkpoint.load(source).require(METADATA_TO_SCORE)
@@ -113,7 +113,7 @@ def require_fit(raster: Raster, checkpoint: Checkpoint, args: argparse.Namespace
 def scaling_of(checkpoint: Checkpoint, raster: Raster) -> Scaling:
     """How the raster becomes the 8-bit images that a network was trained on.
 
-    Raises UserError where the raster is not 8-bit and nothing was scaled in training.
+    Raises UserError if the raster is not 8-bit and nothing was scaled in training.
     """
     bands: Bands = raster.bands
     if raster.dtype == "uint8":
