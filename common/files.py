@@ -140,7 +140,10 @@ def locked(path: Path) -> Generator[None]:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock not shared with forked workers
             except OSError as problem:
                 if problem.errno in NO_LOCKS:
-                    print(f"warning: {beside} cannot be locked: see to it that one run writes there.", file=sys.stderr)
+                    print(
+                        f"warning: {beside} cannot be locked: make sure that only one run writes there.",
+                        file=sys.stderr,
+                    )
                     break
                 if problem.errno not in (errno.EACCES, errno.EAGAIN):
                     raise OSError(problem.errno, problem.strerror, str(beside)) from None

@@ -42,7 +42,7 @@ SMALL = 256  # images up to this side are stored without loss
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("--split", choices=["val"], default="val", help="test tiles are not for looking at")
+    parser.add_argument("--split", choices=["val"], default="val", help="val alone: test tiles are not for looking at")
     parser.add_argument("--tiles", type=positive_int, default=6, help="number of tiles to draw")
     split, train = "data_prep.split_biodiversity", "data_prep.analyze_class_distribution"
     parser.add_input("--data-dir", "data/biodiversity_split/{split}", "tile set to draw from", made_by=split)

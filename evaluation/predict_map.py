@@ -166,7 +166,7 @@ def tell_plan(plan: Plan, networks: Networks, maker: StripMaker, source: Source)
     memory *= plan.columns.length
     minutes = maker.seconds_a_window() * plan.windows / 60
     print(f"{plan.windows:,} windows of {side[1]} x {side[0]} pixels, in {plan.strips} strips")
-    print(f"memory beside that of the networks: about {memory / 1e6:,.0f} MB")
+    print(f"memory in addition to that of the networks: about {memory / 1e6:,.0f} MB")
     print(f"about {minutes:,.1f} minutes on {networks.device.type} if there are data everywhere")
 
 

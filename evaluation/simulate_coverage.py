@@ -377,13 +377,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("--trials", type=positive_int, default=1000, help="generated studies for each line")
     parser.add_argument("--folds", type=positive_int, default=5, help="folds of a dealing; 1: seeds on one split")
-    parser.add_argument("--trainings", type=positive_int, nargs="+", default=[5, 10], help="trainings of an arm")
+    parser.add_argument("--trainings", type=positive_int, nargs="+", default=[5, 10], help="trainings of each stage")
     parser.add_argument("--blocks", type=positive_int, nargs="+", default=[30, 60], help="numbers of spatial blocks")
     grounds = ["alike", "uneven"]
-    parser.add_argument("--ground", choices=WORLDS, nargs="+", default=grounds, help="kinds of ground")
-    parser.add_argument("--correlation", type=fraction, nargs="+", default=[0.0, 0.5], help="of trainings of an arm")
+    parser.add_argument("--ground", choices=WORLDS, nargs="+", default=grounds, help="kinds of landscape")
     parser.add_argument(
-        "--noise-is-shared", action="store_true", help="what trainings of a noisy arm share is as noisy as the rest"
+        "--correlation", type=fraction, nargs="+", default=[0.0, 0.5], help="between the trainings of a stage"
+    )
+    parser.add_argument(
+        "--noise-is-shared", action="store_true", help="a noisy stage is also noisy in what its trainings share"
     )
     parser.add_argument("--candidates", action="store_true", help="all rules that were tried, over all lines")
     parser.add_seed()

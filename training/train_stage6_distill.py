@@ -55,7 +55,7 @@ def parse_args(argv: list[str] | None = None, stage: str = STAGE, doc: str | Non
         "--max-mapped-void",
         type=fraction,
         default=MAX_MAPPED_VOID,
-        help="probability of the mapped void class from which on a pixel teaches nothing",
+        help="a pixel teaches nothing if the mapped void class has this probability or more",
     )
     return parser.parse_args(argv)
 

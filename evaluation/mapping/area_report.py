@@ -79,8 +79,8 @@ def _without_interval(record: MapRecord, held: HeldOut, found: Areas) -> list[st
         )
     if found.blocks < FEWEST_BLOCKS:
         lines.append(
-            f"no intervals: {found.blocks} held-out blocks, and fewer than {FEWEST_BLOCKS} do not show how far areas "
-            "varies"
+            f"no intervals: {found.blocks} held-out blocks, and fewer than {FEWEST_BLOCKS} do not show how much areas "
+            "vary"
         )
         return lines
     few = [i for i in range(1, len(classes)) if found.holders[i] < FEW_BLOCKS and found.met[i]]

@@ -77,7 +77,7 @@ def _score_once(checkpoint: Checkpoint, model: torch.nn.Module, setting: Setting
         if not same:
             append_log(log, entry)  # before anyone can read a score
     if same:
-        print(f"Evaluated before; its files were missing and are there again.\n{describe_use(same[-1])}")
+        print(f"Evaluated before; its files were missing and are restored.\n{describe_use(same[-1])}")
     else:
         print(describe_use(entry))
     print(f"  {target}, recorded in {log}")

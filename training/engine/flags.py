@@ -217,7 +217,7 @@ def train_parser(
         default=AVERAGE,
         help="length of the moving average of the weights, as a share of the steps; 0 saves those of the last step",
     )
-    parser.add_argument("--weight-decay", type=non_negative_float, default=2.5e-4, help="of AdamW")
+    parser.add_argument("--weight-decay", type=non_negative_float, default=2.5e-4, help="weight decay of AdamW")
     parser.add_argument("--clip-norm", type=positive_float, default=1.0, help="largest norm of the gradient")
     parser.add_argument("--label-smoothing", type=fraction, default=LABEL_SMOOTHING, help=label_smoothing)
     return parser

@@ -80,8 +80,8 @@ def require_apart(train: TileSet, val: TileSet, report: Input) -> None:
             raise UserError(f"{error}\nThen: {report.made_by}")
     if train.stretch != val.stretch:
         raise val.source.unusable(
-            f"{val.path} was scaled to 8 bit by another range than {train.path}. Make both from one split, and what "
-            "was made of them"
+            f"{val.path} was scaled to 8 bit by another range than {train.path}. Make both from one split, then all "
+            "that was made from them"
         )
     own = list(train)
     if val.taxonomy.from_openearthmap is not None:

@@ -187,7 +187,7 @@ class RunFolder:
             if before[key] != now[key]:
                 warn(
                     f"{checkpoint.path} was trained with another {_difference(key, before[key], now[key], 'here')}. "
-                    "To the last digit the run will not be the same."
+                    "The run will not be identical to the last digit."
                 )
 
     def save(self, state: TrainingState, step: int, metrics: dict | None) -> None:
