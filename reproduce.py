@@ -2,7 +2,7 @@ r"""Run the numbered steps of the REPRODUCE files in order: data, training, eval
 
 The ``bash`` block under a heading ``## N. Title`` is one step. ``console`` blocks (alternatives, launchers) are not
 run; steps whose heading ends in ``(control)`` run with --controls, in ``(rival)`` with --rivals, in ``(map)`` with
---map. --root goes to every command; --preset, --device, --workers and --overwrite, where given, to the commands that
+--map. --root goes to every command; --preset, --device, --workers and --overwrite, if given, to the commands that
 take them, and win over the document.
 
 With --folds 5 each step runs once in each of five folds, whose roots are <root>/folds/1 to 5, unless its text says that
@@ -93,15 +93,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--preset", help="paper, laptop or demo, for the steps that train")
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--seeds", nargs="+", type=non_negative_int, metavar="N", help="train with each of these seeds")
-    seeds.add_argument("--seed", dest="seeds", nargs=1, type=non_negative_int, metavar="N", help="the same, for one")
+    seeds.add_argument("--seed", dest="seeds", nargs=1, type=non_negative_int, metavar="N", help="train with this seed")
     parser.add_argument("--folds", type=positive_int, metavar="K", help="run everything in each of K folds")
     parser.add_argument("--repeats", type=positive_int, metavar="N", help="deal the tiles into --folds N times")
-    parser.add_argument("--fold", type=positive_int, nargs="+", metavar="k", help="of all folds run these alone")
+    parser.add_argument("--fold", type=positive_int, nargs="+", metavar="k", help="run only these folds")
     parser.add_argument("--jobs", type=positive_int, default=1, metavar="N", help="steps that run side by side")
     parser.add_argument("--device", help="auto, cpu or cuda, for the steps that run a model")
     parser.add_argument("--workers", help="worker processes of a step")
     parser.add_argument("--overwrite", action="store_true", help="replace the outputs of an earlier run")
-    parser.add_argument("--resume", action="store_true", help="go on where an earlier run stopped")
+    parser.add_argument("--resume", action="store_true", help="continue an earlier run that stopped")
     for mark, flag in MARKS.items():
         parser.add_argument(flag, action="store_true", help=f"run the steps marked ({mark}) as well")
     parser.add_argument("--from", dest="first", metavar="STEP", help="begin with this step, a name or a number")

@@ -149,7 +149,7 @@ def complete_run_record(record: dict) -> dict:
 
 
 def read_leakage(source: Input) -> dict | None:
-    """What data_prep.check_leakage found, None where it was not run; UserError where the file is something else."""
+    """What data_prep.check_leakage found, None if it was not run. Raises UserError if the file is something else."""
     if not source.path.is_file():
         return None
     report = read_json(source)

@@ -175,7 +175,7 @@ class Checkpoint:
             raise self.source.unusable(str(error).removesuffix(".")) from None
 
     def load_into(self, architecture: Architecture) -> nn.Module:
-        """A network of the architecture that is asked for, with these tensors; UserError where they do not fit it."""
+        """A network of the given architecture with these tensors. Raises UserError if they do not fit it."""
         try:
             return self._load_into(architecture)
         except UserError as error:
@@ -195,12 +195,12 @@ class Checkpoint:
 
 
 def finished_checkpoint(source: Input, stage: str, seed: int) -> Checkpoint:
-    """The checkpoint of a finished run of ``stage`` with ``seed``; UserError where it is something else."""
+    """The checkpoint of a finished run of ``stage`` with ``seed``. Raises UserError if it is something else."""
     return Checkpoint.load(source).require(METADATA).require_run(stage, seed)
 
 
 def load_teacher(source: Input, seed: int) -> Checkpoint:
-    """The finished teacher checkpoint; UserError where it is none, or was not trained in OpenEarthMap classes."""
+    """The finished teacher checkpoint. Raises UserError if it is none, or was not trained in OpenEarthMap classes."""
     teacher = finished_checkpoint(source, "teacher", seed)
     if teacher.taxonomy != OPENEARTHMAP:
         raise source.unusable(f"{source} was not trained in the OpenEarthMap classes")

@@ -34,7 +34,7 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefa
 
 
 class Parser(argparse.ArgumentParser):
-    """ArgumentParser with --root and with path flags whose defaults hang from it.
+    """ArgumentParser with --root and with path flags whose defaults are relative to it.
 
     A default such as ``artifacts/seed{seed}/tile_difficulty.tsv`` is filled from the other flags. A path
     that is given on the command line is used as it stands.
@@ -47,13 +47,13 @@ class Parser(argparse.ArgumentParser):
         self._path_defaults: dict[str, str] = {}
         self._makers: dict[str, tuple[str, str, list[str]]] = {}
         self._shared: set[str] = set()
-        self.add_argument("--root", type=Path, default=Path("."), help="folder from which the default paths hang")
+        self.add_argument("--root", type=Path, default=Path("."), help="folder that the default paths are relative to")
 
     def add_path(self, flag: str, default: str, help: str, *, shared: bool = False) -> str:
         """Add a path flag and return its name in what is parsed.
 
         ``default`` is relative to --root and may hold the names of other flags in braces. What is ``shared`` by the
-        folds of a study lies below the study's root, also where --root is that of a fold.
+        folds of a study lies below the study's root, even if --root is that of a fold.
         """
         action = self.add_argument(
             flag, type=Path, metavar="PATH", help=f"{help} (default: ROOT/{default.replace('%', '%%')})"
@@ -66,13 +66,13 @@ class Parser(argparse.ArgumentParser):
     def add_input(self, flag: str, default: str | None, help: str, *, made_by: str, shared: bool = False) -> None:
         """Add the flag of a file or folder that another script makes; parsed, it is an Input.
 
-        Its command has the --root of this call, or the study's where it is ``shared``, its --seed where ``default``
-        holds one, and for a training its --preset.
+        Its command has the --root of this call, or the study's if it is ``shared``, its --seed if ``default``
+        has one, and for a training its --preset.
 
         Args:
-            flag, default, help, shared: as for ``add_path``; without a default the flag may be left out, and is None
-                then.
-            made_by: the script, with flags where it takes some to make this: ``training.train_teacher``.
+            flag, default, help, shared: as for ``add_path``; without a default the flag is optional, and None if
+                it is not given.
+            made_by: the script, with its flags if it needs any to make this: ``training.train_teacher``.
         """
         if default is None:
             dest = self.add_argument(flag, type=Path, metavar="PATH", help=help).dest
@@ -95,7 +95,7 @@ class Parser(argparse.ArgumentParser):
 
     def add_device(self) -> None:
         self.add_argument(
-            "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto takes the GPU where there is one"
+            "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto takes the GPU if there is one"
         )
 
     def parse_args(  # pyrefly: ignore[bad-override]  its overloads serve namespaces of other classes
@@ -145,11 +145,11 @@ fraction = _number(float, lambda v: 0 <= v <= 1, "a number between 0 and 1")
 def run(main: Callable[[], int | None]) -> None:
     """Run a script's main and exit: 0 done, 2 wrong use, bad input or a refusal of the system, 130 and 143 by a signal.
 
-    A defect keeps its traceback, and exits with 1.
+    A defect of this project keeps its traceback and exits with 1.
     """
     status = 0
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _end)  # so that what was begun is cleared away
+        signal.signal(signal.SIGTERM, _end)  # so that temporary files are removed
     try:
         status = main() or 0
     except UserError as error:
@@ -183,7 +183,7 @@ def _end(number: int, _: FrameType | None) -> None:
 
 
 def _serve_one_parent() -> None:
-    """Have a worker leave interrupts to the main process, and end when that is gone, however it went."""
+    """Worker setup: ignore Ctrl-C; exit when the parent exits."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def leave_with_it() -> None:
@@ -220,7 +220,7 @@ def map_progress(
         except BrokenProcessPool:
             raise UserError(
                 f"{desc}: a worker process died after {bar.n} of {len(items)} {unit}s, as one does when memory runs "
-                "out. Give fewer --workers; with --workers 0 one sees where it happens."
+                "out. Give fewer --workers; --workers 0 shows where it happens."
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)

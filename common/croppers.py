@@ -24,10 +24,10 @@ class RandomCrop:
         """Row, column and side in pixels of a square window inside the tile.
 
         Args:
-            mask: (H, W) uint8 class ids of the whole tile.
+            mask: (H, W) uint8 class ids of the complete tile.
             rng: the window stream of this crop.
             scale: how much the window is enlarged afterwards to become ``size``; its side is ``size / scale``,
-                or the shorter side of the tile where that is less.
+                or the shorter side of the tile if that is less.
         """
         side = min(round(self.size / scale), *mask.shape)
         position = rng.random(2)

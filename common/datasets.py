@@ -1,4 +1,4 @@
-"""Whole tiles for evaluation, and the one place where pixels become network input."""
+"""Complete tiles for evaluation, and the one place where pixels become network input."""
 
 import signal
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 from common.tiles import Tile
 
 STRIDE = 32  # height and width that an encoder with five halvings accepts are multiples of it
-PIXELS_PER_BATCH = {"cpu": 512 * 512, "cuda": 8 * 512 * 512}  # of whole tiles; on a CPU more take memory, not less time
+PIXELS_PER_BATCH = {"cpu": 512 * 512, "cuda": 8 * 512 * 512}  # on a CPU more take memory, not less time
 
 
 def network_input(images: torch.Tensor, photometric: torch.Tensor | None = None) -> torch.Tensor:
@@ -64,7 +64,7 @@ class WholeTiles(Dataset):
 
 
 def tile_loader(tiles: Sequence[Tile], workers: int, device: torch.device) -> DataLoader:
-    """Batches of whole tiles of one size each, as many as PIXELS_PER_BATCH allows.
+    """Batches of complete tiles of one size each, as many as PIXELS_PER_BATCH allows.
 
     On the CPU there are no workers: reading takes a hundredth of the network's time, and its cores.
     """

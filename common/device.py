@@ -16,7 +16,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def cuda_problem() -> str | None:
-    """Why torch cannot use a GPU here, or None where it can."""
+    """Why torch cannot use a GPU here, or None if it can."""
     if torch.cuda.is_available():
         return None
     if torch.version.cuda is None:
@@ -34,7 +34,7 @@ def cuda_problem() -> str | None:
 
 
 def resolve_device(choice: str) -> torch.device:
-    """auto, cpu or cuda → the device; UserError where cuda is asked for and cannot be used.
+    """auto, cpu or cuda → the device. Raises UserError if cuda is asked for and cannot be used.
 
     Also has this process keep the memory that it frees, see ``_keep_freed_memory``.
     """
@@ -94,7 +94,7 @@ class Processes:
         return tensor
 
     def agree(self, answer: bool, device: torch.device) -> bool:
-        """Whether it is so in any process."""
+        """True if any process says so."""
         return bool(self.sum(torch.tensor(float(answer), device=device)).item())
 
     def share(self, model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
@@ -116,7 +116,7 @@ class Processes:
             dist.broadcast(buffer, 0)
 
     def close(self) -> None:
-        """Wait for the process that still writes, and part."""
+        """Wait for the writing process, then leave the group."""
         if self.world > 1:
             dist.barrier()
             dist.destroy_process_group()

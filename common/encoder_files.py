@@ -129,7 +129,7 @@ def _short(name: str) -> str:
 def _by_prefix(saved: Iterable[str], names: dict[str, str]) -> dict[str, dict[str, str]]:
     """For each prefix in a file, the tensors behind it that the encoder has, by the encoder's name.
 
-    ``names`` gives that by the name with _ for dots, since timm joins names by _ where it cuts a network into features.
+    ``names`` gives that by the name with _ for dots, since timm joins names by _ when it cuts a network into features.
     """
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for key in saved:

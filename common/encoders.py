@@ -120,7 +120,7 @@ def _channel_statistics(constants: EncoderConstants, device: torch.device) -> tu
 
 
 def packaged_weights(name: str) -> Path | None:
-    """The file with ImageNet weights of an encoder that an installed package brings; None where there is none."""
+    """The file with ImageNet weights of an encoder that an installed package brings; None if there is none."""
     size = PACKAGED.fullmatch(name)
     if not size:
         return None

@@ -1,11 +1,11 @@
-"""What goes wrong for reasons that lie outside this project, and what then helps."""
+"""Errors whose cause lies outside this project, with their remedies."""
 
 import errno
 
-# What the system refuses for reasons that lie outside this project, and what then helps.
+# What the operating system refuses, with a remedy for each.
 _NO_ROOM = "Make room, then run the command again."
-_NOT_ALLOWED = "Give yourself the right to it, or choose another place."
-WHOLE = "What is there is whole, of an earlier run or of this one."
+_NOT_ALLOWED = "Check the permissions, or choose another place."
+WHOLE = "Existing outputs are complete."
 REMEDIES = {
     errno.ENOSPC: _NO_ROOM,
     errno.EDQUOT: _NO_ROOM,
@@ -13,18 +13,18 @@ REMEDIES = {
     errno.EROFS: "Choose another place.",
     errno.EACCES: _NOT_ALLOWED,
     errno.EPERM: _NOT_ALLOWED,
-    errno.ENOENT: "Restore it where it vanished, or give another path.",
-    errno.ENOTDIR: "A file stands where a folder is needed: move it away, or give another path.",
-    errno.EISDIR: "A folder stands where a file is needed: move it away, or give another path.",
+    errno.ENOENT: "Restore it if it vanished, or give another path.",
+    errno.ENOTDIR: "A file is in the place of a folder: move it away, or give another path.",
+    errno.EISDIR: "A folder is in the place of a file: move it away, or give another path.",
     errno.EEXIST: "Move it away, or give another path.",
-    errno.ELOOP: "A symbolic link leads in a circle: mend it.",
+    errno.ELOOP: "A symbolic link leads in a circle: correct it.",
     errno.ENAMETOOLONG: "Choose shorter names.",
-    errno.EIO: "The disk or the network gave an error: look at its health before you trust what is on it.",
+    errno.EIO: "The disk or the network gave an error: check its health before you trust what is on it.",
     errno.ESTALE: "The network file system lost it: mount it again.",
     errno.ENOLCK: "The file system cannot lock files: choose another place for the output.",
     errno.EMFILE: "Raise the limit on open files (ulimit -n), or give fewer --workers.",
     errno.ENFILE: "Too many files are open on this machine: try again later.",
-    errno.ENOMEM: "Memory does not suffice: give fewer --workers, or stop other work.",
+    errno.ENOMEM: "Not enough memory: give fewer --workers, or stop other work.",
     errno.EAGAIN: "The system allows no more processes: give fewer --workers.",
 }
 
@@ -34,12 +34,12 @@ class UserError(Exception):
 
 
 def loader_died(error: BaseException) -> bool:
-    """Whether torch says that a process that read tiles for it is gone; not where it passes on an error of one."""
+    """Whether torch says that a loader process is gone; False if it passes on an error that such a process raised."""
     message = str(error)
     return isinstance(error, RuntimeError) and "DataLoader worker" in message and "Original Traceback" not in message
 
 
-# What segmentation-models-pytorch, timm and torch raise for a name or a size that they do not take. Others, such as a
+# What segmentation-models-pytorch, timm and torch raise for a name or a size that they refuse. Others, such as a
 # NameError, are defects.
 LIBRARY_REFUSALS = (RuntimeError, ValueError, TypeError, LookupError, AssertionError)
 
@@ -51,6 +51,6 @@ def one_line(error: BaseException) -> str:
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether an error of Python or of torch, on a GPU or not, says that memory does not suffice."""
+    """Whether an error of Python or of torch, on a GPU or not, says that memory ran out."""
     phrases = ("out of memory", "not enough memory", "can't allocate memory")
     return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in phrases)

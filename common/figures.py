@@ -1,4 +1,4 @@
-"""Figures without pyplot: class colours, class legends, and files that appear whole."""
+"""Figures without pyplot: class colours, class legends, and files that appear complete or not at all."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all and are written by one process at a time; reading them back."""
+"""Files and folders that appear complete or not at all and are written by one process at a time; reading them."""
 
 import errno
 import fcntl
@@ -32,7 +32,7 @@ def _beside(path: Path, state: str) -> Path:
 def write_files(contents: dict[Path, str | bytes], *, remove: Sequence[Path] = ()) -> None:
     """Write files so that a reader never sees half of one; text becomes UTF-8.
 
-    All are written whole, and to the disk, beside their places before the first takes its place, in the order given.
+    All are written completely, to temporary files on the same disk, before the first takes its place, in order.
     Until then nothing has changed: neither the files there nor those to ``remove``, which go first.
 
     Raises:
@@ -81,7 +81,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def read_json(source: Input) -> Any:
-    """The content of a JSON file; UserError where it is missing or broken."""
+    """The content of a JSON file. Raises UserError if it is missing or broken."""
     try:
         return json.loads(source.path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -101,7 +101,7 @@ def digest_json(content: object) -> str:
 
 
 def link_or_copy(source: Path, target: Path, mode: str) -> None:
-    """Hard-link a file (``mode`` link), or copy it where the file system cannot link or ``mode`` is copy.
+    """Hard-link a file (``mode`` link), or copy it if the file system cannot link or ``mode`` is copy.
 
     Raises:
         UserError: ``target`` exists. It may be a link to somebody's raw file, so that nothing is written to it.
@@ -126,7 +126,7 @@ def link_or_copy(source: Path, target: Path, mode: str) -> None:
 
 @contextmanager
 def locked(path: Path) -> Generator[None]:
-    """Hold a file or folder that is to be written; UserError where another process holds it.
+    """Hold a file or folder that is to be written. Raises UserError if another process holds it.
 
     The lock is the system's, on a file beside ``path``: it ends with the process that took it, however that ends, so
     that what a killed run leaves behind blocks nobody. It also holds between machines that share a disk with locks.
@@ -140,7 +140,10 @@ def locked(path: Path) -> Generator[None]:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock not shared with forked workers
             except OSError as problem:
                 if problem.errno in NO_LOCKS:
-                    print(f"warning: {beside} cannot be locked: see to it that one run writes there.", file=sys.stderr)
+                    print(
+                        f"warning: {beside} cannot be locked: make sure that only one run writes there.",
+                        file=sys.stderr,
+                    )
                     break
                 if problem.errno not in (errno.EACCES, errno.EAGAIN):
                     raise OSError(problem.errno, problem.strerror, str(beside)) from None
@@ -168,8 +171,8 @@ def locked(path: Path) -> Generator[None]:
 class FolderKind(NamedTuple):
     """What a folder of this project is known by: a file that each has, and the files that one may hold.
 
-    ``files`` gives them for a folder, relative to it; OSError, ValueError, KeyError or TypeError where the folder does
-    not say. ``flag`` is that by which a user chooses it.
+    ``files`` gives them for a folder, relative to it. It raises OSError, ValueError, KeyError or TypeError if the
+    folder does not say. ``flag`` is that by which a user chooses it.
     """
 
     marker: str
@@ -246,13 +249,13 @@ def check_out_dir(path: Path, overwrite: bool, *, inputs: Sequence[Path] = (), k
 
 
 def replaced_folder(path: Path) -> Path | None:
-    """The earlier folder, where a run was killed while it put a new one in its place; None otherwise."""
+    """The earlier folder, if a run was killed while it put a new one in its place; None otherwise."""
     earlier = _beside(path, "replaced")
     return earlier if earlier.is_dir() and not path.exists() else None
 
 
 def _settle(paths: list[Path]) -> None:
-    """Bring back the earlier folders where a run was killed while it replaced them, and clear away what it left."""
+    """Bring back the earlier folders if a run was killed while it replaced them, and remove what it left."""
     cut_off = any(replaced_folder(path) for path in paths)
     for path in paths:
         earlier = _beside(path, "replaced")
@@ -266,7 +269,7 @@ def _settle(paths: list[Path]) -> None:
 
 
 def _publish(paths: list[Path]) -> None:
-    """Put the new folders in the place of the old ones: all of them, or none where that is interrupted."""
+    """Put the new folders in the place of the old ones: all of them, or none if that is interrupted."""
     try:
         for path in paths:
             if path.exists():

@@ -1,4 +1,4 @@
-"""Studies by folds: ``R/folds/<k>`` is the root of fold k; what does not depend on the fold lies below R itself."""
+"""Studies by folds: ``R/folds/<k>`` is the root of fold k; files that no fold changes lie below R itself."""
 
 import json
 import os
@@ -16,17 +16,17 @@ def fold_root(study: Path, fold: int) -> Path:
 
 
 def fold_number(root: Path) -> int | None:
-    """Which fold a root is that of: 3 for ``R/folds/3``; None for any other folder."""
+    """The fold whose root this is: 3 for ``R/folds/3``; None for any other folder."""
     path = Path(os.path.abspath(root))
     is_fold = path.parent.name == FOLDS and path.name.isascii() and path.name.isdigit() and path.name[0] != "0"
     return int(path.name) if is_fold else None
 
 
 def study_root(root: Path) -> Path:
-    """R for ``R/folds/3``, and any other folder itself: where that lies which does not depend on the fold."""
+    """R for ``R/folds/3``, and any other folder itself: the home of files that no fold changes."""
     if fold_number(root) is None:
         return root
-    spelled = len(root.parts) > 1 and root.parts[-2] == FOLDS  # not so where root is given as . or as 3
+    spelled = len(root.parts) > 1 and root.parts[-2] == FOLDS  # not if root is given as . or as 3
     return root.parent.parent if spelled else Path(os.path.abspath(root)).parent.parent
 
 
@@ -36,7 +36,7 @@ def repeat_of(fold: int, folds: int) -> int:
 
 
 def number_of_folds(study: Path) -> int:
-    """How many folds the tiles of a study were dealt into; the usual number where its record does not say."""
+    """How many folds the tiles of a study were dealt into; the usual number if its record does not say."""
     try:
         folds = json.loads((study / FOLDS / RECORD).read_text(encoding="utf-8"))["folds"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""Predictions on whole tiles of any size."""
+"""Predictions on complete tiles of any size."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -91,7 +91,7 @@ def predict_logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
 def predict_tiles(
     model: nn.Module, tiles: Sequence[Tile], *, device: torch.device, workers: int, desc: str | None = None
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Yield ``tile`` (N,) indices, ``mask`` (N, H, W) int64 and ``logits`` (N, C, H, W) of batches of whole tiles.
+    """Yield ``tile`` (N,) indices, ``mask`` (N, H, W) int64 and ``logits`` (N, C, H, W) of batches of complete tiles.
 
     ``model`` is put in eval mode. With ``desc`` a progress bar is shown.
     """

@@ -1,6 +1,6 @@
 """Commands of this project, and paths that know which command makes what lies there.
 
-What to do where an input is missing, or is not what it should be, is worded here and nowhere else.
+What to do if an input is missing, or is not what it should be, is worded here and nowhere else.
 """
 
 import shlex
@@ -10,7 +10,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.folds import FOLDS_MODULE, fold_number, number_of_folds, study_root
 
-# Steps that write their small files anew each time, without being asked to.
+# Steps that replace their small files without --overwrite.
 REPLACES_UNASKED = {
     "data_prep.analyze_class_distribution",
     "data_prep.check_biodiversity",
@@ -44,7 +44,7 @@ class Command:
 
     @classmethod
     def read(cls, text: str) -> "Command":
-        """What ``str`` made of a command; ValueError where it is none."""
+        """What ``str`` made of a command. Raises ValueError if it is none."""
         return cls(tuple(shlex.split(text)))
 
     def __str__(self) -> str:
@@ -61,12 +61,12 @@ class Command:
         return Command(tuple(words))
 
     def again(self, *flags: str) -> "Command":
-        """This command where its output is there already."""
+        """This command for an output that exists already."""
         unasked = len(self.words) > 2 and self.words[2] in REPLACES_UNASKED
         return self._afresh().plus(*flags, *(() if unasked else ("--overwrite",)))
 
     def resumed(self) -> "Command":
-        """This command, going on with a training that was interrupted."""
+        """This command, to continue a training that was interrupted."""
         return self._afresh().plus("--resume")
 
     def _afresh(self) -> "Command":
@@ -75,9 +75,9 @@ class Command:
 
 @dataclass(frozen=True)
 class Input:
-    """A file or folder that a script of this project writes: where it is, and the command that makes it.
+    """A file or folder that a script of this project writes: its path, and the command that makes it.
 
-    It can be given wherever the system takes a path. ``flag`` is that by which a user chooses it.
+    It works wherever Python takes a path. ``flag`` is the one by which a user chooses it.
     """
 
     path: Path
@@ -99,14 +99,14 @@ class Input:
         return "Train" if "training.train_" in str(self.made_by) else "Write"
 
     def missing(self, problem: str = "does not exist") -> UserError:
-        """The error that says that it is not there, and which command makes it."""
+        """The error for a file that does not exist, with the command that makes it."""
         return UserError(f"{self.path} {problem}. {self._make} it first: {self.made_by}")
 
     def unusable(self, problem: str, *flags: str) -> UserError:
-        """The error that says what is wrong with it, in a sentence, and which command makes it again.
+        """The error for a file that cannot be used: what is wrong with it, and the command that makes it again.
 
         Args:
             problem: a sentence without its full stop, in which the path is named.
-            flags: more of them for the command, where only other settings help.
+            flags: more of them for the command, if only other settings help.
         """
         return UserError(f"{problem}. {self._make} it again: {self.made_by.again(*flags)}")

@@ -113,7 +113,7 @@ def hard_loss_by_crop(
 
 
 def hard_loss(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """() float: ``hard_loss_by_crop`` averaged over the crops that have a labelled pixel; 0 where none has."""
+    """() float: ``hard_loss_by_crop`` averaged over the crops that have a labelled pixel; 0 if none has."""
     losses, counted = hard_loss_by_crop(logits, mask)
     return losses.sum() / counted.sum().clamp(min=1)
 
@@ -184,7 +184,7 @@ def kd_loss(
             gradients keep their size when it changes.
 
     Returns:
-        () float, nats per counted pixel; 0 where none counts.
+        () float, nats per counted pixel; 0 if none counts.
 
     Source: Hinton et al. 2015, arXiv:1503.02531, section 2. The remapping is ours.
     """
@@ -215,7 +215,7 @@ class ClassWeightedLoss:
     """The hard loss with a cross-entropy in which every pixel weighs as much as its class.
 
     The weighted mean runs over all labelled pixels of a batch, as that of torch.nn.CrossEntropyLoss with a ``weight``.
-    Label smoothing is that of the hard loss: a pixel is weighed by its own class as a whole, where torch would weigh
+    Label smoothing is that of the hard loss: a pixel is weighed by its own class alone, while torch would weigh
     the smoothed part of its target by each class it is spread over.
 
     Args:

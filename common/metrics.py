@@ -41,7 +41,7 @@ def score(confusion: np.ndarray, taxonomy: Taxonomy) -> dict:
         ``mIoU``, ``mF1``: means over the foreground classes that occur in the truth; ``OA``: share of labelled
         pixels that are right; ``classes``: for each of those classes ``IoU``, ``F1``, ``precision``, ``recall``
         and ``pixels``; ``absent``: the foreground classes that do not occur, which are scored nowhere.
-        The three means are None where no pixel is labelled.
+        The three means are None if no pixel is labelled.
     """
     ratios, truth = class_ratios(confusion), np.asarray(confusion).sum(axis=1)
     present = [i for i in range(1, taxonomy.num_classes) if truth[i] > 0]
@@ -61,7 +61,7 @@ def score(confusion: np.ndarray, taxonomy: Taxonomy) -> dict:
 
 
 def mean_iou_of(metrics: dict, names: list[str]) -> float | None:
-    """Mean IoU, in what ``score`` returned, of those of the classes ``names`` that occur; None where none does."""
+    """Mean IoU, in what ``score`` returned, of those of the classes ``names`` that occur; None if none does."""
     values = [metrics["classes"][name]["IoU"] for name in names if name in metrics["classes"]]
     return float(np.mean(values)) if values else None
 
@@ -74,7 +74,7 @@ def boundary_reach(height: int, width: int) -> int:
 def boundary_score(counts: np.ndarray, taxonomy: Taxonomy, names: Collection[str]) -> dict:
     """Boundary IoU of each class: IoU of the pixels of truth and of prediction close to their own class's contour.
 
-    A pixel of class c is a boundary pixel where some pixel within ``boundary_reach``, by Chebyshev distance, is of a
+    A pixel of class c is a boundary pixel if some pixel within ``boundary_reach``, by Chebyshev distance, is of a
     class that is neither c nor void. Land cover fills the tile where objects stand alone, so two things differ from
     the source: the edge of the tile is no contour, and neither is the border to void; pixels that are void in the
     truth are void in the prediction too.
@@ -84,8 +84,8 @@ def boundary_score(counts: np.ndarray, taxonomy: Taxonomy, names: Collection[str
         names: the classes that occur in the truth, which are the keys of ``classes`` in what ``score`` returned.
 
     Returns:
-        ``distance_share``; ``mIoU``: mean over ``classes``, None where there is none; ``classes``: the boundary IoU
-        of each of ``names``, None and left out of the mean where neither truth nor prediction has boundary pixels.
+        ``distance_share``; ``mIoU``: mean over ``classes``, None if there is none; ``classes``: the boundary IoU
+        of each of ``names``, None and left out of the mean if neither truth nor prediction has boundary pixels.
 
     Source: Cheng et al. 2021, "Boundary IoU", arXiv:2103.16562.
     """
@@ -113,8 +113,8 @@ def calibration_score(counts: np.ndarray) -> dict:
             bin b holds confidences above b / B up to (b + 1) / B.
 
     Returns:
-        ``bins``; ``ECE`` and ``mean_confidence``, None where there is no pixel; ``reliability``: of each bin ``low``,
-        ``high``, ``pixels``, mean ``confidence`` and ``accuracy``, the last two None where it is empty.
+        ``bins``; ``ECE`` and ``mean_confidence``, None if there is no pixel; ``reliability``: of each bin ``low``,
+        ``high``, ``pixels``, mean ``confidence`` and ``accuracy``, the last two None if it is empty.
 
     Source: Naeini et al. 2015 (AAAI), "Obtaining well calibrated probabilities using Bayesian binning"; Guo et al.
     2017, arXiv:1706.04599, section 2.

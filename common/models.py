@@ -80,7 +80,7 @@ def build_model(
         constants: what its weights were trained with; those of the encoder's pretrained weights unless given.
 
     Raises:
-        UserError: a name that the library does not know, weights that cannot be had or do not fit.
+        UserError: a name that the library does not know, weights that cannot be downloaded or read, or do not fit.
     """
     packaged = packaged_weights(architecture.encoder) if encoder_weights == "imagenet" else None
     model = _create(architecture, num_classes, download=encoder_weights == "imagenet" and packaged is None)
@@ -107,7 +107,7 @@ def build_model(
 
 
 def _create(architecture: Architecture, num_classes: int, *, download: bool) -> nn.Module:
-    """The library's network; UserError, whatever it raises where it cannot make it."""
+    """The library's network. Raises UserError if the library cannot make it, whatever that raises."""
     channels: dict[str, object] = {}
     if architecture.decoder_channels is not None:
         channels["decoder_channels"] = _decoder_channels(architecture)
@@ -133,7 +133,7 @@ def _create(architecture: Architecture, num_classes: int, *, download: bool) -> 
         raise UserError(
             f"--encoder-weights imagenet: the weights of {architecture.encoder} could not be downloaded "
             f"({one_line(error)}). Without a connection: {install}--encoder-weights none starts from random weights, "
-            "--encoder-weights FILE from a state dict of this encoder where there is one."
+            "--encoder-weights FILE from a state dict of this encoder if there is one."
         ) from None
     except LIBRARY_REFUSALS as error:
         if lacks_memory(error):
@@ -150,7 +150,7 @@ def _other_names(architecture: Architecture) -> str:
 
 
 def _decoder_channels(architecture: Architecture) -> int | tuple[int, ...]:
-    """As many numbers as the library asks for; UserError where it asks for others, or for none."""
+    """As many numbers as the library asks for. Raises UserError if it asks for others, or for none."""
     channels = architecture.decoder_channels or ()
     network = smp.MODEL_ARCHITECTURES_MAPPING.get(architecture.arch.lower())
     wanted = inspect.signature(network).parameters.get("decoder_channels") if network else None

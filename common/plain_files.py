@@ -23,13 +23,13 @@ UNREADABLE = (
 
 
 class HoldsObjects(UserError):
-    """A file holds objects of Python, such as a whole network, which only code of the file could make."""
+    """A file holds objects of Python, such as a pickled network, which only code of the file could make."""
 
 
 def load_plain(path: Path) -> object:
     """Tensors and plain containers from a file of torch or safetensors, which its content tells, not its name.
 
-    Checksums are compared where the format has them, so that a bit that was turned over on the disk is not taken for
+    Checksums are compared if the format has them, so that a bit that flipped on the disk is not taken for
     a weight.
 
     Raises:

@@ -47,7 +47,7 @@ def values_of(form: Form) -> Callable[[object], bool]:
 
 
 def misfit(value: object, form: Form) -> str | None:
-    """What in ``value`` has not the form asked for, in words; None where it fits.
+    """What in ``value`` has not the form asked for, in words; None if it fits.
 
     Args:
         form: a function that says whether a value is right, or the forms of an object's values by key, of which those

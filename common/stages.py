@@ -1,4 +1,4 @@
-"""The arms of the study: the stages in their order, controls, rivals, and what each is compared with."""
+"""The arms of a study, that is its stages, controls and rivals, and what each is compared with."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -21,8 +21,8 @@ class Arm(NamedTuple):
     ``compared_with`` names the arm that lacks its one component, and ``component`` the entry of the recipe (tiles,
     sampler, cropper, init or loss) in which the two differ, None for several. ``starts_from`` names the arm whose
     weights it starts with.
-    A control has a ``question`` and ``answers``. A rival is what one would reach for instead of the stages; it has a
-    ``source``, and ``trained`` is False where it changes the network of ``starts_from`` without a step of training.
+    A control has a ``question`` and ``answers``. A rival is what one would use instead of the stages; it has a
+    ``source``, and ``trained`` is False if it changes the network of ``starts_from`` without a step of training.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Arm(NamedTuple):
 
     @property
     def trainings(self) -> int:
-        """How many times the budget of one training it has seen, its own included."""
+        """How many trainings are behind its weights, its own included: 2 for a stage that starts from another's."""
         return int(self.trained) + (ARM_OF[self.starts_from].trainings if self.starts_from else 0)
 
 

@@ -159,7 +159,7 @@ def parse_taxonomy(content: object, path: Path) -> Taxonomy:
 
 
 def load_taxonomy(root: Path) -> Taxonomy:
-    """The taxonomy of a root: its taxonomy.json where there is one, else the built-in Biodiversity classes.
+    """The taxonomy of a root: its taxonomy.json if there is one, else the built-in Biodiversity classes.
 
     A fold has that of its study.
     """

@@ -41,7 +41,7 @@ def count(things: Collection, noun: str) -> str:
 
 
 def starred(name: str, minority: Collection[str] | None) -> str:
-    """The name of a class, with a star where it is a minority class."""
+    """The name of a class, with a star if it is a minority class."""
     return f"{name} *" if name in (minority or ()) else name
 
 
@@ -51,7 +51,7 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def hundredths(share: float | None, digits: int = 1) -> str:
-    """A share as ``43.1``, where a heading says that it is a percentage; - for none, which NaN is as well."""
+    """A share as ``43.1``, for a table whose heading says that it is a percentage; - for None and NaN."""
     return "-" if share is None or math.isnan(share) else f"{100 * share:.{digits}f}"
 
 

@@ -1,7 +1,7 @@
 """Tile sets: a folder of images/*.tif, masks/*.png and the manifest.json that says what they are.
 
 A tile is one image and its mask; their shared stem is the tile id. Sets are written beside their place and
-renamed when whole, so that a folder with a manifest is always complete.
+renamed when complete, so that a folder with a manifest is always complete.
 """
 
 import json
@@ -52,7 +52,7 @@ def is_tile_id(name: object) -> bool:
 
 
 def _entry_problem(entry: Any, num_classes: int) -> str | None:
-    """What is wrong with a tile's entry in a manifest; None where nothing is."""
+    """What is wrong with a tile's entry in a manifest; None if nothing is."""
     problem = misfit(entry, ENTRY)
     if not problem and (
         len(entry["pixels"]) != num_classes or sum(entry["pixels"]) != entry["height"] * entry["width"]
@@ -64,7 +64,7 @@ def _entry_problem(entry: Any, num_classes: int) -> str | None:
 
 
 def manifest_problem(manifest: Any) -> str | None:
-    """What is wrong with the form of a manifest's content, taxonomy apart; None where nothing is."""
+    """What is wrong with the form of a manifest's content, taxonomy apart; None if nothing is."""
     problem = misfit(manifest, MANIFEST_FORM)
     for tile_id, entry in manifest["tiles"].items() if not problem else ():
         if not is_tile_id(tile_id):
@@ -81,7 +81,7 @@ def manifest_digest(manifest: dict) -> str:
 
 
 def read_manifest(source: Input) -> dict:
-    """The manifest in a tile set's folder; UserError where it is broken, or none of this project."""
+    """The manifest in a tile set's folder. Raises UserError if it is broken, or none of this project."""
     manifest: Any = None
     try:
         manifest = json.loads((source.path / MANIFEST).read_text(encoding="utf-8"))
@@ -131,11 +131,11 @@ class Tile:
 
     @property
     def unit(self) -> str:
-        """What was kept on one side of the split: its block, or the blocks that tiles of one ground tie together."""
+        """What the split kept together: its block, or the blocks that are tied by tiles which show the same area."""
         return self.entry.get("unit") or self.block
 
     def read_image(self, window: tuple[int, int, int] | None = None) -> np.ndarray:
-        """(3, H, W) uint8, or (3, side, side) of a window (row, column, side); UserError where it is another image."""
+        """(3, H, W) uint8, or (3, side, side) of a window (row, column, side). UserError if it changed."""
         image = read_image(self.image_path, window)
         size = (self.entry["height"], self.entry["width"]) if window is None else (window[2], window[2])
         if image.shape != (3, *size) or image.dtype != np.uint8:
@@ -143,7 +143,7 @@ class Tile:
         return image
 
     def read_mask(self) -> np.ndarray:
-        """(H, W) uint8 class ids; UserError where the mask is not what it was, or holds an id that is no class."""
+        """(H, W) uint8 class ids. Raises UserError if the mask is not what it was, or holds an id that is no class."""
         mask = read_mask(self.mask_path)
         if mask.shape != (self.entry["height"], self.entry["width"]) or mask.dtype != np.uint8:
             raise UserError(f"{self.mask_path}: is another mask than its manifest says. {DAMAGED}")
@@ -239,7 +239,7 @@ class TileSet:
 
     @property
     def gsd(self) -> float | None:
-        """Median ground sampling distance in metres of the tiles where it is known, else None."""
+        """Median ground sampling distance in metres of the tiles if it is known, else None."""
         distances = [tile.entry["gsd"] for tile in self.tiles if tile.entry["gsd"]]
         return float(np.median(distances)) if distances else None
 

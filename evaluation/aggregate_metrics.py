@@ -2,9 +2,9 @@ r"""Compare the stages on val, with intervals: tables (metrics_summary.txt, .csv
 
 Reads only what evaluation.compute_metrics wrote; every score is computed again from the confusion matrices of the
 tiles. If there are folds with results below ROOT/folds, these are compared together, else the seeds of one split.
-Stages are ranked by last.pt: mean IoU, then mean F1, then overall accuracy. Each stage is compared with the arm that
+Stages are ranked by last.pt: mean IoU, then mean F1, then overall accuracy. Each stage is compared with the one that
 lacks its one component, on the same folds or seeds and blocks; runs that are not comparable are named and left out.
-Intervals need three trainings an arm and ten spatial blocks, tests five trainings.
+Intervals need three trainings of a stage and ten spatial blocks, tests five trainings.
 
     python -m evaluation.aggregate_metrics
 """
@@ -105,7 +105,7 @@ def summary(parts: list[Part]) -> str:
 
 
 def narrow(header: list[str], rows: list[list], names: int) -> list[str]:
-    """A table as text, in pieces below one another, each with the ``names``, where TERMINAL is too narrow for one."""
+    """A table as text, in pieces below one another, each with the ``names``, if TERMINAL is too narrow for one."""
     pieces, first = [], names
     while first < len(header):
         taken = [

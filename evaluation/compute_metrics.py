@@ -5,7 +5,7 @@ probabilities; common.metrics defines them.
 
 --split val scores last.pt and best.pt of every stage and seed that was trained. Results that are there already and
 are of the same checkpoints and tiles, with every file and score, are kept, so that a new seed costs no more than
-itself. At the end it counts, for each two arms that are compared, how far their predictions agree.
+itself. At the end it counts, for each pair that is compared, how far their predictions agree.
 
 --split test scores best.pt of the final stage, of one seed, once: that it was done is recorded in
 evaluation/evaluation_results/test/test_log.jsonl. The same checkpoint again prints what is recorded; another one
@@ -43,7 +43,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_input("--data-dir", "data/biodiversity_split/{split}", "tile set to score on", made_by=split)
     parser.add_path("--weights-dir", "model_weights/biodiversity", "folder of the stages' checkpoints")
     parser.add_input(
-        "--distribution", "artifacts/class_distribution.json", "minority classes, where it is there", made_by=train
+        "--distribution", "artifacts/class_distribution.json", "minority classes, if the file exists", made_by=train
     )
     parser.add_argument(
         "--out-dir",

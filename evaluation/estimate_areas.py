@@ -1,9 +1,9 @@
 r"""Estimate the area of each class in a map, in hectares with 95 % intervals.
 
 Counting the pixels of a map is biased, most of all for rare classes. The counts are corrected by the confusion of the
-very networks that made the map, on ground that they were not trained on (Olofsson et al. 2014, Remote Sensing of
+very networks that made the map, on tiles that they were not trained on (Olofsson et al. 2014, Remote Sensing of
 Environment 148). evaluation.mapping.areas says how, and what the intervals allow for; evaluation.mapping.likeness, when
-the map's ground is called unlike the held-out ground, on which the correction then does not rest.
+the map's landscape is called unlike that of the held-out tiles, and the correction then has no basis.
 
 Needs the map's record, which evaluation.predict_map writes beside it, and what evaluation.compute_metrics wrote for
 each of its networks. --split val takes the validation tiles, of all folds for a map by the networks of a study's folds;
@@ -33,7 +33,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--map", "evaluation/map/map.tif", "map with its record beside it", made_by="evaluation.predict_map"
     )
     parser.add_argument(
-        "--split", choices=["val", "test"], default="val", help="held-out ground that the correction comes from"
+        "--split", choices=["val", "test"], default="val", help="held-out tiles that the correction comes from"
     )
     parser.add_input(
         "--results-dir",

@@ -42,7 +42,7 @@ SMALL = 256  # images up to this side are stored without loss
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("--split", choices=["val"], default="val", help="test tiles are not for looking at")
+    parser.add_argument("--split", choices=["val"], default="val", help="val alone: test tiles are not for looking at")
     parser.add_argument("--tiles", type=positive_int, default=6, help="number of tiles to draw")
     split, train = "data_prep.split_biodiversity", "data_prep.analyze_class_distribution"
     parser.add_input("--data-dir", "data/biodiversity_split/{split}", "tile set to draw from", made_by=split)
@@ -88,7 +88,7 @@ def dimmed(preds: np.ndarray, mask: np.ndarray, taxonomy: Taxonomy) -> np.ndarra
 
 @dataclass(frozen=True)
 class Predicted:
-    """What an arm's checkpoint predicts, for each tile that was chosen."""
+    """What a checkpoint predicts, for each tile that was chosen."""
 
     arm: Arm
     checkpoint_digest: str
@@ -96,7 +96,7 @@ class Predicted:
 
 
 def score_tile(preds: np.ndarray, mask: np.ndarray, taxonomy: Taxonomy) -> dict:
-    """mIoU and OA of one tile; None where nothing of it is labelled."""
+    """mIoU and OA of one tile; None if nothing of it is labelled."""
     truth, predicted = (torch.from_numpy(ids.astype(np.int64))[None] for ids in (mask, preds))
     scores = score(confusion_by_tile(truth, predicted, taxonomy.num_classes)[0].numpy(), taxonomy)
     return {key: scores[key] for key in ("mIoU", "OA")}
@@ -113,7 +113,7 @@ PREDICTIONS = FolderKind(PREDICTIONS_INDEX, _predictions_files)
 
 
 def caption(preds: np.ndarray, mask: np.ndarray, taxonomy: Taxonomy) -> str:
-    """mIoU and OA of one tile; empty where nothing of it is labelled."""
+    """mIoU and OA of one tile; empty if nothing of it is labelled."""
     scores = score_tile(preds, mask, taxonomy)
     return "" if scores["OA"] is None else f"mIoU {hundredths(scores['mIoU'], 0)}  OA {hundredths(scores['OA'], 0)}"
 
@@ -147,7 +147,7 @@ def write_photo(folder: Path, image: np.ndarray) -> str:
 def write_pictures(
     folder: Path, tiles: list[Tile], predicted: list[Predicted], taxonomy: Taxonomy, about: dict
 ) -> None:
-    """A folder a tile with its image, its truth and each arm's prediction, and the index that says what is there.
+    """One folder per tile with its image, its truth and each stage's prediction, and an index of them.
 
     ``about`` goes to the index: what the tiles are, and what was drawn.
     """

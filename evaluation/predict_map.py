@@ -52,7 +52,7 @@ LAYER_HELP = {
     "confidence": "the largest probability of each pixel",
     "entropy": "how undecided each pixel is: 0 sure, 1 all classes alike",
     "disagreement": "the part of the entropy that comes from checkpoints that contradict one another",
-    "probabilities": "the probability of each class, a band a class",
+    "probabilities": "the probability of each class, one band per class",
 }
 
 
@@ -91,8 +91,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--part", metavar="I/N", help="make only this part of the map (default: as a SLURM array or torchrun says)"
     )
     parser.add_argument("--join", action="store_true", help="write the map from its parts, all of which are made")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and about how long it takes")
-    parser.add_argument("--resume", action="store_true", help="go on where an earlier run stopped")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the windows, the memory and about how long it takes, and stop"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue an earlier run that stopped")
     parser.add_seed()
     parser.add_device()
     parser.add_overwrite()
@@ -100,12 +102,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.overlap >= args.window:
         parser.error(f"--overlap {args.overlap} must be smaller than --window {args.window}")
     if args.min_area and not args.vector:
-        parser.error("--min-area is of --vector, which is not given")
+        parser.error("--min-area needs --vector")
     return args
 
 
 def require_outputs(args: argparse.Namespace, going_on: bool) -> None:
-    """Refuse outputs that are there, unless they may be replaced or the run that wrote them is gone on with.
+    """Refuse outputs that are there, unless they may be replaced or the run that wrote them continues.
 
     Raises UserError, also if the map has another suffix than a GeoTIFF.
     """
@@ -162,12 +164,12 @@ def tell_plan(plan: Plan, networks: Networks, maker: StripMaker, source: Source)
     """Print the windows, the memory that they take and about how long, as --dry-run does."""
     side = plan.rows.side, plan.columns.side
     scalings = len(networks.scalings)
-    raw = max(1.0, source.raw_pixels / (source.height * source.width))  # that make one pixel, where it is resampled
+    raw = max(1.0, source.raw_pixels / (source.height * source.width))  # that make one pixel, if it is resampled
     memory = 4 * networks.taxonomy.num_classes * plan.overlap + side[0] * (2 + 6 * scalings) * (1 + (raw > 1) * raw)
     memory *= plan.columns.length
     minutes = maker.seconds_a_window() * plan.windows / 60
     print(f"{plan.windows:,} windows of {side[1]} x {side[0]} pixels, in {plan.strips} strips")
-    print(f"memory beside that of the networks: about {memory / 1e6:,.0f} MB")
+    print(f"memory in addition to that of the networks: about {memory / 1e6:,.0f} MB")
     print(f"about {minutes:,.1f} minutes on {networks.device.type} if there are data everywhere")
 
 

@@ -261,9 +261,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--trials", type=positive_int, default=1000, help="generated studies for each line")
     parser.add_argument("--blocks", type=positive_int, nargs="+", default=[20, 40, 60], help="held-out blocks")
     parser.add_argument(
-        "--sizes", type=positive_float, nargs="+", default=[0.5, 1.0, 10.0], help="of the map, by the held-out ground"
+        "--sizes",
+        type=positive_float,
+        nargs="+",
+        default=[0.5, 1.0, 10.0],
+        help="of the map, as multiples of the held-out tiles",
     )
-    parser.add_argument("--ground", choices=GROUNDS, nargs="+", default=list(GROUNDS), help="kinds of ground")
+    parser.add_argument("--ground", choices=GROUNDS, nargs="+", default=list(GROUNDS), help="kinds of landscape")
     parser.add_argument("--networks", type=positive_int, nargs="+", default=[1, 5], help="that made the map, by folds")
     parser.add_argument("--candidates", action="store_true", help="all rules that were tried, over all lines")
     parser.add_seed()

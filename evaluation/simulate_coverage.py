@@ -10,7 +10,7 @@ endless ground.
 
 Prints, for each setting, how often the 95 % intervals hold the truth: of mIoU, minority mIoU and their paired
 differences, the lowest and the highest share among the kinds of arms; how often a family is significant after
-correction where all arms are alike, the largest share of the families; and the power at 1 and 2 standard deviations
+correction if all arms are alike, the largest share of the families; and the power at 1 and 2 standard deviations
 of a fold's paired difference.
 
     python -m evaluation.simulate_coverage
@@ -363,7 +363,7 @@ def _by_kind(shares: np.ndarray, kinds: list[bool]) -> list[float]:
 
 def _claims(parts: Spread) -> dict[str, list[float]]:
     """``shown``: power at the smallest difference that studies say they would show, at the median of what they say.
-    ``equivalent``: how often a difference at the edge of equivalence is called equivalent, where studies can tell."""
+    ``equivalent``: how often a difference at the edge of equivalence is called equivalent, if studies can tell."""
     level = (1 - LEVEL) / parts.value.shape[-1]
     tested = family_variance(parts.variance, parts.of_trainings)
     smallest = np.median(smallest_shown(tested.variance, tested.freedom, level)[0], axis=0)
@@ -377,13 +377,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("--trials", type=positive_int, default=1000, help="generated studies for each line")
     parser.add_argument("--folds", type=positive_int, default=5, help="folds of a dealing; 1: seeds on one split")
-    parser.add_argument("--trainings", type=positive_int, nargs="+", default=[5, 10], help="trainings of an arm")
+    parser.add_argument("--trainings", type=positive_int, nargs="+", default=[5, 10], help="trainings of each stage")
     parser.add_argument("--blocks", type=positive_int, nargs="+", default=[30, 60], help="numbers of spatial blocks")
     grounds = ["alike", "uneven"]
-    parser.add_argument("--ground", choices=WORLDS, nargs="+", default=grounds, help="kinds of ground")
-    parser.add_argument("--correlation", type=fraction, nargs="+", default=[0.0, 0.5], help="of trainings of an arm")
+    parser.add_argument("--ground", choices=WORLDS, nargs="+", default=grounds, help="kinds of landscape")
     parser.add_argument(
-        "--noise-is-shared", action="store_true", help="what trainings of a noisy arm share is as noisy as the rest"
+        "--correlation", type=fraction, nargs="+", default=[0.0, 0.5], help="between the trainings of a stage"
+    )
+    parser.add_argument(
+        "--noise-is-shared", action="store_true", help="a noisy stage is also noisy in what its trainings share"
     )
     parser.add_argument("--candidates", action="store_true", help="all rules that were tried, over all lines")
     parser.add_seed()

@@ -27,7 +27,7 @@ def complete_commands(runs: list[Run], root: str, given: Flags, seeds: list[str]
     Args:
         runs: whose commands are completed.
         root, given: of the study.
-        seeds: empty where none was given; with ``folds`` the study's alone.
+        seeds: empty if none was given; with ``folds`` the study's alone.
         folds: the K of a study by folds.
 
     Raises:

@@ -120,7 +120,7 @@ def read_document(folder: Path, document: str) -> list[Step]:
                     step = Step(document, int(numbered[1]), numbered[2])
                     steps.append(step)
                     if step.number != len(steps):
-                        raise UserError(f"line {line}: found step {step.number} where step {len(steps)} was expected")
+                        raise UserError(f"line {line}: found step {step.number}, expected step {len(steps)}")
             elif kind == "needs":
                 needs = content, line
             elif kind == "where" and step:

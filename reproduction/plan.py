@@ -12,7 +12,7 @@ DOCUMENTED_SEED = "42"  # the default of every script
 
 
 class Place(NamedTuple):
-    """The fold and the seed that a step is run for; both are empty where it runs once, the fold in a study by seeds."""
+    """The fold and the seed that a step is run for; both are empty if it runs once, the fold in a study by seeds."""
 
     fold: str = ""
     seed: str = ""
@@ -27,7 +27,7 @@ ONE_PLACE = Place()
 
 @dataclass
 class Run:
-    """A step for one seed, or for one fold and its seed; ``seed`` is empty where the step runs once."""
+    """A step for one seed, or for one fold and its seed; ``seed`` is empty if the step runs once."""
 
     step: Step
     seed: str
@@ -102,7 +102,7 @@ def next_run(waiting: list[Run], running: list[Run], jobs: int) -> Run | None:
     """What a free place takes. With one job the next step; with several the one that most waiting steps build on, and
     of equal ones that of the fold or seed with most steps left.
 
-    None where no place is free, or where all that waits needs what runs.
+    None if no place is free, or if all that waits needs what runs.
     """
     if len(running) == jobs:
         return None

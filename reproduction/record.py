@@ -26,7 +26,7 @@ class Row(NamedTuple):
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a summary.tsv, none where it is not there; those of an earlier version have no fold."""
+    """The rows of a summary.tsv, none if it is not there; those of an earlier version have no fold."""
     header, *lines = path.read_text("utf-8").splitlines() if path.is_file() else [""]
     names = header.split("\t")
     cells = [line.split("\t") for line in lines]
@@ -89,7 +89,7 @@ class Record:
 
 
 def _essence(words: list[str]) -> str:
-    """A command without what does not change its results; --seed, where given, ends it."""
+    """A command without the flags that do not change its results; --seed, if given, comes last."""
     kept, rest = [], iter(words)
     for word in rest:
         if word in ("--root", "--workers"):
@@ -114,7 +114,7 @@ def choose(runs: list[Run], record: Record, resume: bool, keep_once: bool = Fals
 
 
 def keep_trainings(chosen: list[Run], record: Record, resume: bool) -> None:
-    """UserError where a training that is recorded as finished would be made again."""
+    """Raise UserError if a training that is recorded as finished would be made again."""
     for run in chosen:
         for row in [record.of(run), *record.built_on(run)]:
             if row and record.is_training(row) and row.exit_status == "0":
@@ -128,7 +128,7 @@ def keep_trainings(chosen: list[Run], record: Record, resume: bool) -> None:
 
 
 def continue_trainings(chosen: list[Run], record: Record) -> None:
-    """Give --resume to what takes it, but not where --overwrite is to replace what is outdated or was refused."""
+    """Give --resume to each command that takes it, unless --overwrite is to replace what is outdated or was refused."""
     for run in chosen:
         row = record.of(run)
         replaced = row and row.exit_status in ("0", "2", "outdated") and "--overwrite" in run.argv

@@ -1,4 +1,4 @@
-"""What is said of the steps while they run, and at their end."""
+"""Messages about the steps while they run, and at their end."""
 
 import argparse
 import os
@@ -23,7 +23,7 @@ def say(text: str) -> None:
 
 
 def show(jobs: list[Job], side_by_side: bool) -> None:
-    """Refresh the one line of a terminal that tells how far the jobs are; clear it where there are none."""
+    """Refresh the one line of a terminal that tells how far the jobs are; clear it if there are none."""
     if not sys.stdout.isatty():
         return
     shares = (" ".join([job.run.label, *re.findall(r"\d+%(?=\|)", job.output())[-1:]]) for job in jobs)
@@ -51,12 +51,12 @@ def how_ended(job: Job) -> str:
 
 
 def tell_end(job: Job, running: list[Job], side_by_side: bool) -> None:
-    """What is worth knowing of a step that ended: its warnings, its last lines, time and memory."""
+    """Print of a step that ended its warnings, its last lines, time and memory."""
     took = f"{clock(job.seconds)}, {job.memory} MB"
     if side_by_side:
         say(f"        {job.run.label}: {f'ended with {how_ended(job)}' if job.status else f'done in {took}'}")
     if job.status and running:
-        say(f"        The steps that still run are waited for: {', '.join(other.run.label for other in running)}")
+        say(f"        Waiting for the steps that still run: {', '.join(other.run.label for other in running)}")
     if job.status == 0:
         lines = [line.rstrip() for line in job.lines if line.strip() and not PROGRESS.search(line)]
         warnings = [line for line in lines[:-3] if line.lower().startswith("warning")]

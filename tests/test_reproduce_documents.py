@@ -47,8 +47,8 @@ def test_the_same_command_twice_is_refused(pipeline):
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        (step(1, "A", "python -m prep.split") + step(3, "B", "python -m prep.split"), "found step 3 where step 2"),
-        (step(2, "A", "python -m prep.split"), "found step 2 where step 1"),
+        (step(1, "A", "python -m prep.split") + step(3, "B", "python -m prep.split"), "found step 3, expected step 2"),
+        (step(2, "A", "python -m prep.split"), "found step 2, expected step 1"),
         ("```bash\npython -m prep.split\n```\n", "bash block outside the numbered steps"),
         (step(1, "A", "python -m prep.split") + "## Notes\n```bash\npython -m prep.split\n```\n", "outside the"),
         (step(1, "A", "python -m prep.split") + "```bash\npython -m prep.split\n```\n", "second bash block"),

@@ -140,7 +140,7 @@ def test_one_seed_fails_and_the_other_ends_its_step(pipeline):
     pipeline.two_stages(EVENTS.format(between=between))
     failed = pipeline.run("--root", "demo", "--seeds", "1", "2", "--jobs", "2", status=2)
     assert ("end", "stage1", "2") in events(pipeline) and not any(name == "stage2" for _, name, _ in events(pipeline))
-    assert "waited for: stage1 seed 2" in failed.out
+    assert "Waiting for the steps that still run: stage1 seed 2" in failed.out
     assert "stage1 seed 1, ended with exit status 2" in failed.err and "error: no memory left" in failed.err
     assert failed.err.count("To go on from here") == 1
     assert [(row[0], row[2], row[4]) for row in pipeline.summary()[1:]] == [

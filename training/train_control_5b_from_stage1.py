@@ -1,6 +1,6 @@
 r"""Control of stage 5B: the same recipe started from the stage 1 network.
 
-The only change from stage 5B is where the weights start. Both have seen twice the steps of one training, so that their
+The only change from stage 5B is the initial weights. Both have seen twice the steps of one training, so that their
 difference is what the OpenEarthMap tiles of stage 5A brought, and not the longer training.
 
     python -m training.train_control_5b_from_stage1

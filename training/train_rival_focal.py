@@ -27,9 +27,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         __doc__,
         train_dir="data/biodiversity_split/train",
         train_made_by="data_prep.split_biodiversity",
-        label_smoothing="recorded, to be compared with arms that have the same; the focal loss smooths no label",
+        label_smoothing="recorded, so that the settings equal those of the others; the focal loss smooths no label",
     )
-    parser.add_argument("--gamma", type=non_negative_float, default=FOCAL_GAMMA, help="0 is the cross-entropy")
+    parser.add_argument(
+        "--gamma",
+        type=non_negative_float,
+        default=FOCAL_GAMMA,
+        help="exponent of the focal loss; 0 is the cross-entropy",
+    )
     return parser.parse_args(argv)
 
 

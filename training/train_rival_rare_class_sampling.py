@@ -30,7 +30,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--class-temperature",
         type=positive_float,
         default=RARE_CLASS_TEMPERATURE,
-        help="T: the smaller, the more often the rarest class is drawn",
+        help="temperature T: the smaller it is, the more often the rarest class is drawn",
     )
     return parser.parse_args(argv)
 

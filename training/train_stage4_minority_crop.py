@@ -1,7 +1,7 @@
 r"""Stage 4: stage 3 plus minority-aware cropping.
 
 The only change from stage 3 is the cropper: with probability 0.5 a crop is placed so that it holds a pixel of a
-minority class, where its tile has one. data_prep.analyze_class_distribution says which classes these are.
+minority class, if its tile has one. data_prep.analyze_class_distribution says which classes these are.
 
     python -m training.train_stage4_minority_crop
 """

@@ -1,7 +1,7 @@
 r"""Stage 5B: stage 4 started from the stage 5A network, trained on Biodiversity alone.
 
-The only change from stage 4 is where the weights start: every tensor is that of the last stage 5A checkpoint of
-the same seed. Together with stage 5A this arm has seen twice the steps of stage 4.
+The only change from stage 4 is the initial weights: every tensor is that of the last stage 5A checkpoint of
+the same seed. Together with stage 5A this stage has seen twice the steps of stage 4.
 
     python -m training.train_stage5b_finetune
 """

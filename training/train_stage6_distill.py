@@ -55,7 +55,7 @@ def parse_args(argv: list[str] | None = None, stage: str = STAGE, doc: str | Non
         "--max-mapped-void",
         type=fraction,
         default=MAX_MAPPED_VOID,
-        help="probability of the mapped void class from which on a pixel teaches nothing",
+        help="a pixel teaches nothing if the mapped void class has this probability or more",
     )
     return parser.parse_args(argv)
 
@@ -63,7 +63,7 @@ def parse_args(argv: list[str] | None = None, stage: str = STAGE, doc: str | Non
 def distill(
     args: argparse.Namespace, stage: str = STAGE, remap: Callable[[torch.Tensor], torch.Tensor] | None = None
 ) -> None:
-    """Train stage 5B's recipe with the KD loss; ``remap``, where given, changes the class matrix (a control)."""
+    """Train stage 5B's recipe with the KD loss; ``remap``, if given, changes the class matrix (a control)."""
     train, val = open_train_and_val(args)
     teacher = load_teacher(args.teacher, args.seed)
     matrix = torch.from_numpy(train.taxonomy.class_matrix())

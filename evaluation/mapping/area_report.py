@@ -65,7 +65,7 @@ def report_of(record: MapRecord, held: HeldOut) -> Report:
     warnings = [*_without_interval(record, held, found), *_unlike(record, held, pixels)]
     notes = [*held.notes]
     if metres is None:
-        notes.append("The pixel size of the map is not known (it has no place on the ground): areas are in % of it.")
+        notes.append("The pixel size of the map is not known (it has no place on earth): areas are in % of it.")
     return Report(record, held, found, warnings, notes)
 
 
@@ -74,13 +74,13 @@ def _without_interval(record: MapRecord, held: HeldOut, found: Areas) -> list[st
     unmet = [classes[i] for i in range(1, len(classes)) if not found.met[i] and found.counted[i] > 0]
     if unmet:
         lines.append(
-            f"{' and '.join(unmet)}: never predicted on the held-out ground, so nothing is known of the pixels mapped "
+            f"{' and '.join(unmet)}: never predicted on the held-out tiles, so nothing is known of the pixels mapped "
             "as such. They are counted as what they are mapped as; no interval allows for errors in it"
         )
     if found.blocks < FEWEST_BLOCKS:
         lines.append(
-            f"no intervals: {found.blocks} held-out blocks, and fewer than {FEWEST_BLOCKS} do not show how far ground "
-            "varies"
+            f"no intervals: {found.blocks} held-out blocks, and fewer than {FEWEST_BLOCKS} do not show how much areas "
+            "vary"
         )
         return lines
     few = [i for i in range(1, len(classes)) if found.holders[i] < FEW_BLOCKS and found.met[i]]
@@ -94,7 +94,7 @@ def _without_interval(record: MapRecord, held: HeldOut, found: Areas) -> list[st
 
 
 def _unlike(record: MapRecord, held: HeldOut, pixels: np.ndarray) -> list[str]:
-    """Warnings of a map whose ground is unlike the held-out ground."""
+    """Warnings of a map whose landscape is unlike that of the held-out tiles."""
     if len(held.blocks) < FEWEST_BLOCKS:
         return []
     lines = unlike_shares(pixels, held.counts, record.taxonomy)
@@ -102,7 +102,7 @@ def _unlike(record: MapRecord, held: HeldOut, pixels: np.ndarray) -> list[str]:
         lines += filter(None, [unlike_confidence(record.mean_confidence, pixels.sum(), held.confidence)])
     if lines:
         lines.append(
-            "the correction and its intervals hold for ground like the held-out tiles; this map shows other ground, so "
+            "the correction and its intervals hold for a landscape like the held-out tiles; this map shows another, so "
             "its areas may be wrong by more than the intervals say"
         )
     return lines

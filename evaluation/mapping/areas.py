@@ -1,4 +1,4 @@
-"""Areas of classes in a map, corrected by the confusion on held-out ground, and their 95 % intervals.
+"""Areas of classes in a map, corrected by the confusion on held-out tiles, and their 95 % intervals.
 
 Counting the pixels of a map is biased: of the pixels mapped as a class some are of others, and some of its own are
 missed. With S_i the area mapped as class i, and n_ij the held-out pixels that were predicted as i and are j,
@@ -6,25 +6,25 @@ missed. With S_i the area mapped as class i, and n_ij the held-out pixels that w
     A_j = sum over i of S_i n_ij / n_i.
 
 is an estimate without that bias (Olofsson et al. 2014, Remote Sensing of Environment 148, section 4.3), as long as
-the map's ground is like the held-out ground, which ``evaluation.mapping.likeness`` looks at. A class without a
-held-out prediction (n_i. = 0) has no known confusion: all of S_i is taken to be of class i.
+the map's landscape is like that of the held-out tiles, which ``evaluation.mapping.likeness`` looks at. A class
+without a held-out prediction (n_i. = 0) has no known confusion: all of S_i counts as class i.
 
 The error. The pixels of a block are not independent, so the paper's variance for single pixels does not hold; the
 blocks are left out one at a time instead (the jackknife of evaluation.study.intervals). The error has two parts:
 
 - ``over_blocks``: the shares n_ij / n_i. are those of some blocks alone. The sum of squared deviations of the estimates
   with a block left out, which is the jackknife's variance times B / (B - 1) for B blocks.
-- ``of_map``: on the map's own ground the shares are others than expected of such ground, the more so the smaller it is.
+- ``of_map``: on the map itself the shares differ from those expected of such a landscape, more so if it is small.
   How far a block is off when its predictions are corrected by the other blocks is known, and the map is as many blocks
   as it has their pixels: class by class N_i / n_i., with N_i pixels of the map. For a map much larger than the held-out
-  ground it vanishes; for one of the same size it is as large as the first part.
+  tiles it vanishes; for one of the same size it is as large as the first part.
 
-An interval is for the true area of the map's own ground. The map is taken to be other ground than the held-out blocks,
-and pixels of both to be of one size. The interval is drawn on the scale of the square root, on which the error of a
-rare class is nearly symmetrical and no end is negative; it ends at the whole mapped area at most. The quantile is that
-of t, with as many degrees of freedom as the kurtosis of the blocks' influences allows, fewer than the blocks that hold
-the class, and at least three. Which networks were trained is no part of the error: the map is made by these.
-``evaluation.simulate_area_coverage`` measures what all this covers, beside other rules.
+An interval is for the true area on the map itself. The map is assumed to show another place than the held-out blocks,
+and pixels of both to have one size. The interval is drawn on the scale of the square root, on which the error of a
+rare class is nearly symmetrical and no end is negative; it ends at the total mapped area at most. The quantile is
+that of t, with as many degrees of freedom as the kurtosis of the blocks' influences allows, fewer than the blocks
+that hold the class, and at least three. Which networks were trained is no part of the error: the map is made by
+these. ``evaluation.simulate_area_coverage`` measures what all this covers, beside other rules.
 """
 
 from dataclasses import dataclass
@@ -129,7 +129,7 @@ class Areas:
         low, high: (C,) ends of the 95 % intervals; NaN if there is none.
         error: (C,) standard errors; NaN under FEWEST_BLOCKS blocks.
         freedom: (C,) their degrees of freedom; NaN likewise.
-        users, producers: (C,) accuracies on the held-out ground: the share of the pixels predicted as a class that are
+        users, producers: (C,) accuracies on the held-out tiles: the share of the pixels predicted as a class that are
             right, and of its true pixels that are found; NaN if there are none.
         holders: (C,) held-out blocks that hold each class.
         met: (C,) bool, whether a held-out pixel was predicted as the class.
@@ -159,7 +159,7 @@ def estimate_areas(areas: np.ndarray, pixels: np.ndarray, counts: np.ndarray) ->
     """Corrected areas with intervals.
 
     There is no interval under FEWEST_BLOCKS held-out blocks, for a class that fewer than FEW_BLOCKS blocks hold, nor
-    for one that is mapped and was never predicted on held-out ground.
+    for one that is mapped and was never predicted on held-out tiles.
 
     Args:
         areas: (C,) mapped as each class, void first, in any unit.

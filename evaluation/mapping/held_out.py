@@ -1,4 +1,4 @@
-"""The confusion of a map's own networks on held-out ground, from what evaluation.compute_metrics wrote."""
+"""The confusion of a map's own networks on held-out tiles, from what evaluation.compute_metrics wrote."""
 
 import os
 from collections.abc import Sequence
@@ -83,13 +83,13 @@ class HeldOut:
         if len(self.found) > 1:
             lines.append(
                 f"The map is made by the mean of {len(self.found)} networks, its confusion is that of the single "
-                "networks, each on ground that it was not trained on. Together they err less, so the correction may "
+                "networks, each on tiles that it was not trained on. Together they err less, so the correction may "
                 "go too far."
             )
         if self.unlabelled >= 0.005:
             lines.append(
                 f"{self.unlabelled:.0%} of the held-out pixels are unlabelled and count nowhere; the map has a class "
-                "on such ground as well, and nothing is known of its errors there."
+                "in such areas as well, and nothing is known of its errors there."
             )
         return list(dict.fromkeys(filter(None, lines)))
 
@@ -194,7 +194,7 @@ def _find(checkpoint: MapCheckpoint, folders: list[Input], split: str, record: M
         )
     missing = folders[0] / checkpoint.stage / f"seed{checkpoint.seed}"
     raise missing.missing(
-        f"does not exist. The areas of {record.map} need the confusion of {checkpoint.name}, which made it, on ground "
+        f"does not exist. The areas of {record.map} need the confusion of {checkpoint.name}, which made it, on tiles "
         "that it was not trained on"
     )
 

@@ -63,8 +63,8 @@ def unlike_shares(pixels: np.ndarray, counts: np.ndarray, taxonomy: Taxonomy) ->
     shares, predicted = pixels / pixels.sum(), counts.sum(axis=(0, 1))
     outside = ((shares < low) | (shares > high)) & (predicted > NO_PIXEL)
     return [
-        f"{taxonomy.classes[i]} is {percent(shares[i])} of the map, where {percent(low[i])} to {percent(high[i])} "
-        "would be expected of ground like the held-out tiles"
+        f"{taxonomy.classes[i]} is {percent(shares[i])} of the map; {percent(low[i])} to {percent(high[i])} "
+        "would be expected of a landscape like that of the held-out tiles"
         for i in np.flatnonzero(outside)
     ]
 
@@ -81,6 +81,6 @@ def unlike_confidence(mean: float, pixels: float, confidence: np.ndarray) -> str
     if low <= mean <= high:
         return None
     return (
-        f"the network's mean confidence is {percent(mean)} on the map, where {percent(low)} to {percent(high)} would "
-        "be expected of ground like the held-out tiles"
+        f"the network's mean confidence is {percent(mean)} on the map; {percent(low)} to {percent(high)} would "
+        "be expected of a landscape like that of the held-out tiles"
     )

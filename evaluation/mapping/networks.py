@@ -36,7 +36,7 @@ def chosen_checkpoints(args: argparse.Namespace) -> list[Input]:
 
 
 def load_checkpoints(sources: Sequence[Input]) -> list[Checkpoint]:
-    """Finished checkpoints of one taxonomy; UserError where one is missing, broken or of other classes."""
+    """Finished checkpoints of one taxonomy. Raises UserError if one is missing, broken or of other classes."""
     found = []
     for source in sources:
         checkpoint = Checkpoint.load(source).require(METADATA_TO_SCORE)
@@ -45,7 +45,7 @@ def load_checkpoints(sources: Sequence[Input]) -> list[Checkpoint]:
         if found and checkpoint.taxonomy != found[0].taxonomy:
             raise UserError(
                 f"{source} was trained for the classes {', '.join(checkpoint.taxonomy.classes)}, but {found[0].path} "
-                f"for {', '.join(found[0].taxonomy.classes)}: they make no map together."
+                f"for {', '.join(found[0].taxonomy.classes)}: they cannot make one map."
             )
         found.append(checkpoint)
     return found
@@ -57,8 +57,8 @@ def bands_of(checkpoints: Sequence[Checkpoint]) -> list[int] | None:
     for checkpoint, bands in zip(checkpoints, known, strict=True):
         if bands != known[0]:
             raise UserError(
-                f"{checkpoint.path} was trained on bands {bands}, {checkpoints[0].path} on {known[0]}: they make no "
-                "map together."
+                f"{checkpoint.path} was trained on bands {bands}, {checkpoints[0].path} on {known[0]}: they cannot "
+                "make one map."
             )
     return known[0]
 
@@ -102,24 +102,24 @@ def require_fit(raster: Raster, checkpoint: Checkpoint, args: argparse.Namespace
         raise UserError(
             f"--image {raster.path}: holds {raster.dtype}, the training tiles {', '.join(dtypes)}, so that its values "
             "would be scaled otherwise than theirs. Give the raster from which the tiles come, or one in the same "
-            "units; --as-it-is maps it all the same."
+            "units; --as-it-is maps it anyway."
         )
     trained_gsd = images.get("gsd")
     if gsd is None or trained_gsd is None:
         whose = "the training tiles" if trained_gsd is None else "the raster"
-        warn(f"the pixel size of {whose} is not known: see to it that both have the same.")
+        warn(f"the pixel size of {whose} is not known: make sure that both have the same.")
     elif max(gsd / trained_gsd, trained_gsd / gsd) > GSD_APART:
         raise UserError(
             f"--image {raster.path}: has pixels of {gsd:.4g} m, the training tiles of {checkpoint.path} of "
             f"{trained_gsd:.4g} m, so that objects have another size than those the network knows. --resample maps it "
-            "at that of the tiles; --as-it-is maps it all the same."
+            "at that of the tiles; --as-it-is maps it anyway."
         )
 
 
 def scaling_of(checkpoint: Checkpoint, raster: Raster) -> Scaling:
     """How the raster becomes the 8-bit images that a network was trained on.
 
-    Raises UserError where the raster is not 8-bit and nothing was scaled in training.
+    Raises UserError if the raster is not 8-bit and nothing was scaled in training.
     """
     if raster.dtype == "uint8":
         return Scaling(raster.reading, None)

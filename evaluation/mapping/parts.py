@@ -1,4 +1,4 @@
-"""Which part of a map a process makes, where several share it."""
+"""Which part of a map a process makes, if several share it."""
 
 import os
 
@@ -11,7 +11,7 @@ ARRAY = {"ID": 0, "MIN": 0, "MAX": 0, "STEP": 1, "COUNT": 1}  # what SLURM says 
 def part_of(text: str | None) -> Part | None:
     """The part that ``text`` (I/N) names; without it that of this task of a SLURM array or process of torchrun.
 
-    None for the whole map. Raises UserError if ``text`` names no part, or the array leaves numbers out.
+    None for the complete map. Raises UserError if ``text`` names no part, or the array leaves numbers out.
     """
     if text is not None:
         number, slash, count = text.partition("/")

@@ -26,11 +26,11 @@ from evaluation.mapping.store import CONFIDENCE, StripStore
 from evaluation.mapping.strips import LAYERS, NO_DATA, STEPS, Plan
 
 BLOCK = 512  # pixels, side of the blocks of the file that strips are gathered in
-CACHE = 64 * 2**20  # bytes that GDAL keeps of blocks; rasterio takes bytes here, where GDAL itself takes megabytes
+CACHE = 64 * 2**20  # bytes that GDAL keeps of blocks; rasterio takes bytes here, GDAL itself megabytes
 
 
 class _Blocks:
-    """Writes rows as they come, whole rows of blocks at a time, so that each block is compressed once."""
+    """Writes rows as they come, complete rows of blocks at a time, so that each block is compressed once."""
 
     def __init__(self, dst: rasterio.io.DatasetWriter) -> None:
         self._dst = dst
@@ -142,7 +142,7 @@ def _require_same(store: StripStore, plan: Plan, layer: str, path: Path) -> None
 class Tally(NamedTuple):
     """How much of a map each class covers.
 
-    ``pixels``: (C,) int64 by class id, void first. ``square_metres``: (C,) float64, None where the pixel size is not
+    ``pixels``: (C,) int64 by class id, void first. ``square_metres``: (C,) float64, None if the pixel size is not
     known. ``confidence``: mean of the largest probabilities, None without a pixel that has data.
     """
 

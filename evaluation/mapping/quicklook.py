@@ -20,7 +20,7 @@ def _thin(length: int, side: int) -> np.ndarray:
 
 
 def quicklook(out: Path, source: Source, scaling: Scaling, taxonomy: Taxonomy) -> bytes:
-    """A PNG of a map, and of its raster where that is not too large to be read again.
+    """A PNG of a map, and of its raster if that is not too large to be read again.
 
     Args:
         out: the map.

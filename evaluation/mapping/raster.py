@@ -35,7 +35,7 @@ from common.raw_images import (
 SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img")
 MOST_OPEN = 100  # files at once
 OFF_GRID = 0.05  # pixels by which a tile may lie beside the grid of the others, as rounded coordinates do
-PIXELS_AT_ONCE = 2**22  # of a band that are read in one go, or a row of the file's own blocks where that is more
+PIXELS_AT_ONCE = 2**22  # of a band that are read in one go, or a row of the file's own blocks if that is more
 
 
 class Scaling(NamedTuple):
@@ -72,7 +72,7 @@ class Place:
 
 
 def _files(path: Path) -> list[Path]:
-    """The files of a raster; UserError where there is none."""
+    """The files of a raster. Raises UserError if there is none."""
     if path.is_dir():
         found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
         if not found:
@@ -181,7 +181,7 @@ class Raster:
         return [piece._replace(top=piece.top - top, left=piece.left - left) for piece in found]
 
     def read(self, top: int, bottom: int, scalings: Sequence[Scaling]) -> tuple[list[np.ndarray], np.ndarray]:
-        """Rows of the raster as networks see them; the first of overlapping tiles, by name, is taken.
+        """Rows of the raster as networks see them; of overlapping tiles the first by name counts.
 
         Args:
             top, bottom: the first row, and the first one below.
@@ -239,9 +239,9 @@ class Raster:
         valid |= everywhere
 
     def own_ranges(self) -> Ranges:
-        """The range of each of its bands, as a tile's own are taken: from valid pixels on a regular grid.
+        """The range of each of its bands, computed as for a tile: from valid pixels on a regular grid.
 
-        Raises UserError where it has no valid pixel.
+        Raises UserError if it has no valid pixel.
         """
         step = max(1, math.ceil(math.sqrt(self.height * self.width / SAMPLE_PER_TILE)))
         samples = []

@@ -94,7 +94,7 @@ class MapRecord:
             if values is not None and len(values) != taxonomy.num_classes:
                 problems.append(f"{name} of {len(values)} classes, expected {taxonomy.num_classes}")
         if sum(pixels) != area:
-            problems.append(f"{sum(pixels):,} pixels, where its height and width say {area:,}")
+            problems.append(f"{sum(pixels):,} pixels, but its height and width say {area:,}")
         if not content["checkpoints"]:
             problems.append("no checkpoint")
         if problems:

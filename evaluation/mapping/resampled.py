@@ -12,7 +12,7 @@ from evaluation.mapping.raster import Place, Raster, Scaling
 def taps(first: int, last: int, factor: float, length: int) -> tuple[np.ndarray, np.ndarray]:
     """Which pixels make new pixels along one side, and with what weights.
 
-    A triangle two new pixels wide where pixels get larger, two old ones where they get smaller, as Pillow's BILINEAR,
+    A triangle two new pixels wide if pixels get larger, two old ones if they get smaller, as Pillow's BILINEAR,
     with which tiles are resampled. What a new pixel is made of depends on its own number alone.
 
     Args:
@@ -35,7 +35,7 @@ def taps(first: int, last: int, factor: float, length: int) -> tuple[np.ndarray,
 class Resampled:
     """A raster whose pixels are ``gsd`` metres wide, and as much higher as those of the raster; its place is the same.
 
-    A new pixel has data where the larger part of it has, and is the mean of that part.
+    A new pixel has data if the larger part of it has, and is the mean of that part.
     """
 
     def __init__(self, raster: Raster, gsd: float) -> None:

@@ -1,4 +1,4 @@
-"""The strips of a map on disk, until it is whole: each a file of its own, so that a run can go on and be shared."""
+"""The strips of a map on disk until it is complete: one file each, so that a run can be resumed and shared."""
 
 import io
 import os
@@ -70,7 +70,7 @@ class StripStore:
             )
 
     def _publish(self, path: Path, content: bytes, *, replace: bool) -> None:
-        """Write a file whole or not at all, also where another process writes the same one at the same time."""
+        """Write a file completely or not at all, even if another process writes the same one at the same time."""
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             with open(partial, "wb") as file:
@@ -101,7 +101,7 @@ class StripStore:
         return [number for number in strips if not self._strip(number).is_file()]
 
     def write(self, strip: Strip) -> None:
-        """Write a strip, whole or not at all."""
+        """Write a strip, completely or not at all."""
         content = io.BytesIO()
         arrays: dict[str, Any] = {**strip.layers, CONFIDENCE: np.float64(strip.confidence)}
         with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:  # numpy takes 6

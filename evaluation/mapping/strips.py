@@ -35,7 +35,7 @@ class Source(Protocol):
     def place(self) -> Place: ...
     @property
     def pixel_size(self) -> tuple[float, float] | None:
-        """In metres, where it is known."""
+        """In metres, if it is known."""
         ...
 
     @property
@@ -138,7 +138,7 @@ class StripMaker:
     def strips(self, first: int, last: int, done: Callable[[int], None] = _unheard) -> Generator[Strip]:
         """Yield strips ``first`` to before ``last``; rows of pixels are read while the windows before are predicted.
 
-        ``done`` is told of the windows of these strips as they are finished.
+        ``done`` is called with the number of windows as they are finished.
         """
         plan = self._plan
         rows = _Rows(self._source, self._networks.scalings, plan)
@@ -225,7 +225,7 @@ class StripMaker:
         return time.monotonic() - begun
 
     def _forward(self, images: list[np.ndarray], lefts: list[int]) -> torch.Tensor:
-        """(N, C, side, side) float32, with the mean entropy of the networks as last channel where it is asked for."""
+        """(N, C, side, side) float32, with the mean entropy of the networks as last channel if it is asked for."""
         side = self._plan.columns.side
         windows = [torch.from_numpy(np.stack([image[:, :, left : left + side] for left in lefts])) for image in images]
         mean, entropy = self._networks.probabilities(windows, self._with_entropy)

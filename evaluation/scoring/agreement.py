@@ -1,6 +1,6 @@
 """How far two checkpoints that are compared agree with each other: where both are right, and where both are wrong.
 
-Of each arm there is ``agreement.json`` beside its results, with the counts against each arm that it is compared with.
+``agreement.json`` lies beside the results of each stage, with the counts against each one that it is compared with.
 """
 
 import json
@@ -74,7 +74,7 @@ def read_agreement(path: Path, num_classes: int) -> dict | None:
 def count_agreement(out_dir: Path, root: Path, tiles: TileSet, seeds: Iterable[int], pairs: Iterable[Pair]) -> None:
     """Write what lacks of agreement.json for each of ``pairs`` and ``seeds`` whose predictions were kept.
 
-    Counts of the same two checkpoints on the same tiles are kept. One tile of two arms is in memory at a time.
+    Counts of the same two checkpoints on the same tiles are kept. One tile of two networks is in memory at a time.
     """
     opponents: dict[str, list[str]] = {}
     for mine, theirs in dict.fromkeys(pairs):

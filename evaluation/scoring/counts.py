@@ -1,4 +1,4 @@
-"""Counts of pixels on whole tiles, from which every score is computed: confusions, boundaries, calibration."""
+"""Counts of pixels on complete tiles, from which every score is computed: confusions, boundaries, calibration."""
 
 from collections.abc import Callable
 

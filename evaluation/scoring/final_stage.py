@@ -20,7 +20,7 @@ from evaluation.scoring.usage_log import TEST_LOG, append_log, describe_use, rea
 
 
 def score_final_stage(args: argparse.Namespace) -> None:
-    """Score the final stage's best.pt, once; UserError where the test split was used for something else before."""
+    """Score the final stage's best.pt, once. Raises UserError if the test split was used for something else before."""
     setting = open_setting(args)
     run = run_folder(args, FINAL_STAGE, args.seed)
     sibling = Input(args.data_dir.path.parent / "val", args.data_dir.made_by, "the folder beside --data-dir")
@@ -52,7 +52,7 @@ def _score_once(checkpoint: Checkpoint, model: torch.nn.Module, setting: Setting
         changed = "another checkpoint" if last["checkpoint_digest"] != digest else "another test split"
         raise UserError(
             f"the test split has been used ({len(entries)} in {log}), the last time with {changed}:\n"
-            f"{describe_use(last)}\nA choice between models is made on val. To use it again all the same, give "
+            f"{describe_use(last)}\nA choice between models is made on val. To use it again anyway, give "
             '--reason "...", which is recorded.'
         )
     check_out_dir(target, args.overwrite, kind=write.RESULTS)
@@ -77,7 +77,7 @@ def _score_once(checkpoint: Checkpoint, model: torch.nn.Module, setting: Setting
         if not same:
             append_log(log, entry)  # before anyone can read a score
     if same:
-        print(f"Evaluated before; its files were missing and are there again.\n{describe_use(same[-1])}")
+        print(f"Evaluated before; its files were missing and are restored.\n{describe_use(same[-1])}")
     else:
         print(describe_use(entry))
     print(f"  {target}, recorded in {log}")

@@ -6,7 +6,7 @@ from evaluation.scoring.results import shared_blocks_note
 
 
 def heading(metrics: dict, checkpoints: str | None = None) -> str:
-    """One line that says whose scores these are; ``checkpoints`` where they are not of ``which`` alone."""
+    """One line that says whose scores these are; ``checkpoints`` if they are not of ``which`` alone."""
     arm = ARM_OF[metrics["stage"]]
     kind = "Stage" if arm.number else f"{arm.kind.capitalize()}:"
     return (

@@ -45,7 +45,7 @@ Folder = TypeVar("Folder", Path, Input)
 
 
 def seed_folders(stage_dir: Path) -> list[tuple[int, Path]]:
-    """(seed, folder) of each ``seed<number>`` folder of a stage, by seed; none where the stage was not run."""
+    """(seed, folder) of each ``seed<number>`` folder of a stage, by seed; none if the stage was not run."""
     if not stage_dir.is_dir():
         return []
     named = [(re.fullmatch(r"seed(\d+)", path.name), path) for path in stage_dir.iterdir() if path.is_dir()]
@@ -58,7 +58,7 @@ def results_folder(seed_dir: Folder, which: str) -> Folder:
 
 
 def read_metrics(source: Input) -> dict:
-    """A metrics.json; UserError where it is missing, broken or something else."""
+    """A metrics.json. Raises UserError if it is missing, broken or something else."""
     metrics = read_json(source)
     problem = misfit(metrics, METRICS_FORM)
     if problem:
@@ -84,7 +84,7 @@ def describe_split(tiles: TileSet) -> dict:
 
 
 def shared_blocks_note(split: str, description: dict) -> str | None:
-    """A sentence on the blocks that a described split shares with train; None where it is not known to share any."""
+    """A sentence on the blocks that a described split shares with train; None if it is not known to share any."""
     if description.get("overlaps") == "ignored":
         return (
             f"tiles that share ground were split as if they did not (--overlaps ignore), so that those of {split} may "
@@ -95,7 +95,7 @@ def shared_blocks_note(split: str, description: dict) -> str | None:
         return None
     return (
         f"{shared} of {description['blocks']} spatial blocks of {split} also have tiles in train "
-        f"({description['strategy']} split), so that scores are higher than on new ground."
+        f"({description['strategy']} split), so that scores are higher than in a new area."
     )
 
 
@@ -144,7 +144,7 @@ class TileCounts:
 
     @classmethod
     def load(cls, source: Input) -> "TileCounts":
-        """Read what ``save`` wrote; UserError where the file is missing, lacks counts or is something else."""
+        """Read what ``save`` wrote. Raises UserError if the file is missing, lacks counts or is something else."""
         fields = cls.__dataclass_fields__
         values: dict[str, Any] = {
             name: array if fields[name].type is np.ndarray else array.tolist()

@@ -24,7 +24,7 @@ from evaluation.scoring.results import TileCounts, describe_split, shared_blocks
 
 @dataclass(frozen=True)
 class Setting:
-    """What all checkpoints of one call are scored on. ``minority`` is None where the classes are not known."""
+    """What all checkpoints of one call are scored on. ``minority`` is None if the classes are not known."""
 
     tiles: TileSet
     minority: list[str] | None
@@ -34,7 +34,7 @@ class Setting:
 
 
 def open_setting(args: argparse.Namespace) -> Setting:
-    """The split, the minority classes where they are known, and the device.
+    """The split, the minority classes if they are known, and the device.
 
     Raises:
         UserError: the split is missing, is another one or of other classes, or holds no labelled pixel.
@@ -47,7 +47,7 @@ def open_setting(args: argparse.Namespace) -> Setting:
     if args.distribution.path.exists():
         minority = read_distribution(args.distribution, taxonomy)["minority_classes"]
     else:
-        warn(f"{args.distribution} does not exist: the minority classes are not known, their mean is left out.")
+        warn(f"{args.distribution} does not exist: the minority classes are unknown, so their mean is missing.")
     note = shared_blocks_note(args.split, describe_split(tiles))
     if note:
         warn(note)

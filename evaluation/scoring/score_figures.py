@@ -69,7 +69,7 @@ def _class_bars(
 
 
 def _mean_line(axes: Axes, mean: float, label: str, *, style: str = "--", height: float | None = None) -> None:
-    """A line at a mean over classes and, at the right, its label, at another ``height`` where one is given."""
+    """A line at a mean over classes and, at the right, its label, at another ``height`` if one is given."""
     axes.axhline(mean, color="#333333", linestyle=style, linewidth=1.2, zorder=3)
     at = axes.get_xlim()[1], mean if height is None else height
     axes.text(*at, f" {label}\n {percent(mean)}", ha="left", va="center", fontsize=10, clip_on=False)

@@ -11,7 +11,7 @@ TEST_LOG = Path("evaluation/evaluation_results/test/test_log.jsonl")  # under th
 
 
 def read_test_log(path: Path) -> list[dict]:
-    """The uses of the test split that compute_metrics recorded, oldest first; UserError where an entry is not its."""
+    """The recorded uses of the test split, oldest first. Raises UserError if compute_metrics did not write an entry."""
     if not path.exists():
         return []
     try:

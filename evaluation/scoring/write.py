@@ -61,7 +61,7 @@ def write_results(folder: Path, metrics: dict, counts: TileCounts) -> None:
 
 
 def copy_run_record(source: Path, target: Path, metadata: dict) -> None:
-    """The run's record, or what the checkpoint says of its run where the file is missing."""
+    """The run's record, or what the checkpoint says of its run if the file is missing."""
     if (source / RUN_RECORD).is_file():
         shutil.copyfile(source / RUN_RECORD, target / RUN_RECORD)
     else:
@@ -75,7 +75,7 @@ def copy_history(run: Path, target: Path) -> None:
 
 
 def recorded(results: Input) -> dict[str, dict]:
-    """metrics.json of last.pt and best.pt where a results folder has them; UserError where one is damaged."""
+    """metrics.json of last.pt and best.pt if a results folder has them. Raises UserError if one is damaged."""
     sources = {which: results_folder(results, which) / METRICS for which in WHICH}
     return {which: read_metrics(source) for which, source in sources.items() if source.path.is_file()}
 

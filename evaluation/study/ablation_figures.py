@@ -97,7 +97,7 @@ def _heatmap(axes: Axes, grid: np.ndarray, names: list[str], turned: bool) -> No
 
 
 def comparisons_figure(evidence: Evidence) -> Figure | None:
-    """The difference in mIoU of each comparison that was made, planned ones first; None where there is none."""
+    """The difference in mIoU of each comparison that was made, planned ones first; None if there is none."""
     made = [finding for finding in evidence.findings if finding.estimates]
     if not made:
         return None
@@ -131,12 +131,12 @@ def _in_a_row(arm: Arm) -> str:
 
 
 def _aligned(stage: Arm) -> str:
-    """The title of a stage where those of others stand above and below."""
+    """The title of a stage in a column of titles."""
     return f"{stage.number}  {stage.label}"
 
 
 def class_gains_figure(evidence: Evidence) -> Figure | None:
-    """The IoU of each class against the first stage, a panel a class; None where nothing can be compared with it."""
+    """The IoU of each class against the first stage, one panel per class; None if nothing can be compared with it."""
     first = STAGES[0]
     rows = [(stage, evidence.finding(stage.name, first.name)) for stage in STAGES[1:]]
     rows = [(stage, finding) for stage, finding in rows if finding and finding.estimates]
@@ -164,7 +164,7 @@ def class_gains_figure(evidence: Evidence) -> Figure | None:
 
 
 def draws_figure(evidence: Evidence) -> Figure | None:
-    """What the crops of each arm held, means over its seeds: class shares of labelled pixels, crops with each class."""
+    """What the crops of each stage held, mean over seeds: class shares of labelled pixels, crops with each class."""
     arms = [evidence.arms[stage.name] for stage in STAGES if stage.name in evidence.arms]
     arms += [evidence.arms[arm.name] for arm in [*controls_run(evidence), *rivals_run(evidence)]]
     arms = [scores for scores in arms if all("drawn" in result.run for result in scores.last.values())]
@@ -204,7 +204,7 @@ def draws_figure(evidence: Evidence) -> Figure | None:
     return figure
 
 
-FIGURES = {  # by file name; None where there is nothing to draw
+FIGURES = {  # by file name; None if there is nothing to draw
     "ablation.png": ablation_figure,
     "comparisons.png": comparisons_figure,
     "class_gains.png": class_gains_figure,

@@ -93,7 +93,7 @@ class Result:
 
 
 def read_result(source: Input, arm: str, seed: int, which: str) -> Result:
-    """The result in a folder; UserError where it is damaged, or its files are of different evaluations."""
+    """The result in a folder. Raises UserError if it is damaged, or its files are of different evaluations."""
     metrics = read_metrics(source / METRICS)
     tiles = TileCounts.load(source / CONFUSIONS)
     run = read_json(source / RUN_RECORD)
@@ -109,7 +109,7 @@ def read_result(source: Input, arm: str, seed: int, which: str) -> Result:
     if digests != (tiles.split_digest, tiles.checkpoint_digest) or list(names) != tiles.class_names:
         raise source.unusable(f"{source}: {METRICS} and {CONFUSIONS} are of two evaluations")
     if metrics["split"] != "val":
-        raise UserError(f"{source / METRICS} is of the {metrics['split']} split; arms are compared on val alone.")
+        raise UserError(f"{source / METRICS} is of the {metrics['split']} split; stages are compared on val alone.")
     return Result(arm, seed, which, source.path, metrics, tiles, run)
 
 
@@ -195,7 +195,7 @@ def _other_dealing(results: list[Result]) -> dict[Path, LeftOut]:
         return f"{_told(result)}{dealt}, with classes {some(result.tiles.class_names)}"
 
     def explain(result: Result, most: Result) -> str:
-        return f"{result.folder} is of {told(result)}, where most are of {told(most)}"
+        return f"{result.folder} is of {told(result)}, but most are of {told(most)}"
 
     return unlike_most(results, dealing, explain)
 
@@ -247,7 +247,7 @@ def _folds_in_common(results: list[Result]) -> dict[Path, LeftOut]:
 
 
 def _unfinished_repeats(fair: list[Result]) -> list[LeftOut]:
-    """Runs of a dealing of which an arm lacks folds, where it has all folds of another."""
+    """Runs of a dealing of which a stage lacks folds while it has all folds of another."""
     dealings: dict[str, dict[int, list[Result]]] = {}
     for result in fair:
         if result.fold:
@@ -263,7 +263,7 @@ def _unfinished_repeats(fair: list[Result]) -> list[LeftOut]:
 
 
 def _in_common(one: Result, two: Result) -> str | None:
-    """What results of two folds must not have in common; None where there is nothing."""
+    """What results of two folds must not have in common; None if there is nothing."""
     same_repeat = one.fold and two.fold and one.fold["repeat"] == two.fold["repeat"]
     shared = sorted(set(one.tiles.tile_ids) & set(two.tiles.tile_ids)) if same_repeat else []
     if shared:
@@ -323,7 +323,7 @@ def _other_budgets(fair: list[Result], _: Runs) -> list[LeftOut]:
         seen = result.metrics["cumulative_steps"], result.run.get("cumulative_crops", 0)
         steps, crops = (round(trainings * value) for value in budget(most))
         return (
-            f"{result.name} has seen {seen[0]:,} steps and {seen[1]:,} crops with those of its ancestors, where "
+            f"{result.name} has seen {seen[0]:,} steps and {seen[1]:,} crops with those of its ancestors, but "
             f"{steps:,} and {crops:,} were expected"
         )
 
@@ -339,7 +339,7 @@ def _other_recipes(fair: list[Result], _: Runs) -> list[LeftOut]:
 
     def explain(result: Result, most: Result) -> str:
         changed = ", ".join(_differences(recipe(result), recipe(most)))
-        return f"{result.name} was trained with another {changed} than most runs of its arm"
+        return f"{result.name} was trained with another {changed} than most runs of its stage"
 
     left_out = []
     for arm in ARM_OF:

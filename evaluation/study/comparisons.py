@@ -16,7 +16,7 @@ class Comparison(NamedTuple):
 
     @property
     def unequal(self) -> str | None:
-        """A remark where the two have not seen the same number of steps, as is known of them beforehand."""
+        """A remark if the two have not seen the same number of steps, which is known beforehand."""
         return "twice the steps" if self.arm.trainings == 2 * self.other.trainings else None
 
 
@@ -62,7 +62,7 @@ COMPONENTS = Family(
 )
 AGAINST_RIVALS = Family(
     "Rivals",
-    "whether the stages do better than what one would reach for instead, at an equal number of steps",
+    "whether the stages do better than what one would use instead, at an equal number of steps",
     tuple(_comparison("stage4_minority_crop", rival.name, None) for rival in RIVALS),
     ("mIoU",),
 )

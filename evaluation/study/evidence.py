@@ -63,7 +63,7 @@ class ArmScores:
         return float(self.trainings.statistics()[metric].by_repeat.mean())
 
     def by_training(self, metric: str) -> np.ndarray:
-        """(T,) the score of each training on what it was scored on; NaN where that lacks the classes."""
+        """(T,) the score of each training on what it was scored on; NaN if that lacks the classes."""
         return self.trainings.by_training()[metric]
 
     def estimate(self, metric: str) -> Estimate:
@@ -71,7 +71,7 @@ class ArmScores:
         return self.settle(metric, found)
 
     def mean_over_seeds(self, key: str) -> float | None:
-        """Mean of a score of last.pt that has no interval; None where a seed lacks it."""
+        """Mean of a score of last.pt that has no interval; None if a seed lacks it."""
         values = [result.scores[key] for result in self.last.values()]
         return None if None in values else float(np.mean(values))
 
@@ -94,7 +94,7 @@ class ArmScores:
         return self.trainings.only([self.seeds.index(seed) for seed in seeds])
 
     def settle(self, metric: str, found: Estimate) -> Estimate:
-        """The estimate of a metric, without what cannot be had where its class is in too few blocks, or in none."""
+        """The estimate of a metric, without the parts that need more blocks with its class than there are."""
         has_interval = self.trainings.of.is_settled(metric) and not np.isnan(found.value)
         return found if has_interval else found.without_interval()
 
@@ -104,7 +104,7 @@ class Finding:
     """What came of a comparison: estimates of the difference by metric, over the trainings with ``seeds``.
 
     ``refused`` says which pairs of runs are not comparable and why, ``missing`` what was not run. ``family`` is that in
-    which it is tested, None where it is described alone; ``corrected`` holds the corrected p-values by metric.
+    which it is tested, None if it is described alone; ``corrected`` holds the corrected p-values by metric.
     """
 
     comparison: Comparison
@@ -198,7 +198,7 @@ class Evidence:
 
     @property
     def run_families(self) -> dict[Family, list[Finding]]:
-        """The families that the study is about: that of the rivals only where one was run."""
+        """The families that the study is about: that of the rivals only if one was run."""
         return {
             family: found for family, found in self.families.items() if family is not AGAINST_RIVALS or rivals_run(self)
         }
@@ -287,7 +287,7 @@ def _test(family: Family, arms: dict[str, ArmScores], left_out: list[LeftOut]) -
 
 
 def _minority(results: list[Result]) -> tuple[list[str], str | None]:
-    """The minority classes, and a caution where results name different ones.
+    """The minority classes, and a caution if results name different ones.
 
     They follow from the classes of train. In a study by folds, whose train differs a little, they are those that more
     than half of the results name.
@@ -296,7 +296,7 @@ def _minority(results: list[Result]) -> tuple[list[str], str | None]:
     if len(named) == 1:
         return list(next(iter(named))), None
     if any(result.fold is None for result in results):
-        return [], "results name different minority classes, so that their mean is left out"
+        return [], "results name different minority classes, so their mean is missing"
     times = Counter(name for names, number in named.items() for name in names * number)
     taken = [name for name in results[0].taxonomy.foreground if 2 * times[name] > len(results)]
     differing = [name for name in results[0].taxonomy.foreground if 0 < times[name] < len(results)]
@@ -376,7 +376,7 @@ def _missing_folds(arms: dict[str, ArmScores]) -> list[str]:
         unmet = arms[names[0]].trainings.unmet
         without = f" and without {' and '.join(unmet)}, in no other fold" if unmet else ""
         missing = f"without fold {', '.join(map(str, folds))} of {count(dealt, 'fold')}"
-        sentences.append(f"{some(names)}: {missing}, so scored on less ground{without}")
+        sentences.append(f"{some(names)}: {missing}, so scored on less area{without}")
     return sentences
 
 
@@ -397,7 +397,7 @@ def _mixed_devices(arms: dict[str, ArmScores]) -> list[str]:
         for seed, result in scores.last.items():
             used.setdefault(seed, set()).add(str(result.run.get("device")))
     return [
-        f"seed {seed}: arms were trained on {' and '.join(sorted(devices))}, which differ in rounding"
+        f"seed {seed}: stages were trained on {' and '.join(sorted(devices))}, which differ in rounding"
         for seed, devices in sorted(used.items())
         if len(devices) > 1
     ]

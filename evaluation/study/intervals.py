@@ -3,7 +3,7 @@
 A study scores T trainings. They form R repeats, in each of which every block is scored once: by the one training of
 that repeat (several seeds on one split), or by the training in whose fold the block was left out. A score is that of
 the confusion matrix pooled over a repeat, mean over the repeats. Its interval is for the score that endless
-trainings, each on training ground of its own, would reach on endless other ground of the same kind.
+trainings, each on training ground of its own, would reach in endless other areas of the same kind.
 
 The error has two parts. ``over_blocks`` is the jackknife over blocks (Efron and Tibshirani 1993, chapter 11).
 ``over_trainings`` is by how much the contributions of the trainings to a score vary more than those of sets of blocks
@@ -61,7 +61,7 @@ class Estimate(NamedTuple):
 
     @property
     def low(self) -> float:
-        """The lower end of its interval, which has none where it is not known."""
+        """The lower end of its interval, which has none if it is not known."""
         return self.value - (math.inf if self.half_width is None else self.half_width)
 
     @property
@@ -266,7 +266,7 @@ def difference(statistic: Statistic) -> Estimate:
 
 
 def compare_family(statistics: Sequence[Statistic | None], hypotheses: int) -> list[Estimate | None]:
-    """Paired differences of one metric in a family of comparisons, tested where there are enough trainings and blocks.
+    """Paired differences of one metric in a family of comparisons, tested if there are enough trainings and blocks.
 
     Args:
         statistics: one for each comparison, None for one that was not made. One that is void counts as not made.

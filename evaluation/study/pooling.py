@@ -61,7 +61,7 @@ class Scored:
 
 
 def _mean(scores: np.ndarray) -> np.ndarray:
-    """Mean over the last axis without NaN; NaN where there is nothing else."""
+    """Mean over the last axis without NaN; NaN if there is nothing else."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         return np.nanmean(scores, axis=-1)

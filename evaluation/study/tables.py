@@ -11,7 +11,7 @@ from evaluation.study.wording import difference_text, p_text, score_text, tested
 
 
 def ranking(evidence: Evidence) -> tuple[list[str], list[list]]:
-    """Header and a row a stage, by rank; stages that were not run last."""
+    """Header and one row per stage, by rank; stages that were not run come last."""
     metrics = [*KEYS, *([MINORITY] if evidence.minority else [])]
     header = ["stage", "rank", f"{evidence.unit}s", *metrics, "best - last", "steps"]
     rows = []
@@ -27,7 +27,7 @@ def ranking(evidence: Evidence) -> tuple[list[str], list[list]]:
 
 
 def class_scores(evidence: Evidence) -> tuple[list[str], list[list]]:
-    """Header and a row a class with its IoU in each stage, then what is beyond IoU; stages by their numbers."""
+    """Header and one row per class with its IoU in each stage, then other metrics; stages by their numbers."""
     arms = [evidence.arms[stage] for stage in STAGE_NAMES if stage in evidence.arms]
     rows = [
         [starred(name, evidence.minority), *(score_text(scores.estimate(f"IoU {name}")) for scores in arms)]
@@ -82,7 +82,7 @@ def described(evidence: Evidence, name: Callable[[Arm], str] = _own_name) -> tup
 
 
 def control_scores(evidence: Evidence) -> tuple[list[str], list[list]]:
-    """Header and a row a control."""
+    """Header and one row per control."""
     arms = [evidence.arms[control.name] for control in controls_run(evidence)]
     metrics = [*KEYS, *([MINORITY] if evidence.minority else [])]
     rows = [[a.arm.name, len(a.seeds), *(score_text(a.estimate(key)) for key in metrics), f"{a.steps:,}"] for a in arms]
@@ -90,7 +90,7 @@ def control_scores(evidence: Evidence) -> tuple[list[str], list[list]]:
 
 
 def rival_scores(evidence: Evidence, name: Callable[[Arm], str] = _own_name) -> tuple[list[str], list[list]]:
-    """Header and a row a rival: its scores, what stage 4 has over it in points, and who proposed it."""
+    """Header and one row per rival: its scores, what stage 4 has over it in points, and who proposed it."""
     metrics = ["mIoU", *([MINORITY] if evidence.minority else [])]
     rows = []
     for rival in rivals_run(evidence):
@@ -103,7 +103,7 @@ def rival_scores(evidence: Evidence, name: Callable[[Arm], str] = _own_name) -> 
 
 
 def tidy_rows(evidence: Evidence) -> list[list]:
-    """stage, fold, seed, checkpoint, metric, value of every score; no fold where there is one split."""
+    """stage, fold, seed, checkpoint, metric, value of every score; no fold if there is one split."""
     rows = []
     for result in evidence.results:
         scores = result.scores

@@ -80,7 +80,7 @@ def identical_predictions(results: Sequence[Result], pairs: Iterable[Pair]) -> l
 
 
 def _start(result: Result) -> str | None:
-    """The digest of the weights before the first step, None where it was not recorded."""
+    """The digest of the weights before the first step, None if it was not recorded."""
     digest = result.run.get("initial_digest")
     return digest if isinstance(digest, str) else None
 
@@ -103,7 +103,7 @@ def unlike_starts(results: Sequence[Result]) -> list[str]:
             if others:
                 sentences.append(
                     f"{run}: {', '.join(others)} did not start from the weights of {alike}, as the recipes say "
-                    "(initial_digest in run.json): the difference of these arms is also one of initial weights"
+                    "(initial_digest in run.json): their difference is also one of initial weights"
                 )
     return sentences
 
@@ -136,7 +136,7 @@ class Curve(NamedTuple):
 
 
 def read_curves(result: Result) -> dict[str, Curve] | None:
-    """The curve of each class that occurs in the truth; None where they are not recorded, or cannot be read."""
+    """The curve of each class that occurs in the truth; None if they are not recorded, or cannot be read."""
     try:
         with open(result.folder / HISTORY, encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -316,10 +316,10 @@ def checks_in_words(results: Sequence[Result], comparisons: Sequence[Comparison]
     """What was checked, what came of it, and how to read ``agreement_table``."""
     found = void_comparisons(results, comparisons)
     lines = [
-        "Looked for in every run: arms that predict exactly what their opponent predicts; initial weights that should "
-        f"be the same and are not; classes that end at 0 IoU (below {hundredths(ZERO)} %) in every run of an arm; "
-        f"classes that fall from an IoU of {hundredths(LEARNED)} % or more in the middle of training to less than a "
-        "third of it at the end. Found: " + (f"{count(found, 'case')}, see the warnings." if found else "none.")
+        "Looked for in every run: stages that predict exactly what their opponent predicts; initial weights that "
+        f"should be the same and are not; classes that end at 0 IoU (below {hundredths(ZERO)} %) in every run of a "
+        f"stage; classes that fall from an IoU of {hundredths(LEARNED)} % or more in the middle of training to less "
+        "than a third of it at the end. Found: " + (f"{count(found, 'case')}, see the warnings." if found else "none.")
     ]
     ceiling = ceiling_in_words(results, comparisons)
     if ceiling:

@@ -25,12 +25,12 @@ def results_of(in_dir: Input, root: Path) -> list[Input]:
 
 
 def not_compared(in_dir: Input, root: Path) -> list[str]:
-    """A sentence where results of one split lie beside those of the folds that are compared."""
+    """A sentence if results of one split lie beside those of the folds that are compared."""
     beside = results_of(in_dir, root) != [in_dir] and any(seed_folders(in_dir.path / arm) for arm in ARM_OF)
     return [f"{in_dir}: the results of one split there are no part of the comparison of the folds"] if beside else []
 
 
 def fold_of(in_dir: Path) -> int | None:
-    """In the root of which fold results lie; None for those of one split, and for a folder that was chosen."""
+    """The fold in whose root results lie; None for those of one split, and for a folder that was chosen."""
     path = Path(os.path.abspath(in_dir))
     return fold_number(path.parents[len(VAL.parts) - 1]) if path.parts[-len(VAL.parts) :] == VAL.parts else None

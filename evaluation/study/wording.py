@@ -22,7 +22,7 @@ def score_text(score: Estimate) -> str:
 
 
 def difference_text(difference: Estimate | None) -> str:
-    """``+3.1`` or ``+3.1 [+1.2, +5.0]``; a dash where there is none."""
+    """``+3.1`` or ``+3.1 [+1.2, +5.0]``; a dash if there is none."""
     if difference is None:
         return "-"
     has_interval = difference.half_width is not None
@@ -31,7 +31,7 @@ def difference_text(difference: Estimate | None) -> str:
 
 
 def p_text(p: float | None) -> str:
-    """``0.031`` or ``<0.001``; a dash where there is none."""
+    """``0.031`` or ``<0.001``; a dash if there is none."""
     if p is None:
         return "-"
     return "<0.001" if p < 0.001 else f"{p:.3f}"
@@ -97,7 +97,7 @@ def finding_in_words(finding: Finding, metric: str = "mIoU", unit: str = "seed")
 def _needed(found: Estimate, unit: str) -> str:
     if found.needed is None:
         return f"no number of {unit}s that one could train would show the difference seen"
-    return f"{found.needed:,} {unit}s, on as much more ground, would show the difference seen"
+    return f"{found.needed:,} {unit}s, on as much more area, would show the difference seen"
 
 
 def tested_metrics(finding: Finding) -> list[str]:
@@ -124,7 +124,7 @@ def answer_of_control(evidence: Evidence, control: Arm) -> str:
 
 
 def why_no_intervals(evidence: Evidence) -> str | None:
-    """Why no interval or no test is given, or not everywhere; None where all have both."""
+    """Why no interval or no test is given, or not everywhere; None if all have both."""
     by_arm = min((len(arm.seeds) for arm in evidence.arms.values()), default=0)
     by_pair = min((len(finding.seeds) for finding in evidence.findings if finding.estimates), default=by_arm)
     fewest, unit = min(by_arm, by_pair), evidence.unit
@@ -133,11 +133,11 @@ def why_no_intervals(evidence: Evidence) -> str | None:
     lacking = [f"{fewest} of {FEWEST_SEEDS} {unit}s{in_common} ({more})"] if fewest < FEWEST_SEEDS else []
     if evidence.blocks < FEWEST_BLOCKS:
         lacking.append(f"{evidence.blocks} of {FEWEST_BLOCKS} spatial blocks in val (more tiles, or smaller blocks)")
-    where = " for some arms or pairs" if evidence.has_intervals else ""
+    where = " for some stages or pairs" if evidence.has_intervals else ""
     if lacking:
         return f"No interval and no p-value{where}: there are {' and '.join(lacking)}."
     if fewest < FEWEST_TESTED:
-        return f"A screening, without p-values: {fewest} {unit}s, where {FEWEST_TESTED} are needed for a test ({more})."
+        return f"A screening, without p-values: {fewest} {unit}s; a test needs {FEWEST_TESTED} ({more})."
     return None
 
 
@@ -147,12 +147,12 @@ def about_the_split(evidence: Evidence) -> list[str]:
     split_by = f", split by {split['strategy']}" if split["strategy"] else ""
     seeds = f"Seeds: {', '.join(map(str, evidence.seeds))}"
     if evidence.folds:
-        lines = [f"{_about_folds(evidence)}{split_by}. {seeds}, one a fold"]
+        lines = [f"{_about_folds(evidence)}{split_by}. {seeds}, one per fold"]
     else:
         lines = [
             f"Val: {split['tiles']} tiles in {split['blocks']} spatial blocks{split_by}. {seeds}",
-            "One split: all seeds look at the same ground, so that what is found holds less for other ground than a "
-            "study by folds would (reproduce.py --folds 5).",
+            "One split: all seeds are scored on the same area, so the findings hold less for other areas than those of "
+            "a study by folds would (reproduce.py --folds 5).",
         ]
     lines.append(f"mIoU and mF1 over {', '.join(evidence.classes)}; {evidence.taxonomy.void} counts nowhere.")
     if split["strategy"] == "random":
@@ -199,25 +199,27 @@ def how_to_read(evidence: Evidence) -> list[str]:
             f"Shown: p under 0.05. {SAME[0].upper()}{SAME[1:]}: shown, each comparison by itself, to be no larger than "
             "that. Not shown says that this study cannot tell, never that there is no effect.",
             f"could show: the smallest difference that a study like this one shows in {percent(POWER, 0)} of cases. "
-            f"needed: {evidence.unit}s that would show the difference seen as often, with as much more ground; the "
-            "same blocks dealt again bring less. P(better): probability that one more training of the arm, on other "
-            "ground, scores higher than one of its opponent.",
+            f"needed: {evidence.unit}s that would show the difference seen as often, with as much more area; the "
+            "same blocks dealt again bring less. P(better): probability that one more training of the stage, in "
+            "another area, scores higher than one of its opponent.",
         ]
     if evidence.folds and evidence.has_intervals:
         lines.append(
-            "N-B: half-width of the interval of Nadeau and Bengio, a cross-check that allows for the training ground "
+            "N-B: half-width of the interval of Nadeau and Bengio, a cross-check that allows for the training area "
             "which the folds share."
         )
     if len({tuple(scores.seeds) for scores in evidence.arms.values()}) > 1:
         lines.append(
-            f"The arms have different {evidence.unit}s, so that the rank also compares these; differences are paired."
+            f"The stages have different {evidence.unit}s, so that the rank also compares these; differences are paired."
         )
     if evidence.seeds and len(evidence.seeds) == 1:
         lines.append("One seed: differences of a point or two are noise, on small sets more.")
     lines += [
-        "best - last: points that best.pt has over last.pt; best.pt is chosen on val itself, so that it flatters.",
-        "steps: optimizer steps with those of the ancestors. boundary mIoU: IoU near the contours of the classes. ECE: "
-        "expected calibration error, how far confidence is from being right; lower is better.",
+        "best - last: points that best.pt has over last.pt; best.pt is selected on val, so that its val score is "
+        "optimistic.",
+        "steps: optimizer steps, including the training of the checkpoint it started from. boundary mIoU: IoU near the "
+        "contours of the classes. ECE: expected calibration error, how far confidence is from being right; lower is "
+        "better.",
     ]
     if evidence.minority:
         lines.append(f"* minority class of train; {MINORITY} is the mean of these.")

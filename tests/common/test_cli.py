@@ -32,7 +32,7 @@ def test_bad_input_is_one_message_and_status_2(capsys):
 def test_a_file_that_cannot_be_opened_is_one_message_and_status_2(capsys):
     assert status(PermissionError(13, "Permission denied", "/data/a.tif")) == 2
     said = capsys.readouterr().err
-    assert said.startswith("error: /data/a.tif: Permission denied. Give yourself the right to it, ")
+    assert said.startswith("error: /data/a.tif: Permission denied. Check the permissions, ")
     assert said.count("\n") == 1
 
 

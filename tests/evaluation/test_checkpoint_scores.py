@@ -299,7 +299,7 @@ def test_damaged_results_on_test_are_made_again_without_another_use(scorer):
     score(scorer, "--split", "test")
     path = scorer.root / RESULTS / "test" / SIX / "seed42" / "metrics.json"
     path.write_text("{}")
-    assert "are there again" in score(scorer, "--split", "test", "--overwrite")
+    assert "are restored" in score(scorer, "--split", "test", "--overwrite")
     assert metrics(scorer, SIX, 42, split="test")["seed"] == 42 and len(log(scorer)) == 1
 
 
@@ -363,7 +363,7 @@ def test_the_same_checkpoint_is_not_predicted_or_recorded_twice(scorer):
     assert "Evaluated before; nothing was computed." in again and len(scorer.evaluated) == len(log(scorer)) == 1
     assert next(line for line in first.splitlines() if "mIoU" in line) in again
     shutil.rmtree(scorer.root / RESULTS / "test" / SIX)
-    assert "its files were missing and are there again" in score(scorer, *test)
+    assert "its files were missing and are restored" in score(scorer, *test)
     assert len(scorer.evaluated) == 2 and len(log(scorer)) == 1 and metrics(scorer, SIX, 42, split="test")
 
 

@@ -109,7 +109,7 @@ def reasons(root):
         ({"which": "best"}, f"is of {ONE} seed 1 best.pt"),
         ({"seed": 2}, f"is of {ONE} seed 2 last.pt"),
         ({"stage": TWO}, f"is of {TWO} seed 1 last.pt"),
-        ({"split": "test"}, "is of the test split; arms are compared on val alone"),
+        ({"split": "test"}, "is of the test split; stages are compared on val alone"),
         ({"cumulative_steps": -1}, "is not of this project"),
     ],
 )
@@ -151,7 +151,7 @@ def test_a_budget_that_differs_by_one_is_refused(tmp_path, more):
     write_arms(tmp_path, ONE, TWO)
     write_result(tmp_path, TWO, 2, ROWS, **({"crops": 8 * STEPS} | more))
     (reason,) = reasons(tmp_path)
-    assert f"{TWO} seed 2 has seen " in reason and "where 20 and 160 were expected" in reason
+    assert f"{TWO} seed 2 has seen " in reason and "but 20 and 160 were expected" in reason
 
 
 def test_arms_of_two_trainings_have_twice_the_budget_and_no_other(tmp_path):
@@ -159,7 +159,7 @@ def test_arms_of_two_trainings_have_twice_the_budget_and_no_other(tmp_path):
     assert reasons(tmp_path) == []
     write_result(tmp_path, FIVE_B, 2, ROWS, steps=STEPS, crops=8 * STEPS)
     assert reasons(tmp_path) == [
-        f"{FIVE_B} seed 2 has seen 20 steps and 160 crops with those of its ancestors, where 40 and 320 were expected"
+        f"{FIVE_B} seed 2 has seen 20 steps and 160 crops with those of its ancestors, but 40 and 320 were expected"
     ]
 
 
@@ -169,7 +169,7 @@ def test_seeds_may_differ_in_what_comes_from_their_own_seed_and_in_nothing_else(
     recipe = recipe_of(THREE, 3)
     recipe["sampler"]["alpha"] = 2
     write_result(tmp_path, THREE, 3, ROWS, recipe=recipe)
-    assert reasons(tmp_path) == [f"{THREE} seed 3 was trained with another sampler.alpha than most runs of its arm"]
+    assert reasons(tmp_path) == [f"{THREE} seed 3 was trained with another sampler.alpha than most runs of its stage"]
 
 
 def test_a_run_of_another_ancestor_is_left_out_and_one_whose_ancestor_was_not_scored_is_not(tmp_path):

@@ -219,7 +219,7 @@ def test_like_ground_is_not_warned_of_and_unlike_ground_is_by_class():
     assert unlike_shares(mapped, counts, BIODIVERSITY) == []
     _, _, other = study(1, shares=UNLIKE_SHARES)
     (line,) = [line for line in unlike_shares(other, counts, BIODIVERSITY) if line.startswith("Seminatural")]
-    assert "of the map, where" in line and "would be expected" in line
+    assert "of the map; " in line and "would be expected" in line
 
 
 def test_a_small_map_may_differ_more():
@@ -234,7 +234,7 @@ def test_the_confidence_on_the_map_is_held_against_that_of_the_blocks():
     pixels = rng.lognormal(8, 0.4, 30)
     confidence = np.stack([pixels, pixels * rng.normal(0.8, 0.05, 30).clip(0, 1)], axis=1)
     assert unlike_confidence(0.81, 1e7, confidence) is None
-    assert "75.0% on the map, where" in unlike_confidence(0.75, 1e7, confidence)
+    assert "75.0% on the map; " in unlike_confidence(0.75, 1e7, confidence)
     assert unlike_confidence(0.75, 2 * pixels.mean(), confidence) is None  # two blocks may well be less sure
     assert unlike_confidence(0.88, 1e7, confidence) is not None
 
@@ -317,7 +317,7 @@ def test_a_class_that_was_never_predicted_on_held_out_ground_is_taken_as_counted
     assert of["counted"] == pytest.approx(mapped[5] * 0.25e-4)
     assert of["estimated"] == pytest.approx((mapped[5] + missed) * 0.25e-4)
     assert of["low"] is None and of["users_accuracy"] is None and not of["predicted_on_held_out_ground"]
-    assert "Seminatural: never predicted on the held-out ground" in " ".join(out.split())
+    assert "Seminatural: never predicted on the held-out tiles" in " ".join(out.split())
     assert content["classes"]["Forest"]["low"] is not None
 
 
@@ -355,7 +355,7 @@ def test_unlike_ground_is_warned_of(like, capsys):
     write_map(root, study(1, shares=UNLIKE_SHARES)[2])
     estimate_areas.main(["--root", str(root)])
     printed = capsys.readouterr()
-    assert "warning: Seminatural is" in printed.err and "this map shows other ground" in printed.err
+    assert "warning: Seminatural is" in printed.err and "this map shows another" in printed.err
     assert "Warning: Seminatural is" in printed.out
 
 
@@ -469,7 +469,7 @@ def test_the_test_split_serves_the_final_stage(like):
     [
         ({"pixels": [1, 2]}, "pixels of 2 classes, expected 6"),
         ({"square_metres": [1.0]}, "square_metres of 1 classes, expected 6"),
-        ({"width": 3}, "60 pixels, where its height and width say 3"),
+        ({"width": 3}, "60 pixels, but its height and width say 3"),
         ({"checkpoints": []}, "no checkpoint"),
         ({"pixels": [-1, 0, 0, 0, 0, 0]}, "is not the record of a map: its pixels"),
         ({"mean_confidence": 1.2}, "its mean_confidence: it is 1.2"),

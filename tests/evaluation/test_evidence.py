@@ -172,7 +172,7 @@ def test_pairs_without_enough_seeds_in_common_say_so(tmp_path, without_figures):
     write_study(tmp_path, {ONE: 0.0}, [1, 2, 3], 12)
     write_study(tmp_path, {TWO: 0.4}, [2, 3, 4], 12)
     text = " ".join(summarise(tmp_path).split())
-    assert "No interval and no p-value for some arms or pairs: there are 2 of 3 seeds in common" in text
+    assert "No interval and no p-value for some stages or pairs: there are 2 of 3 seeds in common" in text
     assert "That is no answer" not in text and evidence_of(tmp_path).finding(TWO, ONE).seeds == [2, 3]
 
 
@@ -191,7 +191,7 @@ def test_a_run_whose_ancestor_was_trained_for_longer_is_refused(study, more):
     (reason,) = left_out(study)
     steps, crops = more.get("steps", 40), more.get("crops", 800 if "steps" in more else 320)
     seen = f"{FIVE_B} seed 42 has seen {steps:,} steps and {crops:,} crops with those of its ancestors"
-    assert reason == f"{seen}, where 40 and 320 were expected"
+    assert reason == f"{seen}, but 40 and 320 were expected"
     assert evidence_of(study).finding(FIVE_B, "control_5b_from_stage1").seeds == [43, 44]
     assert evidence_of(study).arms[FIVE_B].best.keys() == {43, 44}
 
@@ -279,12 +279,12 @@ def test_a_seed_with_another_recipe_than_its_arm_is_refused(study):
     recipe = recipe_of(FOUR, 44)
     recipe["cropper"]["p"] = 0.9
     write_result(study, FOUR, 44, ROWS, recipe=recipe)
-    assert left_out(study) == [f"{FOUR} seed 44 was trained with another cropper.p than most runs of its arm"]
+    assert left_out(study) == [f"{FOUR} seed 44 was trained with another cropper.p than most runs of its stage"]
 
 
 def test_arms_trained_on_different_devices_are_named(study):
     write_result(study, FOUR, 44, ROWS, device="CPU, 2 threads")
-    assert "seed 44: arms were trained on CPU, 1 threads and CPU, 2 threads, which differ in rounding" in (
+    assert "seed 44: stages were trained on CPU, 1 threads and CPU, 2 threads, which differ in rounding" in (
         evidence_of(study).cautions
     )
     assert sum("differ in rounding" in caution for caution in evidence_of(study).cautions) == 1
@@ -298,7 +298,7 @@ def test_damaged_and_foreign_results_are_left_out_by_name(study, capsys):
     assert [name for name in (TWO, THREE, FOUR) if any(name in reason for reason in reasons)] == [TWO, THREE, FOUR]
     assert any("cannot be read" in reason for reason in reasons)
     assert any(f"is of {THREE} seed 42 last.pt" in reason for reason in reasons)
-    assert any("arms are compared on val alone" in reason for reason in reasons)
+    assert any("stages are compared on val alone" in reason for reason in reasons)
     summarise(study)
     printed = capsys.readouterr().err
     assert all(f"warning: left out: {reason.split(' Write it again')[0]}" in printed for reason in reasons)
@@ -353,7 +353,7 @@ def test_three_seeds_are_a_screening_in_which_nothing_is_tested(study):
             assert found.half_width is not None and found.p is None and finding.corrected[metric] is None
             assert "a screening of 3 seeds, tested from 5 on" in finding_in_words(finding, metric)
             assert finding.is_screening and not finding.is_shown(metric) and verdict(finding, metric) == "screening"
-    assert "A screening, without p-values: 3 seeds, where 5 are needed" in " ".join(summarise(study).split())
+    assert "A screening, without p-values: 3 seeds; a test needs 5" in " ".join(summarise(study).split())
 
 
 def test_the_summary_needs_no_torch():

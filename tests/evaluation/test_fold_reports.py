@@ -96,7 +96,7 @@ def test_a_report_of_folds_shows_the_split_and_the_pictures_of_the_first(scored)
         Image.new("RGB", (600, 300)).save(home / VAL / arm / "seed42" / "confusion_matrix.png", dpi=(150, 150))
     write_predictions(home, GAINS, split_digest="val of fold 1")
     page = report_of(scored)
-    assert BEFORE not in page.text and "Seeds: 42, 43, 44, 45, 46, one a fold" in page.text
+    assert BEFORE not in page.text and "Seeds: 42, 43, 44, 45, 46, one per fold" in page.text
     assert "fold 1 seed 42" in page.text and "fold 5 seed 46" in page.text and "over 5 folds" in page.text
     assert "split fold 1" in page.text and "split fold 2" not in page.text
     assert "Minority classes of train, those under 10% of its labelled pixels: Cropland." in page.text
@@ -185,7 +185,7 @@ def test_folds_of_another_dealing_are_left_out_and_not_those_of_most(two_arms):
             metrics["split_facts"]["dealing"] = "first dealing" if number == 1 else "second dealing"
             write_json(path, metrics)
     said = " ".join(quiet(aggregate_metrics.main, "--root", two_arms).split())
-    assert "dealing first de" in said and "where most are of fold 2 of 5 (seed 42), dealing second d" in said
+    assert "dealing first de" in said and "but most are of fold 2 of 5 (seed 42), dealing second d" in said
     assert "Fold 2, 3, 4, 5: " in said
 
 

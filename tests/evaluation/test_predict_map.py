@@ -609,7 +609,7 @@ def test_two_runs_do_not_write_one_map(tmp_path, checkpoint):
         ({"gsd": 2.4}, {}, (), None),
         ({"gsd": 1.0}, {}, ("--resample",), None),
         ({"gsd": 1.0}, {}, ("--as-it-is",), None),
-        ({"dtypes": ["uint16"]}, {}, (), r"holds uint8, the training tiles uint16.* --as-it-is maps it all the same"),
+        ({"dtypes": ["uint16"]}, {}, (), r"holds uint8, the training tiles uint16.* --as-it-is maps it anyway"),
         ({"dtypes": ["uint16", "uint8"]}, {}, (), None),
         ({"bands": [4, 3, 2]}, {}, (), r"has 3 bands, but --bands 4 3 2 asks for band 4; choose --bands among 1 to 3"),
         ({"bands": [4, 3, 2]}, {}, ("--bands", 1, 2, 3), None),
@@ -655,7 +655,7 @@ def test_checkpoints_that_make_no_map_together_are_refused(tmp_path, state, chec
     colors = BIODIVERSITY.to_json() | {"classes": ["Background", "A", "B", "C", "D", "E"], "from_openearthmap": None}
     colors["from_openearthmap"] = {name: {"A": 1.0} for name in OPENEARTHMAP.classes}
     other = save_checkpoint(tmp_path / "c.pt", state, metadata(taxonomy=colors))
-    with pytest.raises(UserError, match=r"was trained for the classes .* they make no map together"):
+    with pytest.raises(UserError, match=r"was trained for the classes .* they cannot make one map"):
         quiet(predict_map.main, *flags, checkpoint, other)
     unfinished = save_checkpoint(tmp_path / "d.pt", state, metadata(), training={"step": 1})
     with pytest.raises(UserError, match=r"is of an unfinished run. Finish it: .* --resume"):

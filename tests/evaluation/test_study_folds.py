@@ -66,7 +66,7 @@ def test_every_block_is_scored_once_by_the_training_that_left_it_out(tmp_path):
     assert scores.estimate("mIoU").cross_check > 0
     ground, _, seeds = about_the_split(evidence)[0].partition(". ")
     assert ground == "All but test: 40 tiles in 20 spatial blocks, in 5 folds, split by blocks"
-    assert seeds == "Seeds: 42, 43, 44, 45, 46, one a fold"
+    assert seeds == "Seeds: 42, 43, 44, 45, 46, one per fold"
     assert not any("One split" in line for line in about_the_split(evidence))
     assert any("Nadeau and Bengio" in line for line in how_to_read(evidence)) and why_no_intervals(evidence) is None
     header, rows = tables.ranking(evidence)
@@ -120,10 +120,10 @@ def test_arms_are_paired_over_the_folds_that_both_have(tmp_path):
     mine, theirs = (score(confusion, BIODIVERSITY)["mIoU"] for confusion in sums)
     assert finding.mIoU.value == pytest.approx(mine - theirs) and finding.mIoU.blocks == 16
     assert evidence.finding(FOUR, ONE).seeds == [42, 43, 44, 45, 46]
-    assert evidence.cautions == [f"{TWO}: without fold 2 of 5 folds, so scored on less ground"]
-    assert any("The arms have different folds" in line for line in how_to_read(evidence))
+    assert evidence.cautions == [f"{TWO}: without fold 2 of 5 folds, so scored on less area"]
+    assert any("The stages have different folds" in line for line in how_to_read(evidence))
     assert "a screening of 4 folds, tested from 5 on" in finding_in_words(finding, unit="fold")
-    assert why_no_intervals(evidence).startswith("A screening, without p-values: 4 folds, where 5 are needed")
+    assert why_no_intervals(evidence).startswith("A screening, without p-values: 4 folds; a test needs 5")
 
 
 def test_a_class_that_an_arm_lacks_with_its_fold_is_told_and_has_no_score_there(tmp_path):
@@ -134,7 +134,7 @@ def test_a_class_that_an_arm_lacks_with_its_fold_is_told_and_has_no_score_there(
     shutil.rmtree(results_folder(tmp_path, 3, TWO))
     evidence = evidence_of(tmp_path)
     lacking = (
-        f"{TWO}: without fold 3 of 5 folds, so scored on less ground and without Settlement and Seminatural, in no"
+        f"{TWO}: without fold 3 of 5 folds, so scored on less area and without Settlement and Seminatural, in no"
     )
     assert any(caution.startswith(lacking) for caution in evidence.cautions)
     rest = score(sum(r.tiles.confusions.sum(axis=0) for r in evidence.arms[TWO].last.values()), BIODIVERSITY)
@@ -157,8 +157,8 @@ def test_an_incomplete_second_repeat_is_left_out_and_a_fold_that_no_arm_has_is_t
         shutil.rmtree(fold_root(tmp_path, seed - 41) / VAL / arm)
     evidence = evidence_of(tmp_path)  # no dealing is whole, so that all that is there counts
     assert evidence.cautions == [
-        f"{ONE}: without fold 4, 8, 9, 10 of 10 folds, so scored on less ground",
-        f"{TWO}: without fold 4, 6, 7, 8, 9, 10 of 10 folds, so scored on less ground",
+        f"{ONE}: without fold 4, 8, 9, 10 of 10 folds, so scored on less area",
+        f"{TWO}: without fold 4, 6, 7, 8, 9, 10 of 10 folds, so scored on less area",
     ]
     ground = "16 tiles in 16 spatial blocks, dealt 2 times into 5 folds of which others are missing"
     assert about_the_split(evidence)[0].startswith(f"Fold 1, 2, 3, 5, 6, 7: {ground}")
@@ -253,7 +253,7 @@ def test_results_of_another_dealing_are_left_out(tmp_path):
         fold = {"fold": 5, "folds": 5, "repeat": 1, "seed": 42} | changes
         write_fold(tmp_path, ONE, 5, 5, COUNTS, facts={"fold": fold})
         (reason,) = reasons(tmp_path)
-        assert f"is of {told}, with classes" in reason and "where most are of fold 1 of 5 (seed 42)" in reason
+        assert f"is of {told}, with classes" in reason and "but most are of fold 1 of 5 (seed 42)" in reason
 
 
 def test_a_second_seed_in_a_fold_does_not_count_its_ground_twice(tmp_path):
@@ -292,7 +292,7 @@ def test_what_cannot_be_read_in_one_fold_is_left_out_there_alone(tmp_path):
     evidence = evidence_of(tmp_path)
     assert [(out.arm, out.seed) for out in evidence.left_out] == [(TWO, 43), (ONE, 46)]
     assert evidence.arms[ONE].seeds == [42, 43, 44, 45] and evidence.arms[TWO].seeds == [42, 44, 45, 46]
-    assert sum("so scored on less ground" in caution for caution in evidence.cautions) == 2
+    assert sum("so scored on less area" in caution for caution in evidence.cautions) == 2
 
 
 def test_a_run_of_another_length_in_one_fold_is_left_out(tmp_path):
@@ -310,7 +310,7 @@ def test_recipes_may_differ_between_folds_in_what_comes_from_their_train_alone(t
     assert not any("another cropper" in reason for reason in reasons(tmp_path))
     recipe["cropper"]["p"] = 0.9
     write_fold(tmp_path, FOUR, 2, 5, COUNTS, recipe=recipe)
-    assert f"{FOUR} fold 2 seed 43 was trained with another cropper.p than most runs of its arm" in reasons(tmp_path)
+    assert f"{FOUR} fold 2 seed 43 was trained with another cropper.p than most runs of its stage" in reasons(tmp_path)
 
 
 def test_val_that_shares_blocks_with_train_is_told_of_each_fold(tmp_path):
@@ -368,7 +368,7 @@ def test_the_root_of_a_fold_is_a_study_of_which_other_folds_are_missing(tmp_path
     write_arms(tmp_path, ONE, TWO)
     evidence = evidence_of(fold_root(tmp_path, 3))
     assert evidence.left_out == [] and evidence.arms[ONE].seeds == [44]
-    assert f"{ONE}, {TWO}: without fold 1, 2, 4, 5 of 5 folds, so scored on less ground" in evidence.cautions
+    assert f"{ONE}, {TWO}: without fold 1, 2, 4, 5 of 5 folds, so scored on less area" in evidence.cautions
     assert about_the_split(evidence)[0].startswith(
         "Fold 3: 4 tiles in 4 spatial blocks, in 5 folds of which others are"
     )

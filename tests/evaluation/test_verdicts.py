@@ -54,7 +54,7 @@ BETWEEN = "95 % interval +1.9 to +4.3"
             finding_of(TWO, ONE, 0.031, p_holm=0.06, **NUMBERS),
             "not shown",
             f"stage 2 against stage 1, +3.1 points of mIoU: not shown ({BETWEEN}, p = 0.060 after correction; "
-            "this study would have shown 4.2 points; 23 seeds, on as much more ground, would show the difference seen)",
+            "this study would have shown 4.2 points; 23 seeds, on as much more area, would show the difference seen)",
         ),
         (
             finding_of(TWO, ONE, -0.0001, p_holm=1.0, smallest=0.042),
@@ -130,7 +130,7 @@ def test_a_finding_speaks_of_the_metric_that_is_asked_for():
         "Stage 4 gains 5.0 points of mIoU over stage 1: shown (95 % interval +3.8 to +6.2, p = 0.010 after "
         "correction).",
         "Stage 4 against stage 1, −2.0 points of minority mIoU: not shown (95 % interval −7.0 to +3.0, p = 0.600 "
-        "after correction; this study would have shown 9.0 points; 70 folds, on as much more ground, would show the "
+        "after correction; this study would have shown 9.0 points; 70 folds, on as much more area, would show the "
         "difference seen).",
     ]
     described = finding_of(FIVE_A, ONE, 0.004)
@@ -226,7 +226,7 @@ def test_a_control_that_could_not_be_compared_gives_no_answer():
             (1, 2, 3, 4, 5),
             10,
             (1, 2, 3, 4),
-            "A screening, without p-values: 4 seeds, where 5 are needed for a test (reproduce.py --folds 5 makes "
+            "A screening, without p-values: 4 seeds; a test needs 5 (reproduce.py --folds 5 makes "
             "enough).",
         ),
         (
@@ -245,7 +245,7 @@ def test_a_control_that_could_not_be_compared_gives_no_answer():
             (1, 2, 3),
             10,
             (1, 2),
-            "No interval and no p-value for some arms or pairs: there are 2 of 3 seeds in common "
+            "No interval and no p-value for some stages or pairs: there are 2 of 3 seeds in common "
             "(reproduce.py --folds 5 makes enough).",
         ),
     ],
@@ -293,8 +293,8 @@ def test_the_reader_is_told_the_split_the_classes_and_what_the_numbers_are():
     assert evidence.classes == rest.split(", ") and evidence.seeds == [1, 2, 3, 4, 5]
     assert about_the_split(evidence) == [
         "Val: 30 tiles in 12 spatial blocks, split by blocks. Seeds: 1, 2, 3, 4, 5",
-        "One split: all seeds look at the same ground, so that what is found holds less for other ground than a study "
-        "by folds would (reproduce.py --folds 5).",
+        "One split: all seeds are scored on the same area, so the findings hold less for other areas than those of a "
+        "study by folds would (reproduce.py --folds 5).",
         f"mIoU and mF1 over {rest}; Background counts nowhere.",
         "Not in val, so neither scored nor averaged: Grassland.",
     ]
@@ -302,7 +302,7 @@ def test_the_reader_is_told_the_split_the_classes_and_what_the_numbers_are():
     assert "corrected by Holm for the tests of its family, run or not (4 of primary comparisons and 6 of comp" in said
     assert "95 % intervals over trainings and spatial blocks" in said and "Nadeau" not in said
     assert "needed: seeds that would show" in said and "never that there is no effect" in said
-    assert "The arms have different seeds" in said and "One seed" not in said
+    assert "The stages have different seeds" in said and "One seed" not in said
     assert "* minority class of train; minority mIoU is the mean of these." in said
     alone = " ".join(how_to_read(evidence_of(arm_of(ONE, [[0.5]] * 3, (1,)))))
     assert "One seed" in alone and "different seeds" not in alone and "Holm" not in alone and "minority" not in alone

@@ -17,7 +17,7 @@ from tests.faults.harness import Family, Scripts, changed_problem, count_changes
 from tests.faults.killed_runs import RUN, prepare
 
 POINTS = 3  # refusals of each script and error
-ERRORS = {"ENOSPC": "No space left on device. Make room", "EACCES": "Permission denied. Give yourself the right"}
+ERRORS = {"ENOSPC": "No space left on device. Make room", "EACCES": "Permission denied. Check the permissions"}
 SPLIT, WEIGHTS, RESULTS = "data/biodiversity_split", "model_weights/biodiversity", "evaluation/evaluation_results/val"
 OVER = "--overwrite"
 # Scripts with flags that have each write over what it wrote before.
@@ -101,14 +101,14 @@ def rights_problems(script: Scripts, root: Path) -> Iterator[tuple[str, str | No
     tile = root / SPLIT / "train/images"
     tile = min(tile.iterdir())
     for what, path, mode, module, flags, said in (
-        ("a folder without the right to write", root / SPLIT, 0o555, *SCRIPTS[1], "Permission denied. Give yourself"),
+        ("a folder without the right to write", root / SPLIT, 0o555, *SCRIPTS[1], "Permission denied. Check the"),
         (
             "checkpoints in a folder without the right to write",
             root / WEIGHTS / "stage1_baseline/seed42",
             0o555,
             "training.train_stage1_baseline",
             (*RUN, OVER),
-            "Permission denied. Give yourself",
+            "Permission denied. Check the permissions",
         ),
         ("a manifest that may not be read", root / SPLIT / "train/manifest.json", 0, *SCRIPTS[2], "Permission denied"),
         (

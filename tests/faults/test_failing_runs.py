@@ -54,7 +54,7 @@ def test_a_loss_that_is_not_finite_names_its_step_and_tiles_and_keeps_the_last_c
 
     monkeypatch.setattr(losses, "hard_loss_by_crop", explode)
     with pytest.raises(
-        UserError, match=f"the loss became {what} at step 5, .*The last checkpoint is as it was"
+        UserError, match=f"the loss became {what} at step 5, .*The last checkpoint is unchanged"
     ) as stop:
         train(train_stage1_baseline, prepared, *RUN[-4:], "--out-dir", tmp_path / "out")
     assert named(str(stop.value)) == drawn(prepared, 5)

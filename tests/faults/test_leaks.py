@@ -79,7 +79,10 @@ def test_a_training_is_refused_what_its_manifests_share_and_is_told_what(root):
     val = tiles_of(root, "val").tiles[0]
     first = tiles_of(root, "train").ids[0]
     for changes, said in (
-        ({"bounds": [bound + 1 for bound in val.entry["bounds"]]}, f"share 1 tiles of one ground (first: {first})"),
+        (
+            {"bounds": [bound + 1 for bound in val.entry["bounds"]]},
+            f"share 1 tiles that show the same area (first: {first})",
+        ),
         ({"block": val.block}, f"share 1 tiles of one spatial block (first: {first})"),
         ({"base": val.id}, f"share 1 tile ids (first: {first})"),
         ({"content_sha256": val.entry["content_sha256"]}, f"share 1 images (first: {first})"),
@@ -159,6 +162,6 @@ def test_a_training_on_sets_that_nobody_checked_is_warned_of(root, capsys):
     assert capsys.readouterr().err == ""
     (root / "artifacts/leakage.json").unlink()
     checked(root)
-    assert f"leakage.json does not exist: nobody has looked whether val is in train. Write it: {COMMAND}" in (
+    assert f"leakage.json does not exist: the leakage check has not been run. Write it: {COMMAND}" in (
         capsys.readouterr().err
     )

@@ -77,7 +77,7 @@ def test_what_failed_is_told_with_its_step_and_the_command_to_go_on(error, words
     go_on = RUN.resumed() if saved else RUN
     folder = SimpleNamespace(command_to_go_on=lambda: go_on, run=SimpleNamespace(command=RUN))
     settings = SimpleNamespace(batch_size=4, crop_size=32)
-    with pytest.raises(UserError, match=f"{words}.*, at step 3. The last checkpoint is as it was") as told:
+    with pytest.raises(UserError, match=f"{words}.*, at step 3. The last checkpoint is unchanged") as told:
         with failures_told(settings, STEP, folder):
             raise error
     assert str(told.value).endswith(f"Go on with: {go_on}")

@@ -54,7 +54,7 @@ def test_a_training_does_not_start_on_a_val_that_shares_tiles_with_train(prepare
 def test_crops_must_be_smaller_than_tiles(prepared, size, refused):  # of 64 pixels
     args = parsed(prepared, "--crop-size", str(size))
     if refused:
-        with pytest.raises(UserError, match="cropping would mean nothing"):
+        with pytest.raises(UserError, match="a crop would be the complete tile"):
             open_train_and_val(args)
     else:
         open_train_and_val(args)

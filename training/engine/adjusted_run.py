@@ -1,4 +1,4 @@
-"""The run of an arm that changes the network of another one without a step of training.
+"""The run of a rival that changes the network of a stage without a step of training.
 
 It leaves last.pt, best.pt and run.json, as a training does, so that all that scores, compares and deploys checkpoints
 takes it. There is no history.csv and no curves.png, since there was no training to tell of.
@@ -75,8 +75,8 @@ def write_adjusted_run(
     """Adjust two checkpoints of a run, score both on val, and write them with their run.json; what to say of it.
 
     The recipe of both is that of the run they are of, with another start: the last checkpoint of that run, adjusted.
-    run.json says of the weights before the first step (``initial_digest``), as of every arm that starts from another,
-    that they are that checkpoint's: to adjust them is what this run did.
+    run.json says of the weights before the first step (``initial_digest``), as for every stage that starts from
+    another, that they are that checkpoint's: to adjust them is what this run did.
     """
     began = time.perf_counter()
     recipe = {**last.checkpoint.metadata["recipe"], "init": last.describe()}

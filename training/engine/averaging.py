@@ -1,4 +1,4 @@
-"""The average of a network's weights over the last part of its training, which is what a run hands on."""
+"""The average of a network's weights over the last part of its training: what a run validates and saves."""
 
 import copy
 
@@ -10,7 +10,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 class AveragedNetwork:
     """An exponential moving average of a network's weights and of its statistics of batch normalisation.
 
-    After n updates with the weights w_1 … w_n it is Σ β^(n−i) w_i / Σ β^(n−i), so that where a run starts from does
+    After n updates with the weights w_1 … w_n it is Σ β^(n−i) w_i / Σ β^(n−i), so that the weights a run starts from do
     not count. torch's AveragedModel divides by no such sum, and fails on buffers that are not floats.
 
     Args:
@@ -28,7 +28,7 @@ class AveragedNetwork:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after optimizer step ``step``, the first being 1; every step must be taken in."""
+        """Add the weights after optimizer step ``step``, counted from 1. Call this after every step."""
         if not self.decay:
             return
         weight = (1 - self.decay) / (1 - self.decay**step)
@@ -37,7 +37,7 @@ class AveragedNetwork:
 
     @property
     def network(self) -> nn.Module:
-        """The averaged network, in eval mode; ``model`` itself where nothing is averaged."""
+        """The averaged network, in eval mode; ``model`` itself if nothing is averaged."""
         if self.decay:
             for counter, current in self._counters:
                 counter.copy_(current)

@@ -109,7 +109,7 @@ class CropDataset(Dataset):
         self.room = MASKS_KEPT
 
     def _mask(self, index: int) -> np.ndarray:
-        """The mask of a tile, kept where there is room: decoding it takes longer than all the rest of a crop."""
+        """The mask of a tile, kept if there is room: decoding it takes longer than all the rest of a crop."""
         if index in self.masks:
             return self.masks[index]
         mask = self.tiles[index].read_mask()

@@ -82,7 +82,7 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Which run this is, where it is written and what it runs on: what two comparable runs may differ in."""
+    """Which run this is, its folder and its device: what two comparable runs may differ in."""
 
     out_dir: Path
     seed: int
@@ -175,14 +175,14 @@ def train_parser(
         doc: the script's docstring, for --help.
         train_dir, val_dir: default tile sets, below --root, and the data steps that make them.
         out_dir: default folder for the runs of all stages.
-        shared: whether these three lie below the root of the study where --root is that of a fold.
-        label_smoothing: what --help says of it.
+        shared: whether these three lie below the root of the study if --root is that of a fold.
+        label_smoothing: its help text.
     """
     parser = TrainParser(doc)
     parser.add_input("--train-dir", train_dir, "tile set to train on", made_by=train_made_by, shared=shared)
     parser.add_input("--val-dir", val_dir, "tile set to validate on", made_by=val_made_by, shared=shared)
     parser.add_input(
-        "--leakage", "artifacts/leakage.json", "what check_leakage found", made_by="data_prep.check_leakage"
+        "--leakage", "artifacts/leakage.json", "report of check_leakage", made_by="data_prep.check_leakage"
     )
     run_dir = f"{out_dir}/{stage}/seed{{seed}}"
     parser.add_path("--out-dir", run_dir, "folder for checkpoints, run.json and curves", shared=shared)
@@ -215,9 +215,9 @@ def train_parser(
         "--average",
         type=fraction,
         default=AVERAGE,
-        help="length of the moving average of the weights, as a share of the steps; 0 hands on those of the last step",
+        help="length of the moving average of the weights, as a share of the steps; 0 saves those of the last step",
     )
-    parser.add_argument("--weight-decay", type=non_negative_float, default=2.5e-4, help="of AdamW")
+    parser.add_argument("--weight-decay", type=non_negative_float, default=2.5e-4, help="weight decay of AdamW")
     parser.add_argument("--clip-norm", type=positive_float, default=1.0, help="largest norm of the gradient")
     parser.add_argument("--label-smoothing", type=fraction, default=LABEL_SMOOTHING, help=label_smoothing)
     return parser

@@ -51,7 +51,7 @@ class StopSignals:
 
 @contextmanager
 def failures_told(settings: TrainSettings, position: Position, folder: RunFolder) -> Generator[None]:
-    """Say what is known where a loader process dies or memory runs out: where it happened, and how to go on."""
+    """If a loader process dies or memory runs out, say at which step, and how to continue."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -63,8 +63,8 @@ def failures_told(settings: TrainSettings, position: Position, folder: RunFolder
             sizes = f"--batch-size {settings.batch_size} and --crop-size {settings.crop_size}"
             problem = f"memory does not suffice for {sizes} ({first_line})"
             remedy = (
-                "Give smaller ones, the same in every arm, fewer --workers, or share the batch among several GPUs with "
-                "torchrun."
+                "Give smaller ones, the same in every training, fewer --workers, or share the batch among several GPUs "
+                "with torchrun."
             )
         else:
             raise

@@ -1,7 +1,7 @@
 """The training loop of the teacher and of all stages.
 
 A stage hands ``fit`` a Recipe. Everything else (steps, batch size, schedule, augmentation, validation points) is
-the same for every recipe, so that two arms differ in what their recipes differ in.
+the same for every recipe, so that two trainings differ only in what their recipes differ in.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ def fit(recipe: Recipe, val: TileSet, settings: TrainSettings, run: RunOptions) 
 
     Raises:
         UserError: no GPU for the paper preset, an output folder in use, a resume that does not match, a loss or weights
-            that are not finite, a loader process that died, memory that does not suffice.
+            that are not finite, a loader process that died, too little memory.
     """
     device = training_device(run)
     processes = Processes(device)

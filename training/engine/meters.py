@@ -1,4 +1,4 @@
-"""What a run counts and averages while it goes: its position, the crops it drew, its losses, its time."""
+"""What a run counts and averages while it trains: its position, the crops it drew, its losses, its time."""
 
 import math
 import time
@@ -13,7 +13,7 @@ from common.taxonomy import IGNORE_INDEX
 from common.tiles import TileSet
 from training.engine.crops import TileDraws
 
-CHECKPOINT_KEPT = "The last checkpoint is as it was."  # said wherever a run ends early
+CHECKPOINT_KEPT = "The last checkpoint is unchanged."  # part of each message of a run that ends early
 
 
 class Position:
@@ -37,7 +37,7 @@ class Position:
 
 
 class DrawnCrops:
-    """Counts what the crops of a run really held: pixels of each class, crops with each class, draws of each tile."""
+    """Counts what the crops of a run held: pixels of each class, crops with each class, draws of each tile."""
 
     def __init__(self, num_tiles: int, num_classes: int, processes: Processes, device: torch.device) -> None:
         self.counts = {
@@ -93,7 +93,7 @@ class LossMeter:
         self.recent = math.nan
 
     def add(self, terms: list[LossTerm]) -> torch.Tensor:
-        """() float loss whose gradient, averaged over the processes, is that of the whole batch."""
+        """() float loss whose gradient, averaged over the processes, is that of the complete batch."""
         counts = self.processes.sum(torch.stack([term.count.float() for term in terms]))
         means = torch.stack([term.total for term in terms]) / counts.clamp(min=1)
         total = torch.stack([term.weight * mean for term, mean in zip(terms, means, strict=True)]).sum()
@@ -107,7 +107,7 @@ class LossMeter:
         self.gradients.append(norm.detach())
 
     def read(self, stage: str, position: Position) -> None:
-        """Fetch the losses since the last reading, of which that of ``position.step`` is the last.
+        """Fetch the losses since the last reading; the last of them is that of ``position.step``.
 
         Raises:
             UserError: one of them, or the norm of a gradient, is not finite.
@@ -138,7 +138,7 @@ class LossMeter:
         return means
 
     def state(self) -> dict:
-        """What is not yet averaged."""
+        """The losses that are not yet averaged."""
         return {"sums": torch.from_numpy(self.sums), "steps": self.steps}
 
     def load(self, state: dict) -> None:
@@ -154,7 +154,7 @@ class Stopwatch:
         self.start(0)
 
     def start(self, step: int) -> None:
-        """Begin to measure, ``step`` optimizer steps being done; what has passed until now is not counted."""
+        """Begin to measure after ``step`` optimizer steps; the time until now does not count."""
         self.first_step, self.since = step, time.perf_counter()
 
     def stop(self, activity: str) -> None:

@@ -1,4 +1,4 @@
-"""What must hold before a training begins: a device, two tile sets that share nothing, tiles larger than the crops."""
+"""Checks before a training begins: a device, two tile sets that share nothing, tiles larger than the crops."""
 
 import argparse
 
@@ -22,7 +22,7 @@ def open_train_and_val(args: argparse.Namespace, taxonomy: Taxonomy | None = Non
         UserError: the device cannot be used, a set is missing, is not the split it is used as, has other classes,
             shares something with the other, or its tiles are not larger than the crop.
     """
-    training_device(args.run)  # stops before anything is read where the preset cannot run here
+    training_device(args.run)  # stops before anything is read if the preset cannot run here
     taxonomy = taxonomy or load_taxonomy(args.root)
     train = TileSet.open(args.train_dir).require_split("train").require_taxonomy(taxonomy)
     val = TileSet.open(args.val_dir).require_split("val").require_taxonomy(taxonomy)
@@ -32,7 +32,7 @@ def open_train_and_val(args: argparse.Namespace, taxonomy: Taxonomy | None = Non
     if small:
         raise UserError(
             f"--crop-size {args.crop_size}: {len(small)} of {len(train)} tiles of {args.train_dir} are not larger "
-            f"(first: {small[0]}), so that cropping would mean nothing. Give a smaller --crop-size."
+            f"(first: {small[0]}), so a crop would be the complete tile. Give a smaller --crop-size."
         )
     if not any(tile.labelled for tile in val):
         raise UserError(f"{args.val_dir}: no tile has a labelled pixel, so nothing can be validated.")
@@ -40,12 +40,12 @@ def open_train_and_val(args: argparse.Namespace, taxonomy: Taxonomy | None = Non
 
 
 def training_device(run: RunOptions) -> torch.device:
-    """The device of a run; UserError where it cannot be used, or is no GPU for the paper preset."""
+    """The device of a run. Raises UserError if it cannot be used, or is no GPU for the paper preset."""
     device = resolve_device(run.device)
     if run.preset == "paper" and device.type == "cpu" and run.device == "auto":
         raise UserError(
             f"--preset paper is meant for a GPU: {cuda_problem()}. On the CPU choose --preset laptop, "
-            "or give --device cpu to train the paper setting there all the same."
+            "or give --device cpu to train the paper setting there anyway."
         )
     return device
 
@@ -66,7 +66,7 @@ def split_by_block(train: TileSet, val: TileSet) -> bool:
 
 
 def require_apart(train: TileSet, val: TileSet, report: Input) -> None:
-    """Refuse to train and validate on sets that share tiles, images, ground or spatial blocks, from manifests alone.
+    """Refuse to train and validate on sets that share tiles, images, areas or spatial blocks, by their manifests.
 
     ``report`` is that of check_leakage, which reads the tiles, too; messages name its command.
 
@@ -80,8 +80,8 @@ def require_apart(train: TileSet, val: TileSet, report: Input) -> None:
             raise UserError(f"{error}\nThen: {report.made_by}")
     if train.stretch != val.stretch:
         raise val.source.unusable(
-            f"{val.path} was scaled to 8 bit by another range than {train.path}. Make both from one split, and what "
-            "was made of them"
+            f"{val.path} was scaled to 8 bit by another range than {train.path}. Make both from one split, then all "
+            "that was made from them"
         )
     own = list(train)
     if val.taxonomy.from_openearthmap is not None:
@@ -98,7 +98,7 @@ def require_apart(train: TileSet, val: TileSet, report: Input) -> None:
         ("images", shared_images(train, val)),
         ("tile ids", shared_ids(own, list(val))),
         ("tiles of one spatial block", [tile.id for tile in train if tile.block in val_blocks]),
-        ("tiles of one ground", sorted({train.ids[i] for i, _ in overlaps})),
+        ("tiles that show the same area", sorted({train.ids[i] for i, _ in overlaps})),
     ):
         if names:
             raise UserError(
@@ -108,7 +108,7 @@ def require_apart(train: TileSet, val: TileSet, report: Input) -> None:
 
 
 def require_checked(train: TileSet, val: TileSet, source: Input) -> None:
-    """Refuse to train on sets in which check_leakage found something; warn where it did not look at these.
+    """Refuse to train on sets in which check_leakage found something; warn if it did not look at these.
 
     ``source`` is its report.
 
@@ -117,7 +117,7 @@ def require_checked(train: TileSet, val: TileSet, source: Input) -> None:
     """
     report = read_leakage(source)
     if report is None:
-        warn(f"{source} does not exist: nobody has looked whether val is in train. Write it: {source.made_by}")
+        warn(f"{source} does not exist: the leakage check has not been run. Write it: {source.made_by}")
         return
     findings = [finding["text"] for finding in report["findings"]]
     if not {train.digest, val.digest} <= {part["digest"] for part in report["sets"].values()}:

@@ -4,7 +4,7 @@ A stage gives the loop a Recipe of five components. The loop asks of them what t
 else: a class with these methods is a sampler, a cropper, a loss or a start, wherever it stands. Those there are stand
 in common/samplers.py, common/croppers.py, common/losses.py and common/initial_weights.py.
 
-Every component describes itself. The descriptions go into run.json, where an arm must differ from the one it is
+Every component describes itself. The descriptions go into run.json. There a stage must differ from the one it is
 compared with in the one component that common/stages.py names; so whatever changes what a component does belongs into
 its description.
 """
@@ -54,10 +54,10 @@ class Cropper(Component, Protocol):
         """Row, column and side in pixels of a square window inside the tile.
 
         Args:
-            mask: (H, W) uint8 class ids of the whole tile, 0 where nothing is labelled.
+            mask: (H, W) uint8 class ids of the complete tile, 0 where nothing is labelled.
             rng: the window stream of this crop; drawing from it is the only chance allowed.
             scale: how much the window is enlarged afterwards to become ``size``, 0.8 to 1.25; its side is
-                ``size / scale``, or the shorter side of the tile where that is less.
+                ``size / scale``, or the shorter side of the tile if that is less.
         """
         ...
 

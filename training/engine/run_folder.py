@@ -1,4 +1,4 @@
-"""The folder of a run: what is recorded of it, saving it, and finding what an interrupted run left there."""
+"""The folder of a run: its record, saving it, and finding what an interrupted run left there."""
 
 import json
 import platform
@@ -36,7 +36,7 @@ RUN_FILES = ("last.pt", "best.pt", "run.json", "history.csv", "curves.png")  # w
 
 @dataclass
 class TrainingState:
-    """All that a run needs to go on: what changes from step to step."""
+    """All that a run needs to continue: what changes from step to step."""
 
     model: nn.Module
     average: AveragedNetwork
@@ -48,14 +48,14 @@ class TrainingState:
     history: list[dict] = field(default_factory=list)
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Go on from the checkpoint of an unfinished run."""
+        """Continue from the checkpoint of an unfinished run."""
         training = checkpoint.training or {}
         weights = training.get("weights", checkpoint.state)  # before version 0.10 nothing was averaged
         self.model.load_state_dict(weights, strict=True)
         self.average.network.load_state_dict(checkpoint.state, strict=True)
         self.optimizer.load_state_dict(training["optimizer"])
         for parameter, moments in self.optimizer.state.items():
-            for name, moment in moments.items():  # the fused optimizer takes for granted that both are laid out alike
+            for name, moment in moments.items():  # the fused optimizer assumes that both have one memory layout
                 if moment.shape == parameter.shape:
                     moments[name] = torch.empty_like(parameter).copy_(moment)
         self.schedule.load_state_dict(training["schedule"])
@@ -64,7 +64,7 @@ class TrainingState:
         self.watch.seconds, self.history = training["seconds"], training["history"]
 
     def to_save(self) -> dict:
-        """What an unfinished run's checkpoint holds beside the network; every process must ask for it."""
+        """What an unfinished run's checkpoint holds beside the network. Every process must call this."""
         return {
             "weights": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -127,7 +127,7 @@ class RunFolder:
         }
 
     def command_to_go_on(self) -> Command:
-        """The command that goes on with this run, or begins it where nothing was saved yet."""
+        """The command that continues this run, or begins it if nothing was saved yet."""
         return self.run.command.resumed() if self.record["checkpoints"] else self.run.command
 
     def unfinished(self) -> Checkpoint | None:
@@ -153,7 +153,7 @@ class RunFolder:
             )
         self._require_same_run(checkpoint)
         self.record["checkpoints"] = checkpoint.metadata["checkpoints"]
-        if best.is_file():  # maybe of a validation after that of last.pt, where the run was killed
+        if best.is_file():  # maybe of a validation after that of last.pt, if the run was killed
             self.record["best"] = Checkpoint.load(Input(best, self.run.command)).metadata["best"]
         return checkpoint
 
@@ -187,11 +187,11 @@ class RunFolder:
             if before[key] != now[key]:
                 warn(
                     f"{checkpoint.path} was trained with another {_difference(key, before[key], now[key], 'here')}. "
-                    "To the last digit the run will not be the same."
+                    "The run will not be identical to the last digit."
                 )
 
     def save(self, state: TrainingState, step: int, metrics: dict | None) -> None:
-        """Save a run after ``step`` optimizer steps, and where it was validated, what came of it.
+        """Save a run after ``step`` optimizer steps and, if it was validated, the scores.
 
         Every process must call it; the main one writes.
 
@@ -247,7 +247,7 @@ class RunFolder:
         return better
 
     def summary(self) -> str:
-        """What came of a finished run, in one line."""
+        """The results of a finished run, in one line."""
         last, best, seconds = (self.record[key] for key in ("last", "best", "seconds"))
         return (
             f"{self.path}: {self.record['step']} steps in {sum(seconds.values()):.0f} s; mIoU on val "
@@ -256,7 +256,7 @@ class RunFolder:
 
 
 def require_finite(weights: dict[str, torch.Tensor], stage: str, step: int) -> None:
-    """Refuse to save weights of which one is not a finite number."""
+    """Raises UserError if a weight that is to be saved is not a finite number."""
     bad = [name for name, tensor in weights.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if bad:
         raise UserError(
@@ -284,7 +284,7 @@ def surroundings(device: torch.device) -> dict:
 
 
 def git_commit() -> str | None:
-    """The commit of this code, ``-dirty`` where it was changed since; None where git does not know it."""
+    """The commit of this code, ``-dirty`` if it was changed since; None if git does not know it."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         described = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)

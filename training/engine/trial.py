@@ -1,4 +1,4 @@
-"""A trial before the first step, so that what a network cannot do is told before anything is written."""
+"""A trial before the first step: a network that cannot do it is refused before anything is written."""
 
 import copy
 from collections.abc import Generator
@@ -29,8 +29,8 @@ def try_networks(
     The tiles themselves are not read: val serves to validate and for nothing else.
 
     Args:
-        model: the network as it starts, on its device; it is left as it was.
-        loss: on that device; its teacher, where it has one, is tried as well.
+        model: the network as it starts, on its device; it is not changed.
+        loss: on that device; its teacher, if it has one, is tried as well.
         inputs: a batch of crops as network and loss see them.
 
     Raises:
@@ -67,7 +67,7 @@ def try_networks(
 
 @contextmanager
 def _refusals_told(problem: str, remedy: str) -> Generator[None]:
-    """Turn what a network raises into one message; where memory does not suffice, the size is not to blame."""
+    """Turn what a network raises into one message. If memory ran out, the message does not blame the size."""
     try:
         yield
     except LIBRARY_REFUSALS as error:
