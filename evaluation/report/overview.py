@@ -1,165 +1,147 @@
-"""The top of the report: verdict, ablation, figures."""
+"""What the report computes of a study as a whole: its figure of differences, its best model, and its ranked scores."""
 
 import argparse
 import math
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
+from common.folds import fold_root
 from common.inputs import Command
-from common.stages import STAGES
-from common.text import count, hundredths, signed, starred
-from evaluation.report.format import arm_name, mark, score_cell
-from evaluation.report.page import Html, el, figure, html_table, joined, listed, missing, nowrap
+from common.stages import FINAL_STAGE, STAGES, Arm
+from common.text import hundredths, signed, starred
+from evaluation.report.pictures import Picture, picture_of
 from evaluation.scoring.results import METRICS
-from evaluation.study import tables, wording
 from evaluation.study.comparisons import MINORITY, Family
-from evaluation.study.evidence import BEYOND, Evidence, Finding
+from evaluation.study.evidence import BEYOND, ArmScores, Evidence, Finding
+from evaluation.study.intervals import Estimate
+from evaluation.study.wording import arm_name, tested_metrics
 
-TITLE = "Land cover under class imbalance: what each stage gains"
-
-
-def verdict(evidence: Evidence, cautions: list[str]) -> list[Html | None]:
-    """What the study shows, in words; cautions before any number."""
-    warned = el("h3", "Before you read a number") + listed(map(wording.sentence, cautions)) if cautions else None
-    ranked = evidence.stages
-    first = None
-    if ranked:
-        score = wording.score_text(ranked[0].estimate("mIoU"))
-        seeds = count(ranked[0].seeds, evidence.unit)
-        first = el(
-            "p",
-            el("strong", f"Stage {arm_name(ranked[0].arm)} ranks first"),
-            f" of {count(ranked, 'stage')}: mean IoU {score} % over {seeds}. "
-            "The comparisons below say which differences are more than noise.",
-            class_="lead",
-        )
-    lacking = wording.why_no_intervals(evidence)
-    return [
-        el("div", warned, class_="caution", role="note") if warned else None,
-        first,
-        el("p", lacking) if lacking else None,
-        *(
-            part
-            for family, findings in evidence.run_families.items()
-            for part in _said(family, findings, evidence.unit)
-        ),
-    ]
+TICKS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # steps between the numbers below a figure of differences
+MOST_TICKS = 7
 
 
-def _said(family: Family, findings: list[Finding], unit: str) -> list[Html | None]:
-    """What the comparisons of a family show, a line a comparison and metric."""
-    lines = []
-    for finding in findings:
-        for metric in wording.tested_metrics(finding) or ["mIoU"]:
-            text = wording.sentence(wording.finding_in_words(finding, metric, unit))
-            lines.append(joined([mark(finding, metric), el("span", text)]))
-    return [el("h3", f"{family.title}: {family.about}"), listed(lines, class_="verdicts")]
+class Cell(NamedTuple):
+    """A cell of a table that is more than its text: ``below`` is a smaller line, ``link`` the id of a place."""
+
+    text: str
+    below: str | None = None
+    bold: bool = False
+    link: str | None = None
 
 
-def ablation_table(evidence: Evidence) -> Html:
-    """The stages by rank with the IoU of each class, then those that were not run."""
-    means = ["mIoU", *([MINORITY] if evidence.minority else []), "mF1", "OA"]
-    metrics = [*means, *(f"IoU {name}" for name in evidence.classes)]
-    by_arm = {scores.arm.name: {metric: scores.estimate(metric) for metric in metrics} for scores in evidence.stages}
-    known = {m: [of[m].value for of in by_arm.values() if not math.isnan(of[m].value)] for m in metrics}
-    best = {metric: hundredths(max(values, default=None)) for metric, values in known.items()}
-    header = ["stage", "rank", f"{evidence.unit}s", *means, "best − last", "steps"]
-    header += [nowrap(starred(name, evidence.minority)) for name in evidence.classes] + list(BEYOND)
-    groups = [("", 3), ("means, %", len(means)), ("", 2), ("IoU of each class, %", len(evidence.classes))]
-    groups += [("also, %", len(BEYOND))]
+class Difference(NamedTuple):
+    """A row of a figure of differences: shares, its ``value``, the two ends of its ``interval``, and each pair."""
+
+    finding: Finding
+    metric: str
+    value: float
+    interval: list[float]
+    pairs: list[float]
+
+
+class Differences(NamedTuple):
+    """A figure of differences: rows by family (None for those that are not tested), and the ends of its axis."""
+
+    groups: list[tuple[Family | None, list[Difference]]]
+    low: float
+    high: float
+    step: float
+
+    @property
+    def ticks(self) -> list[float]:
+        return [self.low + n * self.step for n in range(round((self.high - self.low) / self.step) + 1)]
+
+    def at(self, value: float) -> float:
+        """Where a value stands, in percent of the width."""
+        return round(100 * (value - self.low) / (self.high - self.low), 2)
+
+
+def differences(evidence: Evidence, groups: Iterable[tuple[Family | None, list[Finding]]]) -> Differences | None:
+    """The figure of the findings of some families; None if nothing was compared."""
     rows = []
-    for rank, scores in enumerate(evidence.stages, 1):
-        gap = scores.best_minus_last()
-        of_arm = by_arm[scores.arm.name]
-        cells = {m: score_cell(of_arm[m], hundredths(of_arm[m].value) == best[m] and len(by_arm) > 1) for m in metrics}
-        row = [el("a", nowrap(arm_name(scores.arm)), href=f"#{scores.arm.name}"), rank, len(scores.seeds)]
-        row += [cells[metric] for metric in means] + ["-" if gap is None else signed(gap), f"{scores.steps:,}"]
-        row += [cells[f"IoU {name}"] for name in evidence.classes]
-        rows.append(row + [hundredths(scores.mean_over_seeds(key)) for key in BEYOND])
-    absent = [stage for stage in STAGES if stage.name not in by_arm]
-    rows += [[arm_name(stage), evidence.status(stage.name), *["-"] * (len(header) - 2)] for stage in absent]
-    note = el("span", "Bold: highest of its column, which need not mean that it differs.", class_="note")
-    caption = joined(["Stages by rank, last.pt on val. ", note])
-    return html_table(caption, header, rows, groups=groups, first=0, dense=True)
+    for family, findings in groups:
+        of_family = []
+        for finding in findings:
+            for metric in tested_metrics(finding) or finding.estimates.keys() & {"mIoU"}:
+                found = finding.estimates[metric]
+                interval = [found.low, found.high] if found.half_width is not None else []
+                mine, theirs = (evidence.arms[arm.name] for arm in finding.comparison[:2])
+                pairs = [v for v in mine.paired(theirs, metric, finding.seeds).tolist() if not math.isnan(v)]
+                of_family.append(Difference(finding, metric, found.value, interval, pairs))
+        rows += [(family, of_family)] if of_family else []
+    if not rows:
+        return None
+    values = [v for _, of_family in rows for row in of_family for v in (0, row.value, *row.interval, *row.pairs)]
+    step = next((step for step in TICKS if max(values) - min(values) < MOST_TICKS * step), 1)
+    low, high = math.floor(min(values) / step), max(math.ceil(max(values) / step), 1)
+    return Differences(rows, low * step, high * step, step)
 
 
-def ablation(evidence: Evidence) -> list[Html | None]:
-    """The tables of stages and comparisons, and how to read them."""
-    parts: list[Html | None] = [ablation_table(evidence)]
-    for family, findings in evidence.run_families.items():
-        header, rows = tables.tested(evidence, findings, name=arm_name)
-        caption = f"{family.title}: {family.about}; corrected over {family.hypotheses} tests"
-        parts.append(html_table(caption, header, rows, text=("to", "metric", "finding")) if rows else None)
-    header, rows = tables.described(evidence, name=arm_name)
-    caption = "Described, not tested; several may change at once"
-    return [
-        *parts,
-        html_table(caption, header, rows, text=("to", "remark")) if rows else None,
-        el("h3", "How to read the numbers"),
-        listed(map(wording.sentence, wording.how_to_read(evidence)), class_="notes"),
-    ]
+def by_rank(evidence: Evidence, metrics: list[str]) -> list[tuple[ArmScores, list[Cell]]]:
+    """The stages by rank, each with its scores; the highest of several is bold."""
+    estimates = [[scores.estimate(metric) for metric in metrics] for scores in evidence.stages]
+    columns = [[score.value for score in column] for column in zip(*estimates, strict=True)]
+    known = [[value for value in column if not math.isnan(value)] for column in columns]
+    best = [hundredths(max(column, default=None)) if len(estimates) > 1 else None for column in known]
+    cells = [[_score(of, highest) for of, highest in zip(row, best, strict=True)] for row in estimates]
+    return list(zip(evidence.stages, cells, strict=True))
 
 
-def figures(evidence: Evidence, args: argparse.Namespace) -> list[Html | None]:
-    """The figures that evaluation.aggregate_metrics draws, with what they show in words."""
-    folder, command = args.in_dir.path, Command.of("evaluation.aggregate_metrics", args.root)
-    means = [f"{arm_name(s.arm)} {wording.score_text(s.estimate('mIoU'))} %" for s in evidence.arms.values()]
-    differences = [
-        f"{arm_name(f.comparison.arm)} against {arm_name(f.comparison.other)} {wording.difference_text(f.mIoU)}"
-        for f in evidence.findings
-        if f.estimates
-    ]
-    texts = [
-        (
-            "ablation.png",
-            f"Mean IoU of each stage on val: {', '.join(means)}.",
-            "Scores of each stage in the order of the stages. Left: each dot is a training, the line the score, the "
-            "bar the 95 % interval where there is one. Right: the darker a cell, the higher the IoU of the class; * "
-            "marks minority classes.",
-        ),
-        (
-            "comparisons.png",
-            f"Differences in mean IoU, points: {'; '.join(differences) or 'none'}.",
-            "Each row is a stage against another, the bar its 95 % interval by itself. Above the dashed line stand the "
-            "planned comparisons, which are tested together; bold are those that their test shows.",
-        ),
-        (
-            "class_gains.png",
-            "Points of IoU of each class that each stage has over stage 1; the numbers are those of the table above.",
-            "What each class gains over stage 1: right of the line it gains, left of it it loses. A stage that helps "
-            "the minority classes (*) at the cost of others shows it here.",
-        ),
-        (
-            "draws.png",
-            "Class shares of the pixels that training drew, and share of crops that hold each class, by stage; the "
-            "folds of the stages give the numbers.",
-            "What the networks were shown. Replication, difficulty sampling and minority crops act by changing these "
-            "shares; where they did not change, the component cannot have helped.",
-        ),
-    ]
-    made = [figure(folder / name, alt, caption) for name, alt, caption in texts]
-    lacking = [name for (name, _, _), picture in zip(texts, made, strict=True) if picture is None]
-    note = missing(f"Not drawn: {', '.join(lacking)}", command) if lacking else None
+def _score(score: Estimate, highest: str | None) -> Cell:
+    """A score, bold if it is the highest of its column, and its interval below it."""
+    interval = None if score.half_width is None else f"± {hundredths(score.half_width)}"
+    return Cell(hundredths(score.value), interval, bold=hundredths(score.value) == highest)
+
+
+def ranking(evidence: Evidence) -> tuple[list[str], list[list], list[list]]:
+    """Header, a row a stage by rank, and a row for each stage that was not run."""
+    means = ["mIoU", *([MINORITY] if evidence.minority else []), "mF1", "OA"]
+    header = ["stage", "rank", f"{evidence.unit}s", *means, "best − last", "steps", *BEYOND]
+    rows: list[list] = []
+    for rank, (scores, cells) in enumerate(by_rank(evidence, means), 1):
+        gap, beyond = scores.best_minus_last(), [hundredths(scores.mean_over_seeds(key)) for key in BEYOND]
+        rows.append([Cell(arm_name(scores.arm), link=scores.arm.name), rank, len(scores.seeds), *cells])
+        rows[-1] += ["-" if gap is None else signed(gap), f"{scores.steps:,}", *beyond]
+    absent = [stage for stage in STAGES if stage.name not in evidence.arms]
+    dashes = ["-"] * (len(header) - 2)
+    return header, rows, [[arm_name(stage), evidence.status(stage.name), *dashes] for stage in absent]
+
+
+def class_scores(evidence: Evidence) -> tuple[list[str], list[list]]:
+    """Header, and for each stage by rank the IoU of each class."""
+    scored = by_rank(evidence, [f"IoU {name}" for name in evidence.classes])
+    rows = [[Cell(arm_name(scores.arm), link=scores.arm.name), *cells] for scores, cells in scored]
+    return ["stage", *(starred(name, evidence.minority) for name in evidence.classes)], rows
+
+
+def study_figure(evidence: Evidence, path: Path) -> tuple[Picture | None, bool]:
+    """A figure of evaluation.aggregate_metrics, None if it was not drawn, and whether it is older than the results."""
     newest = max((result.folder / METRICS).stat().st_mtime for result in evidence.results)
-    older = [n for n, _, _ in texts if (folder / n).is_file() and (folder / n).stat().st_mtime < newest]
-    if older:
-        again = ["Drawn before the newest of the results was written: ", ", ".join(older), ". Draw again: "]
-        note = joined([note, el("p", *again, el("code", command), class_="missing")])
-    return [note, *made]
+    return picture_of(path), path.is_file() and path.stat().st_mtime < newest
 
 
-def page_header(evidence: Evidence, args: argparse.Namespace, contents: dict[str, str]) -> Html:
-    """The title, what the study is of, and links to the sections ``contents``."""
-    name = args.root.resolve().name if args.root != Path(".") else None
-    about = [
-        wording.about_the_split(evidence)[0],
-        f"{len(evidence.classes)} classes: {', '.join(starred(n, evidence.minority) for n in evidence.classes)}"
-        + (" (* minority)" if evidence.minority else ""),
-    ]
-    links = [el("li", el("a", title, href=f"#{identity}")) for identity, title in contents.items()]
-    return el(
-        "header",
-        el("h1", TITLE),
-        el("p", (f"{name} · " if name else "") + " · ".join(about), class_="about"),
-        el("nav", el("ol", *links), class_="contents", aria_label="Contents"),
-        class_="top",
-    )
+class BestModel(NamedTuple):
+    """The stage that ranks first, the command that makes a map with its networks, and which others score higher."""
+
+    scores: ArmScores
+    networks: int
+    command: Command
+    higher: list[Arm]
+
+
+def best_model(evidence: Evidence, args: argparse.Namespace) -> BestModel | None:
+    """What a user would make a map with: best.pt of each training of the first stage; None if no stage was run."""
+    if not evidence.stages:
+        return None
+    scores = evidence.stages[0]
+    which, results = ("best", scores.best) if scores.best else ("last", scores.last)
+    paths = []
+    for seed, result in results.items():
+        home = fold_root(args.root, result.fold["fold"]) if result.fold else args.root
+        paths.append(str(home / f"model_weights/biodiversity/{scores.arm.name}/seed{seed}/{which}.pt"))
+    is_default = scores.arm.name == FINAL_STAGE and which == "best" and evidence.folds
+    flags = ["--image", "ortho.tif", "--out", "map.tif", *([] if is_default else ["--checkpoint", *paths])]
+    others = [of for of in evidence.arms.values() if not of.arm.number]
+    higher = [of.arm for of in others if of.value("mIoU") > scores.value("mIoU")]
+    return BestModel(scores, len(paths), Command.of("evaluation.predict_map", args.root, *flags), higher)

@@ -1,0 +1,31 @@
+"""The page of a report: its templates, and what they may call to put numbers into words and tables."""
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from common import stages, text
+from common.inputs import Command
+from common.metrics import calibration_score
+from evaluation.report import outcomes, overview, pictures
+from evaluation.scoring import results
+from evaluation.study import data_checks, records, tables, void_checks, wording
+from evaluation.study.evidence import KEYS
+
+TEMPLATES = Path(__file__).parent / "templates"
+MODULES = (data_checks, outcomes, overview, pictures, records, results, tables, void_checks, wording)
+
+
+def render(template: str, **values: object) -> str:
+    """A template filled with values, whose text is escaped; jinja2.UndefinedError if it needs one that is not given."""
+    loader = FileSystemLoader(TEMPLATES)
+    pages = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    pages.filters |= {name: getattr(text, name) for name in ("hundredths", "percent", "starred")}
+    pages.filters |= {"quantity": text.count, "sentence": wording.sentence, "short": records.short}
+    known: dict[str, Any] = vars(stages) | {module.__name__.rpartition(".")[2]: module for module in MODULES}
+    known |= {"KEYS": KEYS, "calibration_score": calibration_score, "command": Command.of}
+    pages.globals.update(known)
+    return pages.get_template(template).render(values)
