@@ -21,12 +21,13 @@ from common.folds import fold_root
 from common.inputs import Command
 from common.stages import FINAL_STAGE
 from common.text import count, warn
-from evaluation.report import outcomes
+from evaluation.mapping.areas_read import read_map
 from evaluation.report.predictions import read_predictions
 from evaluation.report.render import render
 from evaluation.scoring.usage_log import TEST_LOG, read_test_log
 from evaluation.study.data_checks import CHECK_LEAKAGE, LEAKAGE, data_cautions, leakage_of_folds, read_manifests
 from evaluation.study.evidence import Evidence, gather_from
+from evaluation.study.on_test import tested
 from evaluation.study.where import results_of
 
 TITLE = "Land cover under class imbalance: what each stage gains"
@@ -109,9 +110,9 @@ def build(evidence: Evidence, args: argparse.Namespace) -> tuple[str, list[str]]
         manifests=manifests,
         distribution=read_distribution(args.distribution, evidence.taxonomy) if there else None,
         leakage=leakage,
-        tested=outcomes.tested(args.test_dir / FINAL_STAGE),
+        tested=tested(args.test_dir / FINAL_STAGE),
         test_log=read_test_log(args.test_dir.path / TEST_LOG.name),
-        mapped=outcomes.read_map(args.map, Command.of("evaluation.estimate_areas", args.root)),
+        mapped=read_map(args.map, Command.of("evaluation.estimate_areas", args.root)),
     )
     return text, cautions
 

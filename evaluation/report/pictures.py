@@ -8,6 +8,8 @@ from typing import NamedTuple
 from PIL import Image, features
 
 from common.errors import UserError
+from evaluation.scoring.results import METRICS
+from evaluation.study.evidence import Evidence
 
 
 class Picture(NamedTuple):
@@ -47,3 +49,9 @@ def open_picture(path: Path) -> Image.Image:
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a picture ({error}). Run the step that wrote it again.") from None
     return picture
+
+
+def study_figure(evidence: Evidence, path: Path) -> tuple[Picture | None, bool]:
+    """A figure of evaluation.aggregate_metrics, None if it was not drawn, and whether it is older than the results."""
+    newest = max((result.folder / METRICS).stat().st_mtime for result in evidence.results)
+    return picture_of(path), path.is_file() and path.stat().st_mtime < newest

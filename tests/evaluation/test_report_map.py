@@ -10,7 +10,7 @@ from PIL import Image
 from common.errors import UserError
 from common.inputs import Command, Input
 from common.taxonomy import BIODIVERSITY
-from evaluation.report.outcomes import read_map
+from evaluation.mapping.areas_read import read_map
 from tests.evaluation.report_parts import section as section_of
 
 RECORD = {

@@ -15,12 +15,13 @@ from common.files import write_json
 from common.stages import CONTROLS
 from common.taxonomy import BIODIVERSITY
 from common.text import hundredths
-from evaluation.report import outcomes, overview
+from evaluation.report import pictures
 from evaluation.scoring.usage_log import TEST_LOG, read_test_log
-from evaluation.study import records, tables, wording
+from evaluation.study import overview, records, tables, wording
 from evaluation.study.comparisons import COMPONENTS, MINORITY, PRIMARY
 from evaluation.study.evidence import Finding
 from evaluation.study.intervals import Estimate
+from evaluation.study.on_test import tested as tested_on
 from tests.evaluation.report_parts import (
     ARGS,
     ARMS,
@@ -79,8 +80,8 @@ def test_a_finding_has_a_sign_that_follows_its_verdict(finding, sign):
     [
         (finding_of(TWO, ONE, 0.05, p_holm=0.01), "mIoU is shown to rise by 5.0 points (95 % interval +3.8 to "),
         (finding_of(TWO, ONE, -0.05, p_holm=0.01), "mIoU is shown to fall by 5.0 points (95 % interval −6.2 "),
-        (finding_of(TWO, ONE, 0.01, p_holm=0.2), "no change of mIoU is shown (+1.0 points, 95 % interval −0.2 to +2.2)."),
-        (finding_of(TWO, ONE, 0.001, p_holm=0.8, equivalent=True), "mIoU is shown to change by less than 1 point (95 %"),
+        (finding_of(TWO, ONE, 0.01, p_holm=0.2), "no change of mIoU is shown (+1.0 points, 95 % interval −0.2"),
+        (finding_of(TWO, ONE, 0.001, p_holm=0.8, equivalent=True), "mIoU is shown to change by less than 1 point ("),
         (finding_of(TWO, ONE, 0.05, seeds=(1, 2, 3)), "+6.2), but 3 seeds are too few for a test."),
         (finding_of(TWO, ONE, -0.05, None), "mIoU falls by 5.0 points, without an interval."),
         (finding_of(TWO, ONE, 0.0, 0.0), "mIoU is the same in every block, so that nothing was compared."),
@@ -104,7 +105,7 @@ def test_confusions_of_a_training_are_shares_of_its_true_classes():
 def no_figures(monkeypatch):
     """Sections without their figures, which have tests of their own."""
     monkeypatch.setattr(overview, "differences", lambda *_: None)
-    monkeypatch.setattr(overview, "study_figure", lambda *_: (None, False))
+    monkeypatch.setattr(pictures, "study_figure", lambda *_: (None, False))
 
 
 def test_the_stages_are_ranked_and_the_highest_of_each_column_is_bold(no_figures):
@@ -309,7 +310,7 @@ def section_on_test(tmp_path, uses, checkpoint="best of 42"):
     final.best[42] = SimpleNamespace(scores=scores_of(0.55), tiles=SimpleNamespace(checkpoint_digest="best of 42"))
     final.best[43] = SimpleNamespace(scores=scores_of(0.99), tiles=SimpleNamespace(checkpoint_digest="best of 43"))
     args = SimpleNamespace(test_dir=made(tmp_path), root=Path("."))
-    tested, log = outcomes.tested(args.test_dir / SIX), read_test_log(tmp_path / TEST_LOG.name)
+    tested, log = tested_on(args.test_dir / SIX), read_test_log(tmp_path / TEST_LOG.name)
     return section("test", evidence_of(final), args=args, tested=tested, test_log=log)
 
 

@@ -47,11 +47,8 @@ for (const image of all("figure > img")) {
 const panels = document.getElementById("predictions"), tiles = all(".tile", panels);
 const everywhere = all("[name=all-tiles]", panels);
 const inkOf = (color) => parseInt(color.slice(1), 16);
-const names = new Map();  // the ink of a class: its name, or the names of all that have this ink
-for (const { dataset: { color, name } } of all("[data-name]", panels)) {
-  const ink = inkOf(color);
-  names.set(ink, (names.has(ink) ? names.get(ink) + " or " : "") + name);
-}
+const classes = all("[data-name]", panels).map(({ dataset: { name, color } }) => ({ name, ink: inkOf(color) }));
+const namesOf = (ink) => classes.filter((one) => one.ink === ink).map((one) => one.name).join(" or ");
 const inks = new Map();  // image: its size, and the ink of each of its pixels, 0xrrggbb
 
 function inksOf(image) {
@@ -133,8 +130,8 @@ for (const tile of tiles) {
       const inkIn = (image) => inksOf(image).at(Math.floor(x * image.naturalWidth), Math.floor(y * image.naturalHeight));
       const [is, says] = [inkIn(truth), inkIn(map.querySelector("img"))];
       const verdict = is === unlabelled ? "not scored" : is === says ? "right" : "wrong";
-      const ofArm = map.dataset.arm ? ` \u00b7 ${map.dataset.arm}: ${names.get(says)} \u00b7 ${verdict}` : "";
-      readout.textContent = `Truth: ${names.get(is)}${ofArm}`;
+      const ofArm = map.dataset.arm ? ` \u00b7 ${map.dataset.arm}: ${namesOf(says)} \u00b7 ${verdict}` : "";
+      readout.textContent = `Truth: ${namesOf(is)}${ofArm}`;
     });
     frame.addEventListener("mouseleave", () => {
       for (const cross of crosses) cross.hidden = true;
@@ -158,18 +155,14 @@ for (const filter of all("[name=class], #hatch", panels)) {
 }
 addEventListener("load", () => tiles.forEach((tile) => tile.show()));
 
-// Folds: all are open on paper, and one that a link leads to.
+// Folds: on paper all are open but those inside others, on the screen one that a link leads to.
 let opened = [];
 addEventListener("beforeprint", () => {
-  opened = all("details:not([open])");
+  opened = all("section > details:not([open])");
   for (const fold of opened) fold.open = true;
 });
-addEventListener("afterprint", () => { for (const fold of opened) fold.open = false; });
-function unfold() {
-  const target = location.hash && document.getElementById(location.hash.slice(1));
-  if (target && target.tagName === "DETAILS") target.open = true;
-}
-addEventListener("hashchange", unfold);
-for (const link of all('a[href^="#"]')) link.addEventListener("click", () => setTimeout(unfold));
-unfold();
+addEventListener("afterprint", () => opened.forEach((fold) => { fold.open = false; }));
+const unfold = (hash) => all("details").filter((fold) => "#" + fold.id === hash).forEach((fold) => { fold.open = true; });
+for (const link of all("a[href^='#']")) link.addEventListener("click", () => unfold(link.hash));
+unfold(location.hash);
 for (const box of all(".scroll")) if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;  // arrow keys scroll it

@@ -1,15 +1,9 @@
-"""What the report reads of the test split and of a map."""
-
-from pathlib import Path
+"""What evaluation.predict_map and evaluation.estimate_areas left of a map, read back."""
 
 from common.files import read_json
 from common.inputs import Command, Input
 from common.schema import is_number, is_text, list_of, misfit, optional, values_of
-from common.text import hundredths, starred
 from evaluation.mapping.record import MapRecord
-from evaluation.scoring.results import METRICS, read_metrics, seed_folders
-from evaluation.study.evidence import KEYS
-from evaluation.study.records import short
 
 AMOUNTS = ("counted", "estimated", "low", "high")
 AREAS_FORM = {
@@ -17,36 +11,6 @@ AREAS_FORM = {
     "classes": values_of(dict.fromkeys((*AMOUNTS, "counting_off"), optional(is_number))),
     "warnings": list_of(is_text),
 }
-
-
-def tested(stage_dir: Input) -> list[tuple[Path, dict]]:
-    """Folder and metrics of each result of a stage on test; UserError if they are damaged."""
-    folders = [(name, stage_dir / name.name) for _, name in seed_folders(stage_dir.path) if (name / METRICS).is_file()]
-    return [(folder, read_metrics(source / METRICS)) for folder, source in folders]
-
-
-def by_class(metrics: dict) -> tuple[list[str], list[list]]:
-    """Header and a row a class of a result: its scores in percent, and its pixels."""
-    keys = ("IoU", "F1", "precision", "recall")
-    rows = [
-        [starred(name, metrics["minority_classes"]), *(hundredths(of[key]) for key in keys), f"{of['pixels']:,}"]
-        for name, of in metrics["classes"].items()
-    ]
-    return ["class", *keys, "pixels"], rows
-
-
-def uses(log: list[dict]) -> tuple[list[str], list[list]]:
-    """Header and a row for each time the test split was used."""
-    rows = [
-        [
-            entry["time"].replace("T", " ").replace("+00:00", " UTC"),
-            *(short(entry["checkpoint_digest"]), entry["seed"]),
-            *(hundredths(entry["metrics"].get(key)) for key in KEYS),
-            *(entry.get("reason") or "-", entry["command"]),
-        ]
-        for entry in log
-    ]
-    return ["when", "checkpoint", "seed", *KEYS, "reason", "command"], rows
 
 
 def read_map(source: Input, estimate: Command) -> tuple[MapRecord, dict | None] | None:

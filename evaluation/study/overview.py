@@ -1,17 +1,14 @@
-"""What the report computes of a study as a whole: its figure of differences, its best model, and its ranked scores."""
+"""A study at a glance: its differences in one figure, its stages by rank, and the best model."""
 
 import argparse
 import math
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple
 
 from common.folds import fold_root
 from common.inputs import Command
 from common.stages import FINAL_STAGE, STAGES, Arm
 from common.text import hundredths, signed, starred
-from evaluation.report.pictures import Picture, picture_of
-from evaluation.scoring.results import METRICS
 from evaluation.study.comparisons import MINORITY, Family
 from evaluation.study.evidence import BEYOND, ArmScores, Evidence, Finding
 from evaluation.study.intervals import Estimate
@@ -113,12 +110,6 @@ def class_scores(evidence: Evidence) -> tuple[list[str], list[list]]:
     scored = by_rank(evidence, [f"IoU {name}" for name in evidence.classes])
     rows = [[Cell(arm_name(scores.arm), link=scores.arm.name), *cells] for scores, cells in scored]
     return ["stage", *(starred(name, evidence.minority) for name in evidence.classes)], rows
-
-
-def study_figure(evidence: Evidence, path: Path) -> tuple[Picture | None, bool]:
-    """A figure of evaluation.aggregate_metrics, None if it was not drawn, and whether it is older than the results."""
-    newest = max((result.folder / METRICS).stat().st_mtime for result in evidence.results)
-    return picture_of(path), path.is_file() and path.stat().st_mtime < newest
 
 
 class BestModel(NamedTuple):
