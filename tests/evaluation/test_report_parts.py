@@ -17,11 +17,10 @@ from common.taxonomy import BIODIVERSITY
 from common.text import hundredths
 from evaluation.report import pictures
 from evaluation.scoring.usage_log import TEST_LOG, read_test_log
-from evaluation.study import overview, records, tables, wording
+from evaluation.study import on_test, overview, records, tables, wording
 from evaluation.study.comparisons import COMPONENTS, MINORITY, PRIMARY
 from evaluation.study.evidence import Finding
 from evaluation.study.intervals import Estimate
-from evaluation.study.on_test import tested as tested_on
 from tests.evaluation.report_parts import (
     ARGS,
     ARMS,
@@ -310,7 +309,7 @@ def section_on_test(tmp_path, uses, checkpoint="best of 42"):
     final.best[42] = SimpleNamespace(scores=scores_of(0.55), tiles=SimpleNamespace(checkpoint_digest="best of 42"))
     final.best[43] = SimpleNamespace(scores=scores_of(0.99), tiles=SimpleNamespace(checkpoint_digest="best of 43"))
     args = SimpleNamespace(test_dir=made(tmp_path), root=Path("."))
-    tested, log = tested_on(args.test_dir / SIX), read_test_log(tmp_path / TEST_LOG.name)
+    tested, log = on_test.tested(args.test_dir / SIX), read_test_log(tmp_path / TEST_LOG.name)
     return section("test", evidence_of(final), args=args, tested=tested, test_log=log)
 
 

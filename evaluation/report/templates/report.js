@@ -9,23 +9,21 @@ for (const table of all("table")) {
   const heads = body.rows.length > 1 ? all("thead tr:last-child th", table) : [];
   for (const [column, head] of heads.entries()) {
     const words = column === 0 || head.classList.contains("text");
-    const value = (row) => {
-      const text = row.cells[column].textContent.trim();
-      return words ? text : parseFloat(text.replace(/[,<+\s]/g, "").replace("\u2212", "-"));
-    };
-    const compare = (a, b) => words ? a.localeCompare(b, "en", { numeric: true }) : a - b;
+    const text = (row) => row.cells[column].textContent.trim();
+    const number = (row) => parseFloat(text(row).replace(/[,<+\s]/g, "").replace("\u2212", "-"));
+    const collate = (a, b) => text(a).localeCompare(text(b), "en", { numeric: true });
+    const compare = (a, b) => words ? collate(a, b) : number(a) - number(b);
     const button = make("button", { type: "button", className: "sort", title: "Sort by this column" });
     button.append(...head.childNodes);
     head.append(button);
     button.addEventListener("click", () => {
-      const first = words ? "ascending" : "descending", other = words ? "descending" : "ascending";
-      const order = head.getAttribute("aria-sort") === first ? other : first;
+      const [first, other] = words ? ["ascending", "descending"] : ["descending", "ascending"];
+      const order = head.getAttribute("aria-sort") === first ? other : first, sign = order === "ascending" ? 1 : -1;
       for (const one of heads) one.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", order);
-      const known = [...body.rows].filter((row) => !Number.isNaN(value(row)));
-      const unknown = [...body.rows].filter((row) => Number.isNaN(value(row)));
-      known.sort((a, b) => (order === "ascending" ? 1 : -1) * compare(value(a), value(b)));
-      body.append(...known, ...unknown);
+      const isKnown = (row) => words || !Number.isNaN(number(row));  // others stay at the end
+      const known = [...body.rows].filter(isKnown).sort((a, b) => sign * compare(a, b));
+      body.prepend(...known);
     });
   }
 }
@@ -72,10 +70,12 @@ function veil(map, truthImage, unlabelled) {
   const canvas = map.querySelector("canvas") || map.querySelector(".frame").appendChild(make("canvas", {}));
   canvas.width = fine * truth.width;
   canvas.height = fine * truth.height;
+  if (filter === null && !hatched) return;
   const context = canvas.getContext("2d"), layer = context.createImageData(canvas.width, canvas.height);
+  const pixels = new Uint32Array(layer.data.buffer);
   const step = Math.max(1, Math.floor(Math.max(canvas.width, canvas.height) / 500));
   for (let y = 0, i = 0; y < canvas.height; y++) {
-    for (let x = 0; x < canvas.width; x++, i += 4) {
+    for (let x = 0; x < canvas.width; x++, i++) {
       const column = Math.floor(x / fine), row = Math.floor(y / fine);
       const mine = own.at(column, row), right = truth.at(column, row), phase = Math.floor((x + y) / step) % 12;
       const counts = filter === null || mine === filter || (hatched && right === filter);
@@ -85,7 +85,7 @@ function veil(map, truthImage, unlabelled) {
         else if (right === mine) alpha = 175;
         else [ink, alpha] = phase < 3 ? [0, 255] : phase < 5 ? [255, 255] : [255, 0];
       }
-      layer.data.set([ink, ink, ink, alpha], i);
+      pixels[i] = 0x1000000 * alpha + 0x10101 * ink;  // alpha, blue, green, red
     }
   }
   context.putImageData(layer, 0, 0);
@@ -117,8 +117,7 @@ for (const tile of tiles) {
   }
   for (const frame of frames) {
     const thumb = frame.closest(".reference .map");
-    frame.addEventListener("mouseenter", () => thumb && tile.show(thumb.dataset.view));
-    frame.addEventListener("mousemove", (event) => {
+    const point = (event) => {
       const box = frame.getBoundingClientRect();
       const [x, y] = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
       if (x < 0 || y < 0 || x >= 1 || y >= 1) return;
@@ -132,6 +131,11 @@ for (const tile of tiles) {
       const verdict = is === unlabelled ? "not scored" : is === says ? "right" : "wrong";
       const ofArm = map.dataset.arm ? ` \u00b7 ${map.dataset.arm}: ${namesOf(says)} \u00b7 ${verdict}` : "";
       readout.textContent = `Truth: ${namesOf(is)}${ofArm}`;
+    };
+    frame.addEventListener("mousemove", point);
+    frame.addEventListener("mouseenter", (event) => {
+      if (thumb) tile.show(thumb.dataset.view);
+      point(event);  // the view below the pointer may have changed without a move
     });
     frame.addEventListener("mouseleave", () => {
       for (const cross of crosses) cross.hidden = true;
