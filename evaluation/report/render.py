@@ -23,7 +23,8 @@ def render(template: str, **values: object) -> str:
     trim = {"trim_blocks": True, "lstrip_blocks": True}
     pages = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, **trim)
     pages.filters |= {name: getattr(text, name) for name in ("hundredths", "percent", "starred")}
-    pages.filters |= {"quantity": text.count, "sentence": wording.sentence, "short": records.short}
+    pages.filters |= {"arm_name": wording.arm_name, "sentence": wording.sentence}
+    pages.filters |= {"quantity": text.count, "short": records.short}
     known: dict[str, Any] = vars(stages) | {module.__name__.rpartition(".")[2]: module for module in MODULES}
     known |= {"KEYS": KEYS, "calibration_score": calibration_score, "command": Command.of}
     pages.globals.update(known)

@@ -92,7 +92,8 @@ function veil(map, truthImage, unlabelled) {
 }
 
 for (const tile of tiles) {
-  const stack = tile.querySelector(".predictions"), readout = tile.querySelector(".readout"), hint = readout.textContent;
+  const [stack, readout] = [".predictions", ".readout"].map((part) => tile.querySelector(part));
+  const hint = readout.textContent;
   const radios = all(".choice input", tile);
   for (const map of all(".reference .map", tile)) stack.append(map.cloneNode(true));
   const unlabelled = inkOf(stack.dataset.void);
@@ -126,7 +127,10 @@ for (const tile of tiles) {
         Object.assign(cross.style, { left: 100 * x + "%", top: 100 * y + "%" });
       }
       const map = ofView(chosen());
-      const inkIn = (image) => inksOf(image).at(Math.floor(x * image.naturalWidth), Math.floor(y * image.naturalHeight));
+      const inkIn = (image) => {
+        const { width, height, at } = inksOf(image);
+        return at(Math.floor(x * width), Math.floor(y * height));
+      };
       const [is, says] = [inkIn(truth), inkIn(map.querySelector("img"))];
       const verdict = is === unlabelled ? "not scored" : is === says ? "right" : "wrong";
       const ofArm = map.dataset.arm ? ` \u00b7 ${map.dataset.arm}: ${namesOf(says)} \u00b7 ${verdict}` : "";
@@ -166,7 +170,7 @@ addEventListener("beforeprint", () => {
   for (const fold of opened) fold.open = true;
 });
 addEventListener("afterprint", () => opened.forEach((fold) => { fold.open = false; }));
-const unfold = (hash) => all("details").filter((fold) => "#" + fold.id === hash).forEach((fold) => { fold.open = true; });
+const unfold = (hash) => all("details").forEach((fold) => { fold.open ||= "#" + fold.id === hash; });
 for (const link of all("a[href^='#']")) link.addEventListener("click", () => unfold(link.hash));
 unfold(location.hash);
 for (const box of all(".scroll")) if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;  // arrow keys scroll it
