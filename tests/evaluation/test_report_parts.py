@@ -235,6 +235,7 @@ def test_the_report_begins_with_cautions_verdicts_and_the_first_of_the_ranking()
     assert "4 + Minority crop against 1 Baseline. With stage 4 in place of stage 1, mIoU is shown to rise by" in said
     assert "Stage 1 Baseline ranks first of 3 stages: mean IoU 50.0 ± " in said and "over 5 seeds" in said
     assert said.index("is shown to rise") < said.index("ranks first")
+    assert "4 + Minority crop against 1 Baseline, minority mIoU −7.0 [−8.0, −6.0] ▼ loss shown" in said
     alone = plain(section("short", evidence, cautions=[]))
     assert "Before you read" not in alone
 
