@@ -236,6 +236,16 @@ def test_predictions_of_other_checkpoints_tiles_or_classes_are_told(folder):
     assert "of other val tiles or classes" in read_predictions(made(folder), evidence_with(SCORED))[1][0]
 
 
+def test_an_index_that_lacks_arms_or_counts_other_classes_is_refused(folder):
+    path = folder / "predictions.json"
+    index = read_json(made(path))
+    other = {"Water": 1, **index["tiles"][0]["pixels"]}
+    for change in ({"arms": []}, {"tiles": [index["tiles"][0] | {"pixels": other}]}):
+        write_json(path, index | change)
+        with pytest.raises(UserError, match="lacks arms, scores or pixels of a tile"):
+            read_predictions(made(folder), evidence_with(SCORED))
+
+
 def panels(folder, evidence):
     """The section of the report, and the part of it that is its first tile."""
     html = section("predictions", evidence, predictions=read_predictions(made(folder), evidence)[0])

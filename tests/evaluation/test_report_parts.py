@@ -340,6 +340,12 @@ def test_another_look_at_test_is_told(tmp_path):
     assert "best.pt on val is another checkpoint by now, with mIoU 55.0" in said and "a defect" in said
 
 
+def test_each_use_of_test_stands_with_its_own_scores():
+    second = use("b") | {"metrics": {"mIoU": 0.25, "mF1": 0.6, "OA": 0.7}}
+    _, found_rows = on_test.uses([use("a"), second])
+    assert [(row[1], row[3]) for row in found_rows] == [("a", "50.0"), ("b", "25.0")]
+
+
 def test_the_same_checkpoint_again_is_no_other_look(tmp_path):
     said = plain(section_on_test(tmp_path, [use("best of 42"), use("best of 42")]))
     assert "The test split was used 2 times." in said
