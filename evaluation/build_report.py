@@ -11,8 +11,7 @@ those of the first fold that is compared.
 import argparse
 import sys
 from dataclasses import replace
-from pathlib import Path
-from string import Template
+from datetime import UTC, datetime
 from typing import Any
 
 from common.artifacts import read_distribution, read_leakage
@@ -20,20 +19,32 @@ from common.cli import Parser, run
 from common.files import write_text
 from common.folds import fold_root
 from common.inputs import Command
+from common.stages import FINAL_STAGE
 from common.text import count, warn
-from evaluation.report.checks import checks
-from evaluation.report.data import CHECK_LEAKAGE, LEAKAGE, data, data_cautions, leakage_of_folds, read_manifests
-from evaluation.report.on_map import on_map
-from evaluation.report.on_test import on_test
-from evaluation.report.overview import TITLE, ablation, figures, page_header, verdict
-from evaluation.report.page import el, joined
-from evaluation.report.predictions import predictions, read_predictions
-from evaluation.report.provenance import provenance
-from evaluation.report.stages import controls, rivals, stages
+from evaluation.mapping.areas_read import read_map
+from evaluation.report.predictions import read_predictions
+from evaluation.report.render import render
+from evaluation.scoring.usage_log import TEST_LOG, read_test_log
+from evaluation.study.data_checks import CHECK_LEAKAGE, LEAKAGE, data_cautions, leakage_of_folds, read_manifests
 from evaluation.study.evidence import Evidence, gather_from
+from evaluation.study.on_test import tested
 from evaluation.study.where import results_of
 
-TEMPLATE = Path(__file__).parent / "report" / "template.html"
+TITLE = "Land cover under class imbalance: what each stage gains"
+SECTIONS = {  # heading by the name of its template
+    "short": "In short",
+    "components": "Components",
+    "classes": "Classes",
+    "rivals": "Rivals",
+    "controls": "Controls",
+    "predictions": "Predictions",
+    "stages": "Each stage, control and rival",
+    "data": "Split and classes",
+    "checks": "Checks",
+    "test": "The test split",
+    "map": "Map and areas",
+    "provenance": "Provenance",
+}
 
 
 def make_parser() -> Parser:
@@ -83,29 +94,27 @@ def build(evidence: Evidence, args: argparse.Namespace) -> tuple[str, list[str]]
     """The whole report as HTML, and the cautions that it begins with."""
     manifests = read_manifests(args.split_dir, evidence.taxonomy)
     there = args.distribution.path.is_file()
-    distribution = read_distribution(args.distribution, evidence.taxonomy) if there else None
     leakage = read_leakage(args.leakage)
-    index, stale = read_predictions(args.predictions_dir, evidence)
+    predictions, stale = read_predictions(args.predictions_dir, evidence)
     cautions = [*evidence.cautions, *stale, *data_cautions(evidence, manifests, leakage, args)]
     cautions += leakage_of_folds(evidence, args)
-    sections = {
-        "short": ("In short", verdict(evidence, cautions)),
-        "ablation": ("The ablation", ablation(evidence)),
-        "figures": ("Figures", figures(evidence, args)),
-        "predictions": ("Predictions", predictions(evidence, index, args.predictions_dir)),
-        "stages": ("Each stage", stages(evidence, distribution, args)),
-        "data": ("Split and classes", data(evidence, distribution, manifests, leakage, args)),
-        "controls": ("Controls", controls(evidence, args)),
-        "rivals": ("Rivals", rivals(evidence, args)),
-        "checks": ("Checks", checks(evidence)),
-        "test": ("The test split", on_test(evidence, args)),
-        "map": ("Map and areas", on_map(args)),
-        "provenance": ("Provenance", provenance(evidence, args)),
-    }
-    content = [el("section", el("h2", title), *parts, id=name) for name, (title, parts) in sections.items()]
-    top = page_header(evidence, args, {name: title for name, (title, _) in sections.items()})
-    body = joined([top, el("main", *content)], "\n")
-    return Template(TEMPLATE.read_text("utf-8")).substitute(title=TITLE, body=body), cautions
+    text = render(
+        "report.html.j2",
+        title=TITLE,
+        sections=SECTIONS,
+        now=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        args=args,
+        evidence=evidence,
+        cautions=cautions,
+        predictions=predictions,
+        manifests=manifests,
+        distribution=read_distribution(args.distribution, evidence.taxonomy) if there else None,
+        leakage=leakage,
+        tested=tested(args.test_dir / FINAL_STAGE),
+        test_log=read_test_log(args.test_dir.path / TEST_LOG.name),
+        mapped=read_map(args.map, Command.of("evaluation.estimate_areas", args.root)),
+    )
+    return text, cautions
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,12 +1,16 @@
-"""The tables of a study: ranking, classes, comparisons, controls, rivals."""
+"""The tables of a study: ranking, classes, comparisons, controls, rivals, and those of each arm."""
 
 from collections.abc import Callable
 
-from common.metrics import mean_iou_of
+import numpy as np
+
+from common.metrics import boundary_score, mean_iou_of
 from common.stages import STAGE_NAMES, Arm
 from common.text import hundredths, signed, starred
+from evaluation.study.comparability import Result
 from evaluation.study.comparisons import MINORITY
-from evaluation.study.evidence import BEYOND, KEYS, Evidence, Finding, controls_run, rivals_run
+from evaluation.study.evidence import BEYOND, KEYS, ArmScores, Evidence, Finding, controls_run, rivals_run
+from evaluation.study.records import mean_of, minutes
 from evaluation.study.wording import difference_text, p_text, score_text, tested_metrics, verdict
 
 
@@ -100,6 +104,54 @@ def rival_scores(evidence: Evidence, name: Callable[[Arm], str] = _own_name) -> 
         rows.append([*row, f"{scores.steps:,}", rival.source])
     header = ["rival", f"{evidence.unit}s", *metrics, *(f"stage 4 over it, {metric}" for metric in metrics)]
     return [*header, "steps", "source"], rows
+
+
+def trainings(scores: ArmScores) -> tuple[list[str], list[list]]:
+    """Header and a row for each training of an arm: its scores, and what best.pt has over last.pt."""
+    header = ["run", *KEYS, *BEYOND, "best.pt at step", "mIoU of best.pt", "best − last", "training"]
+    rows = []
+    for seed, result in scores.last.items():
+        best = scores.best.get(seed)
+        row = [result.run_name, *(hundredths(result.scores[key]) for key in (*KEYS, *BEYOND))]
+        gap = "-" if best is None else signed(best.scores["mIoU"] - result.scores["mIoU"])
+        step = "-" if best is None else f"{best.metrics.get('step', 0):,}"
+        row += [step, hundredths(best.scores["mIoU"] if best else None), gap]
+        rows.append([*row, minutes(mean_of([result], "seconds", "training")) or "-"])
+    return header, rows
+
+
+def classes_of(scores: ArmScores, evidence: Evidence, distribution: dict | None) -> tuple[list[str], list[list]]:
+    """Header and a row a class: its scores and what was drawn of it, means over the trainings whose val holds it.
+
+    ``distribution`` is that of the classes in train, if it is known.
+    """
+    runs, known = list(scores.last.values()), distribution["classes"] if distribution else {}
+    keys = ("IoU", "F1", "precision", "recall")
+    drawn = any("drawn" in result.run for result in runs)
+    header = ["class", *keys, *(["share of train", "share of pixels drawn", "crops that hold it"] if drawn else [])]
+    rows = []
+    for name in evidence.classes:
+        of_seeds = [of_class for result in runs if (of_class := result.scores["classes"].get(name))]
+        means = [float(np.mean([s[k] for s in of_seeds])) if of_seeds else None for k in keys]
+        row = [starred(name, evidence.minority), *map(hundredths, means)]
+        if drawn:
+            row += [hundredths(known[name]["share"] if name in known else None)]
+            row += [hundredths(mean_of(runs, "drawn", key, name)) for key in ("pixel_share", "crops_with_class")]
+        rows.append(row)
+    return header, rows
+
+
+def confusions(result: Result) -> tuple[list[str], list[list]]:
+    """Header and a row a true class: shares taken for each class, as floats, then its IoU, boundary IoU and pixels."""
+    taxonomy, of_class = result.taxonomy, result.scores["classes"]
+    boundary = boundary_score(result.tiles.boundary.sum(axis=0), taxonomy, of_class)["classes"]
+    rows = []
+    for name, counts in zip(taxonomy.foreground, result.tiles.confusions.sum(axis=0)[1:, 1:], strict=True):
+        total = int(counts.sum())
+        shares = (counts / total).tolist() if total else ["-"] * len(counts)
+        iou = of_class[name]["IoU"] if total else None
+        rows.append([name, *shares, hundredths(iou), hundredths(boundary.get(name)), f"{total:,}"])
+    return ["true class", *(f"as {name}" for name in taxonomy.foreground), "IoU", "boundary IoU", "pixels"], rows
 
 
 def tidy_rows(evidence: Evidence) -> list[list]:

@@ -1,7 +1,10 @@
 """Scores, differences and intervals in words."""
 
+import numpy as np
+
 from common.folds import repeat_of
 from common.stages import Arm
+from common.taxonomy import Taxonomy
 from common.text import count, hundredths, percent, signed
 from evaluation.study.comparisons import MINORITY
 from evaluation.study.evidence import Evidence, Finding
@@ -13,6 +16,18 @@ SAME = f"equivalent within ±{100 * EQUIVALENT:g} point"
 def short_name(arm: Arm) -> str:
     """``stage 5B`` or ``the control "6, uniform target"``, for sentences."""
     return f"stage {arm.number}" if arm.number else f'the {arm.kind} "{arm.title}"'
+
+
+def arm_name(arm: Arm) -> str:
+    """``5B Finetuned from 5A`` or ``control: 6, uniform target``, for tables and headings."""
+    return arm.title if arm.number else f"{arm.kind}: {arm.title}"
+
+
+def pair_name(finding: Finding) -> str:
+    """``4 + Minority crop against 1 Baseline``, with a remark if the two have not seen the same number of steps."""
+    arm, other, _ = finding.comparison
+    remark = f" ({finding.comparison.unequal})" if finding.comparison.unequal else ""
+    return f"{arm_name(arm)} against {arm_name(other)}{remark}"
 
 
 def score_text(score: Estimate) -> str:
@@ -62,6 +77,46 @@ def verdict(finding: Finding, metric: str = "mIoU") -> str:
     if finding.is_screening or metric not in finding.corrected or finding.corrected[metric] is None:
         return "screening"
     return SAME if finding.is_equivalent(metric) else "not shown"
+
+
+def mark(finding: Finding, metric: str = "mIoU") -> str:
+    """What came of a comparison in a metric, in a word and a sign that need no colour."""
+    found = finding.estimates.get(metric)
+    if found is None:
+        return "– not compared"
+    if found.half_width is None:
+        return "? no interval"
+    said = verdict(finding, metric)
+    if said != "shown":
+        sign = "≈" if finding.is_equivalent(metric) else "?"
+        return f"{sign} {said}" if finding.corrected else said
+    return "▲ gain shown" if found.value > 0 else "▼ loss shown"
+
+
+def verdict_in_short(finding: Finding, unit: str = "seed") -> str:
+    """What a comparison shows in the metrics in which it is tested, in one sentence without its statistics."""
+    if not finding.estimates:
+        return sentence(finding_in_words(finding, unit=unit))
+    clauses = []
+    for metric in tested_metrics(finding) or ["mIoU"]:
+        found, said = finding.estimates[metric], verdict(finding, metric)
+        points = hundredths(abs(found.value))
+        interval = f"95 % interval {signed(found.low)} to {signed(found.high)}"
+        moves = f"{metric} {'rises' if found.value > 0 else 'falls'} by {points} points"
+        shown = f"{metric} is shown to {'rise' if found.value > 0 else 'fall'} by {points} points"
+        clauses.append(
+            {
+                "shown": f"{shown} ({interval})",
+                "not shown": f"no change of {metric} is shown ({signed(found.value)} points, {interval})",
+                SAME: f"{metric} is shown to change by less than {100 * EQUIVALENT:g} point ({interval})",
+                "void": f"{metric} is the same in every block, so that nothing was compared",
+                "no interval": f"{moves}, without an interval",
+                "screening": f"{moves} ({interval}), but {count(finding.seeds, unit)} are too few for a test",
+                "described": f"{moves} ({interval}), which is not tested",
+            }[said]
+        )
+    arm, other, _ = finding.comparison
+    return sentence(f"with {short_name(arm)} in place of {short_name(other)}, {'; '.join(clauses)}")
 
 
 def finding_in_words(finding: Finding, metric: str = "mIoU", unit: str = "seed") -> str:
@@ -224,3 +279,22 @@ def how_to_read(evidence: Evidence) -> list[str]:
     if evidence.minority:
         lines.append(f"* minority class of train; {MINORITY} is the mean of these.")
     return lines
+
+
+def confusion_in_words(confusion: np.ndarray, taxonomy: Taxonomy) -> str:
+    """Of each true class how much is right, and what most of the rest is taken for.
+
+    Args:
+        confusion: (C, C) int64 pixel counts, rows truth, void first.
+    """
+    counts, sentences = confusion[1:, 1:], []
+    for row, name in enumerate(taxonomy.foreground):
+        total = counts[row].sum()
+        if not total:
+            continue
+        missed = np.where(np.arange(len(counts)) == row, 0, counts[row])
+        words = f"{name} {percent(counts[row, row] / total, 0)} right"
+        if missed.any():
+            words += f", taken for {taxonomy.foreground[missed.argmax()]} in {percent(missed.max() / total, 0)}"
+        sentences.append(words)
+    return "; ".join(sentences)

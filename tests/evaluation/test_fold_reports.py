@@ -92,8 +92,6 @@ def test_a_report_of_folds_shows_the_split_and_the_pictures_of_the_first(scored)
         write_around(scored, number)
     home = fold_root(scored, 1)
     write_json(home / "artifacts" / "class_distribution.json", distribution_of(["Cropland"]))
-    for arm in GAINS:
-        Image.new("RGB", (600, 300)).save(home / VAL / arm / "seed42" / "confusion_matrix.png", dpi=(150, 150))
     write_predictions(home, GAINS, split_digest="val of fold 1")
     page = report_of(scored)
     assert BEFORE not in page.text and "Seeds: 42, 43, 44, 45, 46, one per fold" in page.text
@@ -114,7 +112,6 @@ def test_what_a_study_of_folds_lacks_is_made_in_the_first_fold(tmp_path):
     for command in (
         f"evaluation.plot_predictions --root {home}",
         f"evaluation.compute_metrics --root {home} --split test",
-        f"evaluation.compute_metrics --root {home} --split val --overwrite",
         f"data_prep.split_biodiversity --root {tmp_path} --folds 5 --fold 1",
         f"data_prep.analyze_class_distribution --root {home}",
         f"training.train_stage3_difficulty --root {home} --seed 42",

@@ -25,8 +25,9 @@ from evaluation.plot_predictions import (
     score_tile,
     write_pictures,
 )
-from evaluation.report.predictions import errors_picture, predictions, read_predictions, tile_panel
+from evaluation.report.predictions import read_predictions
 from evaluation.scoring.results import PREDICTIONS_INDEX
+from tests.evaluation.report_parts import section
 from tests.helpers import made, quiet
 from tests.synthetic_results import VAL
 
@@ -214,8 +215,8 @@ SCORED = {name: f"digest of {name}" for name in OF_ARM}
 
 def test_predictions_of_the_checkpoints_that_were_scored_need_no_word(folder):
     for scored in (SCORED, {ONE: SCORED[ONE]}, {}):
-        index, said = read_predictions(made(folder), evidence_with(scored))
-        assert said == [] and [arm["name"] for arm in index["arms"]] == list(OF_ARM)
+        shown, said = read_predictions(made(folder), evidence_with(scored))
+        assert said == [] and [arm["name"] for arm in shown.index["arms"]] == list(OF_ARM)
     assert read_predictions(made(folder / "not there"), evidence_with(SCORED)) == (None, [])
 
 
@@ -235,21 +236,32 @@ def test_predictions_of_other_checkpoints_tiles_or_classes_are_told(folder):
     assert "of other val tiles or classes" in read_predictions(made(folder), evidence_with(SCORED))[1][0]
 
 
-def test_a_panel_shows_each_arm_with_its_picture_errors_and_scores(folder):
-    index = read_json(made(folder / "predictions.json"))
-    html = tile_panel(1, index["tiles"][0], index, made(folder), TWO)
+def test_an_index_that_lacks_arms_or_counts_other_classes_is_refused(folder):
+    path = folder / "predictions.json"
+    index = read_json(made(path))
+    other = {"Water": 1, **index["tiles"][0]["pixels"]}
+    for change in ({"arms": []}, {"tiles": [index["tiles"][0] | {"pixels": other}]}):
+        write_json(path, index | change)
+        with pytest.raises(UserError, match="lacks arms, scores or pixels of a tile"):
+            read_predictions(made(folder), evidence_with(SCORED))
+
+
+def panels(folder, evidence):
+    """The section of the report, and the part of it that is its first tile."""
+    html = section("predictions", evidence, predictions=read_predictions(made(folder), evidence)[0])
+    return html, html.split("<article")[1]
+
+
+def test_a_panel_shows_each_arm_with_its_picture_and_scores(folder):
+    _, html = panels(folder, evidence_with(SCORED, [TWO]))
     views = html.split("<figure")[1:]
     assert [view.partition('data-view="')[2].split('"')[0] for view in views] == ["image", "truth", *OF_ARM]
     mask = TILES[0].read_mask()
     for view, ids in zip(views[1:], [mask, *(preds[0] for preds in OF_ARM.values())], strict=True):
         uri = view.partition("base64,")[2].split('"')[0]
         np.testing.assert_array_equal(picture_in(uri), ids)
-    for view, preds in zip(views[2:], OF_ARM.values(), strict=True):
-        uri = view.split("base64,")[2].split('"')[0]
-        state = picture_in(uri)[1::125, 1::125]  # each pixel of the tile is 125 of the picture
-        assert ((state == 0) == (mask == 0)).all() and ((state == 1) == ((preds[0] == mask) & (mask > 0))).all()
     assert "2 + Replication: mIoU 3, OA 14" in html and "6, uniform target: mIoU 100, OA 100" in html
-    assert "4 × 2 pixels, 88% labelled, block north" in html and "aspect-ratio:4 / 2" in html
+    assert "4 × 2\npixels, 88% labelled, block north" in html and f'data-void="{BIODIVERSITY.colors[0]}"' in html
     chosen = [part for part in html.split("<input")[1:] if "checked" in part.split(">")[0]]
     assert len(chosen) == 1 and f'value="{TWO}"' in chosen[0]
 
@@ -258,40 +270,17 @@ def picture_in(uri: str) -> np.ndarray:
     return np.array(Image.open(io.BytesIO(base64.b64decode(uri))))
 
 
-def test_errors_of_small_and_of_large_tiles_keep_their_place():
-    rng = np.random.default_rng(0)
-    for height, width, fine in ((3, 5, 100), (600, 400, 1)):
-        truth = rng.integers(0, 3, (height, width)).astype(np.uint8)
-        preds = rng.integers(1, 3, (height, width)).astype(np.uint8)
-        layers = np.array(Image.open(io.BytesIO(errors_picture(preds, truth))))
-        assert layers.shape == (height * fine, width * fine)
-        layers = layers[::fine, ::fine]
-        assert ((layers == 0) == (truth == 0)).all()
-        assert ((layers == 1) == ((truth == preds) & (truth > 0))).all()
-
-
 @pytest.mark.parametrize(("ranked", "start"), [([THREE, TWO, ONE], TWO), ([ONE, TWO], ONE), ([THREE], ONE), ([], ONE)])
 def test_the_large_view_begins_with_the_best_stage_that_was_drawn(folder, ranked, start):
-    index = read_json(made(folder / "predictions.json"))
-    html = "".join(map(str, predictions(evidence_with(SCORED, ranked), index, made(folder))))
+    html, _ = panels(folder, evidence_with(SCORED, ranked))
     chosen = [part.split(">")[0] for part in html.split("<input")[1:] if "checked" in part.split(">")[0]]
-    assert len(chosen) == 3 and all(f'value="{start}"' in one for one in chosen)  # for all tiles, and for each
+    assert len(chosen) == 4 and 'name="class" value=""' in chosen.pop(1)
+    assert all(f'value="{start}"' in one for one in chosen)  # for all tiles, and for each
     legend = [part.split('"')[0] for part in html.split('data-color="')[1:]]
     names = [part.split('"')[0] for part in html.split('data-name="')[1:]]
     assert legend == list(BIODIVERSITY.colors) and names == list(BIODIVERSITY.classes)
     assert "Background (unlabelled)" in html and "Settlement *" in html
     assert "2 val tiles with most pixels of Settlement" in html and "seed 42" in html
-
-
-def test_errors_are_hatched_and_what_is_right_or_unlabelled_is_not():
-    truth = np.array([[1, 1, 0]], np.uint8).repeat(30, axis=1).repeat(90, axis=0)
-    preds = np.array([[1, 2, 2]], np.uint8).repeat(30, axis=1).repeat(90, axis=0)
-    picture = np.array(Image.open(io.BytesIO(errors_picture(preds, truth))).convert("RGBA"))
-    right, wrong, void = np.split(picture, 3, axis=1)
-    assert len(np.unique(right.reshape(-1, 4), axis=0)) == 1 and 0 < right[0, 0, 3] < 255
-    assert (void == 255).all()
-    dark, clear = (wrong == (0, 0, 0, 255)).all(axis=2), wrong[..., 3] == 0
-    assert 0.2 < dark.mean() < 0.4 and 0.4 < clear.mean()
 
 
 @pytest.fixture

@@ -4,15 +4,14 @@ import base64
 import io
 import itertools
 import json
-import os
 import re
-import select
 import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
+import jinja2
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,29 +21,17 @@ from common.files import read_json, write_json
 from common.stages import ARM_OF, CONTROLS, RIVALS, STAGES
 from common.taxonomy import BIODIVERSITY, Taxonomy
 from evaluation import aggregate_metrics, build_report, plot_predictions
-from evaluation.report.page import el, joined
+from evaluation.report.render import render
 from evaluation.scoring.results import METRICS, PREDICTIONS_INDEX
+from tests.evaluation.browser import BROWSER, Browser
+from tests.evaluation.report_parts import section
 from tests.evaluation.test_report_map import AREAS
 from tests.evaluation.test_report_map import made as made_map
 from tests.helpers import made, quiet
 from tests.synthetic_results import VAL, checkpoint_digest, write_result, write_study
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 GAINS = {stage.name: 0.3 * place for place, stage in enumerate(STAGES)}
-SECTIONS = (
-    "short",
-    "ablation",
-    "figures",
-    "predictions",
-    "stages",
-    "data",
-    "controls",
-    "rivals",
-    "checks",
-    "test",
-    "map",
-    "provenance",
-)
+SECTIONS = build_report.SECTIONS
 LAPTOP = {"width": 1366, "height": 768}
 VOID = {"meta", "link", "img", "input", "br"}
 
@@ -152,9 +139,6 @@ def whole(prepared, tmp_path_factory):
     gains = GAINS | {arm.name: 0.2 for arm in (*CONTROLS, *RIVALS)}
     write_study(root, gains, (42, 43, 44), 12, split_digest=digest)
     quiet(aggregate_metrics.main, "--root", root)
-    for arm in gains:
-        for name in ("confusion_matrix.png", "class_boundary_iou.png", "reliability_diagram.png"):
-            Image.new("RGB", (600, 300), "lightblue").save(root / VAL / arm / "seed42" / name, dpi=(150, 150))
     write_predictions(root, gains, split_digest=digest)
     write_test_result(root)
     (root / "evaluation/map").mkdir()
@@ -225,12 +209,13 @@ def test_names_of_the_user_are_text_and_never_markup(tmp_path):
     assert len(page.all("script")) == 1 and len(page.all("section")) == len(SECTIONS)
 
 
-def test_elements_escape_what_is_not_html():
-    assert el("p", "a<b", el("b", "&"), class_="x", title='"', hidden=True, id=None) == (
-        '<p class="x" title="&quot;" hidden>a&lt;b<b>&amp;</b></p>'
-    )
-    assert el("b", "1") + "<" + el("i", "2") == "<b>1</b>&lt;<i>2</i>"
-    assert joined(["<", None, el("img", src="x")], "-") == '&lt;-<img src="x">'
+def test_a_template_escapes_its_values_and_must_be_given_all_of_them():
+    entries = [{"time": "<b>", "checkpoint_digest": "&", "seed": 1, "metrics": {}, "reason": '"', "command": "'"}]
+    args = SimpleNamespace(test_dir=made("results"))
+    html = section("test", args=args, tested=[], test_log=entries)
+    assert "&lt;b&gt;" in html and "&amp;" in html and "<b>" not in html
+    with pytest.raises(jinja2.UndefinedError, match="test_log"):
+        render("test.html.j2", args=args, tested=[])
 
 
 def test_cautions_come_before_any_number(tmp_path):
@@ -272,82 +257,7 @@ def test_a_report_of_large_tiles_stays_small_enough_to_send(tmp_path):
     write_study(tmp_path, GAINS, (42,), 4)
     write_predictions(tmp_path, GAINS, width=512, height=512, tiles=6)
     report_of(tmp_path)
-    assert (tmp_path / VAL / "report.html").stat().st_size < 15e6
-
-
-class Browser:
-    """Headless Chromium, driven over a pair of pipes in the DevTools protocol: JSON messages that end in a zero."""
-
-    def __init__(self, profile):
-        commands, self.send = os.pipe()
-        self.receive, answers = os.pipe()
-        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-pipe"]
-        start = f'exec "$0" "$@" 3<&{commands} 4>&{answers}'
-        self.process = subprocess.Popen(
-            ["bash", "-c", start, BROWSER, *flags, f"--user-data-dir={profile}", "about:blank"],
-            pass_fds=(commands, answers),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(commands)
-        os.close(answers)
-        self.rest, self.number, self.events, self.session = b"", 0, [], {}
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self.session = {"sessionId": self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
-        for domain in ("Page", "Runtime", "Log"):
-            self.call(f"{domain}.enable")
-
-    def message(self) -> dict:
-        while b"\0" not in self.rest:
-            assert select.select([self.receive], [], [], 120)[0], "the browser does not answer"
-            read = os.read(self.receive, 1 << 20)
-            assert read, "the browser has ended"
-            self.rest += read
-        message, _, self.rest = self.rest.partition(b"\0")
-        return json.loads(message)
-
-    def call(self, method: str, **params) -> dict:
-        self.number += 1
-        request = {"id": self.number, "method": method, "params": params, **self.session}
-        os.write(self.send, json.dumps(request).encode() + b"\0")
-        while (answer := self.message()).get("id") != self.number:
-            self.events.append(answer)
-        assert "error" not in answer, f"{method}: {answer['error']}"
-        return answer["result"]
-
-    def open(self, path) -> None:
-        self.call("Page.navigate", url=path.as_uri())
-        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
-            self.events.append(self.message())
-
-    def value(self, expression: str):
-        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
-
-    def mouse(self, selector: str, click: bool = False) -> None:
-        """Move the pointer to the middle of an element, and press there."""
-        self.value(f"document.querySelector({selector!r}).scrollIntoView({{block: 'center', behavior: 'instant'}})")
-        box = f"document.querySelector({selector!r}).getBoundingClientRect()"
-        x, y = self.value(f"(() => {{ const b = {box}; return [b.x + b.width / 2, b.y + b.height / 2]; }})()")
-        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
-        for what in ("mousePressed", "mouseReleased") if click else ():
-            self.call("Input.dispatchMouseEvent", type=what, x=x, y=y, button="left", clickCount=1)
-
-    def press(self, key: str) -> None:
-        code = {"ArrowDown": 40, "ArrowUp": 38, "Enter": 13}[key]
-        text = {"text": "\r"} if key == "Enter" else {}
-        for what in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=what, key=key, code=key, windowsVirtualKeyCode=code, **text)
-
-    def faults(self) -> list[dict]:
-        """Exceptions, and what was logged as an error or a warning."""
-        kinds = {"Runtime.exceptionThrown": None, "Runtime.consoleAPICalled": "type", "Log.entryAdded": "entry"}
-        return [event for event in self.events if event["method"] in kinds]
-
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.wait(timeout=20)
-        os.close(self.send)
-        os.close(self.receive)
+    assert (tmp_path / VAL / "report.html").stat().st_size < 6e6
 
 
 @pytest.fixture
@@ -388,14 +298,10 @@ def test_report_works_in_a_browser(whole, browser):
     assert shown() == ["stage3_difficulty"]
     browser.mouse("#tile-1 .reference [data-view=truth] .frame")
     assert shown() == ["truth"]
-    browser.mouse(".all [value=control_kd_uniform]", click=True)
+    browser.mouse("[name=all-tiles][value=control_kd_uniform]", click=True)
     assert shown() == shown("#tile-2") == ["control_kd_uniform"]
     browser.press("ArrowUp")
     assert shown() == shown("#tile-2") == ["control_kd_cycled"]
-    errors = "getComputedStyle(document.querySelector('#tile-1 .shown .errors')).display"
-    assert browser.value(errors) == "none"
-    browser.mouse("#hatch", click=True)
-    assert browser.value(errors) == "block"
     browser.mouse("#tile-2 .predictions .shown .frame")
     said = browser.value("document.querySelector('#tile-2 .readout').textContent")
     assert re.fullmatch(r"Truth: (\w+) · control: 6, classes cycled: (\w+) · (right|wrong|not scored)", said)
@@ -410,6 +316,94 @@ def test_report_works_in_a_browser(whole, browser):
     with Image.open(io.BytesIO(picture)) as shot:
         assert shot.format == "PNG" and shot.size == tuple(LAPTOP.values())
     assert browser.faults() == []
+
+
+LAID_OVER = """(() => {
+  const pixels = (source, width, height) => {
+    const context = Object.assign(document.createElement("canvas"), { width, height }).getContext("2d");
+    context.imageSmoothingEnabled = false;
+    context.drawImage(source, 0, 0, width, height);
+    return context.getImageData(0, 0, width, height).data;
+  };
+  const shown = document.querySelector("#tile-1 .shown"), canvas = shown.querySelector("canvas");
+  const truth = document.querySelector("#tile-1 .reference [data-view=truth] img");
+  const size = [canvas.width, canvas.height], layer = pixels(canvas, ...size);
+  const [is, says] = [truth, shown.querySelector("img")].map((image) => pixels(image, ...size));
+  const ink = (data, i) => [...data.slice(i, i + 3)].join(), found = {};
+  for (let i = 0; i < layer.length; i += 4) {
+    const state = ink(is, i) === "VOID" ? "void" : ink(is, i) === ink(says, i) ? "right" : "wrong";
+    const of = state + (ink(says, i) === "ONE" ? " one" : "");
+    const look = layer[i + 3] === 255 ? ["black", "white"][Math.round(layer[i] / 255)] : layer[i + 3];
+    (found[of] ||= {})[look] = (found[of][look] || 0) + 1;
+  }
+  return found;
+})()"""
+
+
+def test_errors_are_hatched_and_other_classes_pale_in_a_browser(whole, browser):
+    report_of(whole)
+    browser.open(whole / VAL / "report.html")
+    ink = [",".join(str(int(color[i : i + 2], 16)) for i in (1, 3, 5)) for color in BIODIVERSITY.colors]
+    laid_over = LAID_OVER.replace("VOID", ink[0]).replace("ONE", ink[1])
+
+    def looks() -> dict[str, set[str]]:
+        found = browser.value(laid_over)
+        if "wrong" in found and len(found["wrong"]) > 1:
+            assert 0.2 < found["wrong"]["black"] / sum(found["wrong"].values()) < 0.4
+        return {state: set(of) for state, of in found.items()}
+
+    states = {"void", "void one", "right", "right one", "wrong", "wrong one"}
+    assert looks() == dict.fromkeys(states, {"0"})
+    browser.mouse("#hatch", click=True)
+    hatched = {"black", "white", "0"}
+    wanted = {"void": {"white"}, "right": {"175"}, "wrong": hatched}
+    assert looks() == {state: wanted[state.split()[0]] for state in states}
+    browser.mouse("#hatch", click=True)
+    browser.mouse(f"[name=class][value='{BIODIVERSITY.colors[1]}']", click=True)
+    assert looks() == {state: {"0"} if "one" in state else {"225"} for state in states}
+    browser.mouse("[name=class][value='']", click=True)
+    assert looks() == dict.fromkeys(states, {"0"}) and browser.faults() == []
+
+
+def test_tables_sort_and_figures_zoom_in_a_browser(whole, browser):
+    report_of(whole)
+    browser.open(whole / VAL / "report.html")
+    table = "[...document.querySelectorAll('#components table')].find((t) => t.caption.textContent.includes('by rank'))"
+    browser.value(f"{table}.id = 'ranking'")
+
+    def column(n: int) -> list[str]:
+        return browser.value(f"[...{table}.tBodies[0].rows].map((row) => row.cells[{n}].firstChild.textContent.trim())")
+
+    def order(n: int) -> str | None:
+        return browser.value(f"{table}.tHead.rows[0].cells[{n}].getAttribute('aria-sort')")
+
+    ranked, scores = column(0), column(3)
+    assert scores == sorted(scores, key=float, reverse=True) and order(3) is None
+    browser.mouse("#ranking th:nth-child(4) button", click=True)
+    assert column(3) == scores and order(3) == "descending"
+    browser.press("Enter")
+    assert column(3) == scores[::-1] and order(3) == "ascending"
+    browser.mouse("#ranking th:nth-child(1) button", click=True)
+    assert column(0) == sorted(ranked) and order(0) == "ascending" and order(3) is None
+
+    browser.mouse("#components .enlarge", click=True)
+    assert browser.value("document.querySelector('.zoom').open")
+    width = "document.querySelector('{}').getBoundingClientRect().width"
+    small, large = (browser.value(width.format(one)) for one in ("#components .enlarge img", ".zoom img"))
+    assert large > 1.2 * small
+    browser.press("Escape")
+    assert not browser.value("document.querySelector('.zoom').open")
+    assert browser.faults() == []
+
+
+@pytest.mark.parametrize("width", [390, 768, 1366])
+def test_nothing_is_wider_than_the_screen(whole, browser, width):
+    report_of(whole)
+    browser.call("Emulation.setDeviceMetricsOverride", width=width, height=768, deviceScaleFactor=1, mobile=False)
+    browser.open(whole / VAL / "report.html")
+    assert browser.value("document.documentElement.scrollWidth <= innerWidth")
+    browser.value("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
+    assert browser.value("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_report_can_be_printed_and_works_without_its_script(whole, browser):

@@ -7,8 +7,8 @@ import pytest
 from common.errors import UserError
 from common.files import write_json
 from common.taxonomy import BIODIVERSITY
-from evaluation.report import data
-from tests.evaluation.report_parts import ARGS, ARMS, FOREGROUND, evidence_of, plain, rows
+from evaluation.study import data_checks
+from tests.evaluation.report_parts import ARGS, ARMS, FOREGROUND, evidence_of, plain, rows, section
 from tests.helpers import made
 
 
@@ -39,8 +39,15 @@ MANIFESTS = {
 }
 
 
+def data_section(manifests=MANIFESTS, distribution=None, leakage=None, args=None, **more):
+    args = args or SimpleNamespace(**vars(ARGS), distribution=made("distribution.json"))
+    evidence = evidence_of(*ARMS, **more)
+    return section("data", evidence, args=args, manifests=manifests, distribution=distribution, leakage=leakage)
+
+
 def test_the_split_table_counts_pixels_and_tiles_of_each_class():
-    header, *found_rows = rows(data.split_table(MANIFESTS, ["Settlement"]))[1:]
+    html = data_section(minority=["Settlement"])
+    header, *found_rows = rows(html)[1:]
     assert header == ["class", *["%", "pixels", "tiles"] * 2]
     assert found_rows == [
         ["Forest", "80.0", "80", "2", "0.0", "0", "0"],
@@ -51,7 +58,7 @@ def test_the_split_table_counts_pixels_and_tiles_of_each_class():
         ["labelled", "100.0", "100", "2", "100.0", "50", "2"],
         ["Background (unlabelled)", "-", "14", "2", "-", "1", "1"],
     ]
-    said = plain(data.split_description(MANIFESTS))
+    said = plain(html)
     assert "train 3 tiles in 2 blocks; val 2 tiles in 2 blocks" in said and "block side 256 m" in said
     assert "80% / 10% / 10%" in said and "seed of the split 7" in said and "left out of the raw tiles 2" in said
 
@@ -66,12 +73,12 @@ def leakage(passed=True, digest="of val", **more):
 
 
 def test_the_check_for_leakage_is_shown_with_what_it_counted():
-    html = data.leakage_result(leakage(blocks_shared_with_train={"val": 3, "test": 0}), ARGS)
+    html = data_section({}, leakage=leakage(blocks_shared_with_train={"val": 3, "test": 0}))
     assert "Check for leakage passed" in plain(html) and "Blocks shared with train: val 3, test 0." in plain(html)
     assert rows(html) == [["sets", *KINDS], ["train and val", "0", "1", "2", "3", "4", "5 (8 pairs not comparable)"]]
-    failed = plain(data.leakage_result(leakage(False), ARGS))
+    failed = plain(data_section({}, leakage=leakage(False)))
     assert "Check for leakage failed." in failed and "they share a tile" in failed and "not known" in failed
-    assert "The check for leakage was not made" in plain(data.leakage_result(None, ARGS))
+    assert "The check for leakage was not made" in plain(data_section({}))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +98,7 @@ def test_the_check_for_leakage_is_shown_with_what_it_counted():
     ],
 )
 def test_data_that_are_not_those_of_the_scores_are_a_caution(manifests, found, cautions):
-    said = data.data_cautions(evidence_of(*ARMS), manifests, found, ARGS)
+    said = data_checks.data_cautions(evidence_of(*ARMS), manifests, found, ARGS)
     assert len(said) == len(cautions)
     assert all(one.startswith(start) for one, start in zip(said, cautions, strict=True))
 
@@ -100,11 +107,11 @@ def test_a_manifest_of_other_classes_is_refused(tmp_path):
     path = tmp_path / "val/manifest.json"
     path.parent.mkdir()
     write_json(path, MANIFESTS["val"])
-    assert data.read_manifests(made(tmp_path), BIODIVERSITY) == {"val": MANIFESTS["val"]}
+    assert data_checks.read_manifests(made(tmp_path), BIODIVERSITY) == {"val": MANIFESTS["val"]}
     turned = BIODIVERSITY.to_json() | {"classes": list(reversed(BIODIVERSITY.classes))}
     write_json(path, MANIFESTS["val"] | {"taxonomy": turned})
     with pytest.raises(UserError, match="does not count the pixels of Background, Forest.* again: python -m some.step"):
-        data.read_manifests(made(tmp_path), BIODIVERSITY)
+        data_checks.read_manifests(made(tmp_path), BIODIVERSITY)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +121,7 @@ def test_a_manifest_of_another_form_is_refused(tmp_path, change):
     (tmp_path / "val").mkdir()
     write_json(tmp_path / "val/manifest.json", MANIFESTS["val"] | change)
     with pytest.raises(UserError, match=r"val.manifest.json is not .*of this project: .*: python -m some.step"):
-        data.read_manifests(made(tmp_path), BIODIVERSITY)
+        data_checks.read_manifests(made(tmp_path), BIODIVERSITY)
 
 
 def test_classes_and_replication_of_train_are_told(tmp_path):
@@ -122,6 +129,6 @@ def test_classes_and_replication_of_train_are_told(tmp_path):
     distribution = {"classes": classes, "minority_classes": ["Settlement", "Seminatural"], "minority_share": 0.1}
     distribution |= {"tile_share": 0.05, "tiles_to_replicate": {"a": 1, "b": 2}}
     args = SimpleNamespace(**vars(ARGS), distribution=made(tmp_path / "distribution.json"))
-    said = plain("".join(map(str, filter(None, data.data(evidence_of(*ARMS), distribution, MANIFESTS, None, args)))))
+    said = plain(data_section(distribution=distribution, args=args))
     assert "under 10% of its labelled pixels: Settlement, Seminatural. Replicated: 2 tiles, in which" in said
     assert "covers at least 5%" in said and "No manifest of test" in said and "30 tiles in 12 spatial blocks" in said

@@ -10,7 +10,8 @@ from PIL import Image
 from common.errors import UserError
 from common.inputs import Command, Input
 from common.taxonomy import BIODIVERSITY
-from evaluation.report.on_map import on_map
+from evaluation.mapping.areas_read import read_map
+from tests.evaluation.report_parts import section as section_of
 
 RECORD = {
     "map": "map.tif", "command": "python -m evaluation.predict_map", "image": "ortho.tif",
@@ -31,7 +32,8 @@ AREAS = {
 
 def section(root):
     map_path = Input(root / "map.tif", Command.of("evaluation.predict_map", root), "--map")
-    return "".join(str(part) for part in on_map(SimpleNamespace(map=map_path, root=root)) if part is not None)
+    mapped = read_map(map_path, Command.of("evaluation.estimate_areas", root))
+    return section_of("map", args=SimpleNamespace(map=map_path, root=root), mapped=mapped)
 
 
 def made(root, areas=None):

@@ -9,8 +9,6 @@ from common.files import write_json
 from common.stages import STAGE_NAMES
 from common.taxonomy import BIODIVERSITY
 from evaluation.aggregate_metrics import checks, parts_of
-from evaluation.report import checks as report_checks
-from evaluation.report.page import joined
 from evaluation.scoring.agreement import describe_pair, pair_counts, read_agreement
 from evaluation.study import void_checks
 from evaluation.study.comparability import read_result, read_results
@@ -18,6 +16,7 @@ from evaluation.study.comparisons import DESCRIPTIVE, PLANNED
 from evaluation.study.evidence import gather
 from evaluation.study.void_checks import Curve
 from evaluation.study.wording import sentence
+from tests.evaluation.report_parts import section
 from tests.helpers import made
 from tests.synthetic_results import VAL, checkpoint_digest, recipe_of, write_result
 
@@ -350,7 +349,7 @@ def test_the_checks_are_a_part_of_the_summary_and_of_the_report(study):
     write_agreement(study, TWO, ONE, alike=np.diag([0, 9, 9, 9, 9, 9]) + 1, mine_right=1, theirs_right=1)
     evidence = gather(*read_results([made(study / VAL)]))
     part = next(part for part in parts_of(evidence, study / VAL, "python -m x") if part.title == "Checks")
-    page = joined(report_checks.checks(evidence))
+    page = section("checks", evidence)
     for text in (*part.lines, *map(str, part.table[1][0]), *map(sentence, part.items)):
         assert text in page
     assert len(part.items) == 1 and f"{TWO} with {ONE}, seed 43" in part.items[0]
