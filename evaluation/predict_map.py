@@ -162,7 +162,8 @@ def tell_plan(plan: Plan, networks: Networks, maker: StripMaker, source: Source)
     side = plan.rows.side, plan.columns.side
     scalings = len(networks.scalings)
     raw = max(1.0, source.raw_pixels / (source.height * source.width))  # that make one pixel, where it is resampled
-    memory = 4 * networks.taxonomy.num_classes * plan.overlap + side[0] * (2 + 6 * scalings) * (1 + (raw > 1) * raw)
+    of_images = 2 + 2 * scalings * len(networks.scalings[0].reading.bands)
+    memory = 4 * networks.taxonomy.num_classes * plan.overlap + side[0] * of_images * (1 + (raw > 1) * raw)
     memory *= plan.columns.length
     minutes = maker.seconds_a_window() * plan.windows / 60
     print(f"{plan.windows:,} windows of {side[1]} x {side[0]} pixels, in {plan.strips} strips")

@@ -12,6 +12,7 @@ from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from scipy import ndimage
 
+from common.bands import named
 from common.errors import UserError
 from common.rasters import class_pixels, georeference, is_placed, open_raster
 from common.raw_images import (
@@ -49,7 +50,7 @@ class Inspection:
     ``location``: what ``georeference`` returns. ``ranges``: of each band, as ``percentile_ranges`` gives them.
     ``bands``: those that were chosen; ``colors``: what the file calls them, red, gray, undefined and so on.
     ``lost``: labelled pixels where the image has no data.
-    ``kept``: (3, P) float32 pixels for the scaling, of a tile that needs it; None where they were not asked for.
+    ``kept``: (B, P) float32 pixels for the scaling, of a tile that needs it; None where they were not asked for.
     """
 
     tile: RawTile
@@ -115,7 +116,7 @@ def constant_edge(image: RawImage, mask: np.ndarray) -> tuple[list[float], float
     Such an area is a collar or a gap rather than ground. It is the one of the value that most of the edge has.
 
     Args:
-        image: with (3, H, W) pixels.
+        image: with (B, H, W) pixels.
         mask: (H, W) uint8 class ids.
 
     Returns:
@@ -331,13 +332,13 @@ def mixed_types(inspections: list[Inspection]) -> str | None:
 
 def other_order(inspections: list[Inspection]) -> str | None:
     """How to ask for bands that files declare as red, green and blue in another order; None where none do."""
-    odd = [i for i in inspections if set(i.colors) == set(RGB) and i.colors != RGB]
+    odd = [i for i in inspections if set(i.colors[:3]) == set(RGB) and i.colors[:3] != RGB]
     if not odd:
         return None
     asked, declared = odd[0].bands, odd[0].colors
-    order = " ".join(str(asked[declared.index(color)]) for color in RGB)
+    order = named([*(asked[declared.index(color)] for color in RGB), *asked[3:]])
     return (
-        f"{len(odd)} tiles declare bands {' '.join(map(str, asked))} as {', '.join(declared)}, and these are taken as "
+        f"{len(odd)} tiles declare bands {named(asked[:3])} as {', '.join(declared[:3])}, and these are taken as "
         f"red, green and blue ({some([i.tile.id for i in odd])}). --bands {order} takes them as they are declared"
     )
 

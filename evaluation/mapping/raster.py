@@ -188,12 +188,12 @@ class Raster:
             scalings: of the networks.
 
         Returns:
-            For each scaling (3, rows, width) uint8, 0 where there is no data; (rows, width) bool, where there is.
+            For each scaling (B, rows, width) uint8, 0 where there is no data; (rows, width) bool, where there is.
 
         Raises:
             UserError: the file is damaged, or gone.
         """
-        images = [np.zeros((3, bottom - top, self.width), np.uint8) for _ in scalings]
+        images = [np.zeros((len(s.reading.bands), bottom - top, self.width), np.uint8) for s in scalings]
         valid = np.zeros((bottom - top, self.width), bool)
         self._close_above(top)
         for piece in reversed(self.pieces):
@@ -254,7 +254,7 @@ class Raster:
                     on_grid = (np.arange(piece.width) + piece.left) % step == step // 2
                     samples.append(pixels[:, valid & on_grid[None]].astype(np.float32))
             self._close_above(row)
-        found = np.concatenate(samples, axis=1) if samples else np.zeros((3, 0))
+        found = np.concatenate(samples, axis=1) if samples else np.zeros((len(self.bands), 0))
         if not found.size:
             raise UserError(f"--image {self.path}: has no pixel with data on a grid of {step} pixels.")
         return percentile_ranges(found)

@@ -5,6 +5,7 @@ import argparse
 import numpy as np
 
 from common.artifacts import SHARED_KINDS, read_leakage
+from common.bands import RGB, named
 from common.files import MANIFEST
 from common.folds import fold_root
 from common.inputs import Command, Input
@@ -27,6 +28,7 @@ SPLIT_FORM = {
     "fractions?": optional(list_of(is_number)),
     "seed?": optional(is_count),
     "excluded?": optional(list_of(is_text)),
+    "colors?": optional(list_of(is_text)),
 }
 
 
@@ -69,6 +71,13 @@ def split_table(manifests: dict[str, dict], minority: list[str]) -> Html:
     return html_table(caption, header, [*rows, total, blank], groups=groups)
 
 
+def bands_of_tiles(manifest: dict) -> str:
+    """Which bands of the raw images a split has, and what these call them, if known."""
+    bands, colors = manifest.get("bands") or RGB, manifest.get("colors") or []
+    names = [f"{band} ({color})" for band, color in zip(bands, colors, strict=False)]
+    return ", ".join(names) or named(bands)
+
+
 def split_description(manifests: dict[str, dict]) -> Html:
     """How the split was made, and what it holds."""
     first = next(iter(manifests.values()))
@@ -80,6 +89,7 @@ def split_description(manifests: dict[str, dict]) -> Html:
     return described(
         {
             "tiles": "; ".join(sizes),
+            "bands": bands_of_tiles(first),
             "split by": first.get("split_strategy"),
             "block side": f"{first['block_size']:g} m" if first.get("block_size") else None,
             "fractions asked for": " / ".join(percent(share, 0) for share in fractions) if fractions else None,

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from common.bands import BANDS_FORM, RGB, named
 from common.files import read_json
 from common.inputs import Input
 from common.schema import is_count, is_number, is_object, is_text, list_of, misfit, optional, values_of
@@ -26,6 +27,7 @@ INDEX_FORM = {
     "seed": is_count,
     "split_digest": is_text,
     "minority_classes": list_of(is_text),
+    **dict.fromkeys(("bands?", "shown?"), BANDS_FORM),
     "tiles": list_of(
         {
             "id": is_tile_id,  # names a folder
@@ -205,5 +207,7 @@ def predictions(evidence: Evidence, index: dict | None, folder: Input) -> list[H
         "the large view shows, for one tile or for all; resting the pointer on a name, on the image or on the truth "
         "shows it for as long."
     )
+    if len(index.get("bands", RGB)) != len(RGB) or index.get("shown") != index.get("bands"):
+        about += f" The images show the bands {named(index['shown'])} of {named(index['bands'])}."
     panels = [tile_panel(number, tile, index, folder, start) for number, tile in enumerate(index["tiles"], 1)]
     return [el("p", about), controls, *panels]
