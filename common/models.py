@@ -47,8 +47,7 @@ class SelectedBands(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(N, B, H, W) → what the network makes of the bands at ``at``."""
-        whole = self.at == list(range(images.shape[1]))
-        return self.network(images if whole else images[:, self.at])
+        return self.network(images[:, self.at])
 
 
 @dataclass(frozen=True)

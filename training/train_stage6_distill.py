@@ -69,10 +69,11 @@ def distill(
     """Train stage 5B's recipe with the KD loss; ``remap``, where given, changes the class matrix (a control)."""
     train, val = open_train_and_val(args)
     teacher = load_teacher(args.teacher, args.seed)
-    oem_bands = chosen_oem_bands(train.bands, args.oem_bands)
+    network, oem_bands = teacher.build(), chosen_oem_bands(train.bands, args.oem_bands)
     matrix = torch.from_numpy(train.taxonomy.class_matrix())
     origin = {"teacher_digest": teacher.digest}
     if oem_bands != train.bands:
+        network = SelectedBands(network, positions(train.bands, oem_bands, "--oem-bands"))
         origin["oem_bands"] = named(oem_bands)
         print(f"The teacher sees the bands {named(oem_bands)} of {named(train.bands)} as red, green and blue.")
     if remap is not None:
@@ -86,7 +87,7 @@ def distill(
         ),
         init=StageWeights(args.init, "stage5a_pretrain", args.seed, val),
         loss=HardAndKDLoss(
-            SelectedBands(teacher.build(), positions(train.bands, oem_bands, "--oem-bands")),
+            network,
             matrix,
             hard=HardLoss(args.label_smoothing),
             alpha=args.kd_alpha,

@@ -238,14 +238,20 @@ METADATA = {
 }
 
 
-def open_saved(tmp_path, monkeypatch, *, split="val", digest="of val", training=None, lacking=(), **changes):
+def open_saved(tmp_path, monkeypatch, *, split="val", digest="of val", training=None, lacking=(), bands=None, **changes):
     """What ``open_to_score`` says of a checkpoint of stage 2 seed 42 whose metadata are changed so."""
     metadata = {key: value for key, value in (METADATA | changes).items() if key not in lacking}
     path = tmp_path / "last.pt"
     save_checkpoint(path, {"w": torch.ones(2)}, metadata, training)
     monkeypatch.setattr(Checkpoint, "build", lambda self: ("network of", self.path))
     tiles = SimpleNamespace(
-        taxonomy=BIODIVERSITY, stretch=METADATA["stretch"], split=split, digest=digest, path=tmp_path / split
+        taxonomy=BIODIVERSITY,
+        stretch=METADATA["stretch"],
+        split=split,
+        digest=digest,
+        path=tmp_path / split,
+        manifest={"bands": bands},
+        bands=tuple(bands or (1, 2, 3)),
     )
     return open_to_score(made(path), "stage2_replication", 42, tiles)
 
