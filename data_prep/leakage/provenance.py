@@ -11,7 +11,7 @@ from common.folds import FOLDS, RECORD, fold_number, study_root
 from common.ground import spatial_blocks
 from common.inputs import Input
 from common.text import some, warn
-from common.tiles import Tile, is_openearthmap, manifest_digest
+from common.tiles import is_openearthmap, manifest_digest
 from data_prep.leakage.sets import PARENTS, ImageLook, MaskLook, Part, finding, is_elsewhere, read_location
 from data_prep.raw.files import IMAGE_SUFFIXES, files_by_stem
 
@@ -219,7 +219,7 @@ def check_files(parts: dict[str, Part]) -> list[dict]:
             for path, look, key in ((tile.image_path, image, "sha256"), (tile.mask_path, mask, "mask_sha256")):
                 if look.sha256 != tile.entry[key]:
                     changed.append(f"{path.parent.name}/{path.name}")
-            keys = untrue_entries(tile, image, mask)
+            keys = untrue_entries(tile.entry, image, mask, tile.bands_of_file)
             if keys:
                 untrue.append(f"{tile.id} ({', '.join(keys)})")
         if changed:
@@ -234,12 +234,12 @@ def check_files(parts: dict[str, Part]) -> list[dict]:
     return findings
 
 
-def untrue_entries(tile: Tile, image: ImageLook, mask: MaskLook) -> list[str]:
-    """What a manifest says of a tile that its two files do not bear out."""
-    entry, bands = tile.entry, tile.bands_of_file
-    if image.anchors is None or image.bands != bands or not mask.size:
-        of_image = image.anchors is None or image.bands != bands
-        return [f"no 8-bit image of {bands} bands" if of_image else "no 8-bit mask"]
+def untrue_entries(entry: dict, image: ImageLook, mask: MaskLook, bands: int) -> list[str]:
+    """What a manifest's entry says that its two files, of which the image has so many bands, do not bear out."""
+    if image.anchors is None or image.bands != bands:
+        return [f"no 8-bit image of {bands} bands"]
+    if not mask.size:
+        return ["no 8-bit mask"]
     count, size = len(entry["pixels"]), (image.location["height"], image.location["width"])
     is_untrue = {
         "content_sha256": image.content != entry["content_sha256"],

@@ -238,7 +238,9 @@ METADATA = {
 }
 
 
-def open_saved(tmp_path, monkeypatch, *, split="val", digest="of val", training=None, lacking=(), bands=None, **changes):
+def open_saved(
+    tmp_path, monkeypatch, *, split="val", digest="of val", training=None, lacking=(), bands=None, **changes
+):
     """What ``open_to_score`` says of a checkpoint of stage 2 seed 42 whose metadata are changed so."""
     metadata = {key: value for key, value in (METADATA | changes).items() if key not in lacking}
     path = tmp_path / "last.pt"
