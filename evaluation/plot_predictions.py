@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from common.artifacts import read_distribution
-from common.bands import add_show, shown_positions, to_picture
+from common.bands import add_show, shown_positions, three_bands, to_picture
 from common.checkpoints import open_to_score
 from common.cli import Parser, positive_int, run
 from common.device import place, resolve_device
@@ -137,8 +137,8 @@ def write_ids(path: Path, ids: np.ndarray, taxonomy: Taxonomy) -> None:
 
 
 def write_photo(folder: Path, image: np.ndarray) -> str:
-    """Write an (H, W, 3) uint8 image, small ones as PNG and others as JPEG; returns the name of its file."""
-    picture = shrink(Image.fromarray(np.ascontiguousarray(image)), Image.Resampling.LANCZOS)
+    """Write a (3, H, W) uint8 image, small ones as PNG and others as JPEG; returns the name of its file."""
+    picture = shrink(Image.fromarray(np.moveaxis(image, 0, -1)), Image.Resampling.LANCZOS)
     without_loss, with_loss = PHOTOS
     if max(picture.size) <= SMALL:
         picture.save(folder / without_loss, optimize=True)
@@ -148,7 +148,12 @@ def write_photo(folder: Path, image: np.ndarray) -> str:
 
 
 def write_pictures(
-    folder: Path, tiles: list[Tile], predicted: list[Predicted], taxonomy: Taxonomy, about: dict, shown: Sequence[int]
+    folder: Path,
+    tiles: list[Tile],
+    predicted: list[Predicted],
+    taxonomy: Taxonomy,
+    about: dict,
+    shown: Sequence[int] = (),
 ) -> None:
     """A folder a tile with its image, its truth and each arm's prediction, and the index that says what is there.
 
@@ -159,7 +164,7 @@ def write_pictures(
     for index, tile in enumerate(tiles):
         mask, pictures = tile.read_mask(), folder / tile.id
         pictures.mkdir()
-        image = write_photo(pictures, to_picture(tile.read_image(), shown))
+        image = write_photo(pictures, three_bands(tile.read_image(), shown))
         write_ids(pictures / "truth.png", mask, taxonomy)
         scores = {}
         for of_arm in predicted:

@@ -196,7 +196,8 @@ def main(argv: list[str] | None = None) -> None:
     bands, gsd = bands_of(checkpoints), gsd_of(checkpoints)
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE))
-        raster = stack.enter_context(Raster(args.image, args.bands or bands or [1, 2, 3], args.alpha))
+        trained = checkpoints[0].path if bands and not args.bands else None
+        raster = stack.enter_context(Raster(args.image, args.bands or bands or [1, 2, 3], args.alpha, trained))
         require_not_input(args, raster)
         source = Resampled(raster, gsd) if args.resample and gsd and raster.pixel_size else raster
         networks = open_networks(args, raster, source, checkpoints)

@@ -86,18 +86,20 @@ def _files(path: Path) -> list[Path]:
 class Raster:
     """A raster of any size. Use it as a context manager, and read it from one thread at a time."""
 
-    def __init__(self, path: Path, bands: list[int], alpha: str = "auto") -> None:
+    def __init__(self, path: Path, bands: list[int], alpha: str = "auto", trained: Path | None = None) -> None:
         """Open a raster.
 
         Args:
             path: a file that GDAL reads, or a folder of them that are tiles of one grid.
             bands, alpha: what --bands and --alpha say.
+            trained: the checkpoint that says the bands, where --bands does not.
 
         Raises:
             UserError: it is missing or damaged, lacks a band, holds complex numbers, or its tiles do not make one
                 raster.
         """
         self.path = path
+        self._whose = f" {trained} was trained on these." if trained else ""
         self._open: dict[Path, DatasetReader] = {}
         files = _files(path)
         self.reading = chosen_reading(bands, alpha, files)
@@ -105,7 +107,7 @@ class Raster:
         first = self._dataset(files[0])
         few = bands_problem(band_count(first), self.bands, first.subdatasets)
         if few:
-            raise UserError(f"{files[0]}: {few}.")
+            raise UserError(f"{files[0]}: {few}.{self._whose}")
         self.dtype = measured_type(first, self.bands)
         self.band_count = band_count(first)
         self.colors = colors_of(first, self.bands)
@@ -149,7 +151,7 @@ class Raster:
             require_real(src)
             few = bands_problem(band_count(src), self.bands, src.subdatasets)
             if few:
-                raise UserError(f"{path}: {few}.")
+                raise UserError(f"{path}: {few}.{self._whose}")
             row = column = 0
             if len(files) > 1:
                 if not is_placed(src.transform):
