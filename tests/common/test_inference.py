@@ -264,6 +264,15 @@ def test_the_checkpoint_of_the_run_that_is_asked_for_is_opened(tmp_path, monkeyp
     open_saved(tmp_path, monkeypatch, split="test", digest="of test")  # has another digest than val
 
 
+def test_a_checkpoint_of_other_bands_than_the_tiles_is_refused(tmp_path, monkeypatch):
+    images = {"dtypes": None, "colors": None, "gsd": None}
+    for trained, bands in (([1, 2, 3, 4], [1, 2, 3]), ([1, 2, 3], [3, 2, 1]), (None, [1, 2, 3, 4])):
+        with pytest.raises(UserError, match=r"was trained on the bands .*, but .* has the bands"):
+            open_saved(tmp_path, monkeypatch, images=images | {"bands": trained}, bands=bands)
+    for trained, bands in (([4, 1], [4, 1]), (None, None), (None, [3, 2, 1]), ([1, 2, 3], None)):
+        open_saved(tmp_path, monkeypatch, images=images | {"bands": trained}, bands=bands)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
