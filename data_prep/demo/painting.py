@@ -9,8 +9,8 @@ from scipy import ndimage
 from data_prep.demo.landscape import SURFACE, Layout, spline_noise
 
 # Reflectance in red, green, blue and near infrared. In the latter leaves are bright and water is black; what is mineral
-# is a little brighter than in red. (near infrared - red) / (near infrared + red) is about 0.75 of lush leaves, 0.4 of dry
-# ones, 0.25 of straw, 0.2 of soil, 0.15 of sand, under 0.1 of asphalt and roofs, and below 0 of water.
+# is a little brighter than in red. (near infrared - red) / (near infrared + red) is about 0.75 of lush leaves, 0.4 of
+# dry ones, 0.25 of straw, 0.2 of soil, 0.15 of sand, under 0.1 of asphalt and roofs, and below 0 of water.
 LUSH = np.array([0.060, 0.100, 0.038, 0.42], np.float32)
 DRY = np.array([0.119, 0.127, 0.056, 0.29], np.float32)
 SOIL = np.array([0.106, 0.103, 0.044, 0.16], np.float32)
