@@ -4,10 +4,13 @@ DEMO_ROOT ?= demo
 SEED ?= 42
 FOLDS ?= 5
 JOBS ?= 2
+DEMO_BANDS ?=
 TEST_JOBS ?= 2
 
 VENV_PYTHON := .venv/bin/python
 STAMP := .venv/requirements-$(if $(CONSTRAINTS),constrained,unconstrained)
+DEMO_DATA = $(if $(filter 4,$(DEMO_BANDS)),--near-infrared)
+BANDS = $(if $(DEMO_BANDS),--bands $(DEMO_BANDS))
 RESULTS = $(DEMO_ROOT)/evaluation/evaluation_results
 
 define NOT_IN_USE
@@ -32,6 +35,7 @@ help:  ## this list
 	@echo '  PYTHON=python3.12   the Python that .venv is made with, 3.11 or newer'
 	@echo '  CONSTRAINTS=        whatever versions requirements.txt allows, not just those of constraints.txt'
 	@echo '  DEMO_ROOT=demo      the folder that make demo writes, SEED=42 its seed'
+	@echo '  DEMO_BANDS="1 2 3 4"  the bands of the demo, of which the fourth is near infrared; the first three unless given'
 	@echo '  FOLDS=5             the folds of make evidence, JOBS=2 how many steps run side by side'
 
 install: $(STAMP)  ## make .venv and install requirements.txt under constraints.txt (about 6 GB, once)
@@ -64,15 +68,15 @@ demo: $(STAMP)  ## the whole pipeline on a small generated data set, in demo/
 	@echo 'a teacher and seven stages, scores and compares them, and makes a map: three to four minutes on two cores.'
 	@echo 'Each line that begins with a number in brackets is one step. Ctrl-C stops it; make demo begins anew.'
 	rm -rf '$(DEMO_ROOT)'
-	$(VENV_PYTHON) -m data_prep.make_demo_data --root '$(DEMO_ROOT)' --seed $(SEED)
-	$(VENV_PYTHON) reproduce.py --root '$(DEMO_ROOT)' --preset demo --seed $(SEED) --map --jobs $(JOBS)
+	$(VENV_PYTHON) -m data_prep.make_demo_data --root '$(DEMO_ROOT)' --seed $(SEED) $(DEMO_DATA)
+	$(VENV_PYTHON) reproduce.py --root '$(DEMO_ROOT)' --preset demo --seed $(SEED) --map --jobs $(JOBS) $(BANDS)
 	@echo 'Map of a scene, with the area of each class: $(DEMO_ROOT)/evaluation/map/'
 	@echo 'Begin with the report. Open it in a browser: $(RESULTS)/val/report.html'
 
 evidence: $(STAMP)  ## five folds and the controls on the demo data, with intervals
 	@test -e '$(DEMO_ROOT)/data/demo_data.json' || \
-	  $(VENV_PYTHON) -m data_prep.make_demo_data --root '$(DEMO_ROOT)' --seed $(SEED)
-	$(VENV_PYTHON) reproduce.py --root '$(DEMO_ROOT)' --preset demo --seed $(SEED) --folds $(FOLDS) --controls --jobs $(JOBS) --resume
+	  $(VENV_PYTHON) -m data_prep.make_demo_data --root '$(DEMO_ROOT)' --seed $(SEED) $(DEMO_DATA)
+	$(VENV_PYTHON) reproduce.py --root '$(DEMO_ROOT)' --preset demo --seed $(SEED) --folds $(FOLDS) --controls --jobs $(JOBS) --resume $(BANDS)
 	@echo 'Differences of the stages, with intervals: $(RESULTS)/val/metrics_summary.md'
 	@echo 'Begin with the report. Open it in a browser: $(RESULTS)/val/report.html'
 

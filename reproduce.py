@@ -2,8 +2,8 @@ r"""Run the numbered steps of the REPRODUCE files in order: data, training, eval
 
 The ``bash`` block under a heading ``## N. Title`` is one step. ``console`` blocks (alternatives, launchers) are not
 run; steps whose heading ends in ``(control)`` run with --controls, in ``(rival)`` with --rivals, in ``(map)`` with
---map. --root goes to every command; --preset, --device, --workers and --overwrite, if given, to the commands that
-take them, and win over the document.
+--map. --root goes to every command; --preset, --device, --workers, --overwrite, --bands, --oem-bands and --show, if
+given, to the commands that take them, and win over the document.
 
 With --folds 5 each step runs once in each of five folds, whose roots are <root>/folds/1 to 5, unless its text says that
 it runs once for all of them; --repeats 2 deals the tiles into five further folds, --fold 3 runs what belongs to that
@@ -44,7 +44,7 @@ except ModuleNotFoundError as missing:
         "after make install, or conda activate ClassImbalance."
     ) from None
 
-PASSED_ON = ("--preset", "--device", "--workers", "--overwrite")
+PASSED_ON = ("--preset", "--device", "--workers", "--overwrite", "--bands", "--oem-bands", "--show")
 SECONDS_TO_STOP = 60  # for an interrupted step to write its checkpoint, before it is killed
 
 
@@ -101,6 +101,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", help="auto, cpu or cuda, for the steps that run a model")
     parser.add_argument("--workers", help="worker processes of a step")
     parser.add_argument("--overwrite", action="store_true", help="replace the outputs of an earlier run")
+    parser.add_argument("--bands", nargs="+", metavar="BAND", help="bands of the raw images that tiles have")
+    for flag, text in (("--oem-bands", "of these that OpenEarthMap has"), ("--show", "of these that pictures show")):
+        parser.add_argument(flag, nargs=3, metavar="BAND", help=f"the three bands {text}")
     parser.add_argument("--resume", action="store_true", help="continue an earlier run that stopped")
     for mark, flag in MARKS.items():
         parser.add_argument(flag, action="store_true", help=f"run the steps marked ({mark}) as well")
@@ -114,6 +117,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"argument --seeds: {' '.join(map(str, args.seeds))} holds a seed twice")
     check_folds(parser, args)
     return args
+
+
+def words_of(value: str | list[str]) -> list[str]:
+    """The value of a flag as its words."""
+    return value if isinstance(value, list) else [value]
 
 
 def check_folds(parser: Parser, args: argparse.Namespace) -> None:
@@ -155,8 +163,8 @@ def main(argv: list[str] | None = None) -> int | None:
 
     folder = os.path.abspath(args.root)
     root = os.path.relpath(folder, REPOSITORY) if Path(folder).is_relative_to(REPOSITORY) else folder
-    values = {flag: getattr(args, flag[2:]) for flag in PASSED_ON}
-    given = [[flag] if value is True else [flag, value] for flag, value in values.items() if value]
+    values = {flag: getattr(args, flag[2:].replace("-", "_")) for flag in PASSED_ON}
+    given = [[flag] if value is True else [flag, *words_of(value)] for flag, value in values.items() if value]
     seeds = [str(seed) for seed in args.seeds or []]
     if args.folds:
         seeds = seeds or [DOCUMENTED_SEED]

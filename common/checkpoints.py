@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from common.encoders import CONSTANTS_FORM, EncoderConstants
+from common.bands import BANDS_FORM, RGB, named, same_bands
+from common.encoders import EncoderConstants, are_constants
 from common.errors import UserError
 from common.inputs import Command, Input
 from common.models import GIVE_ITS_NETWORK, Architecture, build_model, load_strictly
@@ -52,7 +53,7 @@ METADATA = {
 METADATA_TO_SCORE = tuple(key for key in METADATA if key not in ("train", "crops", "ancestors"))
 # What is known of the images that a network is made for, as TileSet.images has it.
 IMAGES_FORM = {
-    "bands": optional(list_of(lambda value: is_count(value) and value > 0)),
+    "bands": optional(BANDS_FORM),
     **dict.fromkeys(("dtypes", "colors"), optional(list_of(is_text))),
     "gsd": optional(lambda value: is_number(value) and value > 0),
     "alpha?": optional(lambda value: isinstance(value, bool)),
@@ -60,7 +61,7 @@ IMAGES_FORM = {
 # Those that checkpoints of before version 0.10, and of the last before 0.13, do not have.
 LATER_METADATA = {
     "decoder_channels": optional(list_of(is_count)),
-    "encoder_constants": CONSTANTS_FORM,
+    "encoder_constants": are_constants,
     "images": optional(IMAGES_FORM),
 }
 
@@ -101,6 +102,11 @@ class Checkpoint:
     @property
     def taxonomy(self) -> Taxonomy:
         return taxonomy_from_json(self.metadata["taxonomy"], self.path)
+
+    @property
+    def bands(self) -> list[int] | None:
+        """The numbers of the bands that its network sees; None where they are red, green and blue of some images."""
+        return (self.metadata.get("images") or {}).get("bands")
 
     @property
     def command(self) -> Command:
@@ -146,6 +152,15 @@ class Checkpoint:
         lacking = [key for key in keys if key not in self.metadata]
         if lacking:
             raise self.source.unusable(f"{self.path} does not say its {', '.join(lacking)}")
+        return self
+
+    def require_bands_of(self, tiles: TileSet) -> "Checkpoint":
+        """Refuse a checkpoint whose network sees other bands than the images of a tile set have."""
+        if not same_bands(self.bands, tiles.manifest.get("bands")):
+            raise self.source.unusable(
+                f"{self.path} was trained on the bands {named(self.bands or RGB)}, but {tiles.path} has the bands "
+                f"{named(tiles.bands)}"
+            )
         return self
 
     def require_run(self, stage: str, seed: int) -> "Checkpoint":
@@ -200,8 +215,12 @@ def finished_checkpoint(source: Input, stage: str, seed: int) -> Checkpoint:
 
 
 def load_teacher(source: Input, seed: int) -> Checkpoint:
-    """The finished teacher checkpoint. Raises UserError if it is none, or was not trained in OpenEarthMap classes."""
+    """The finished teacher checkpoint. Raises UserError if it has other classes or bands than OpenEarthMap."""
     teacher = finished_checkpoint(source, "teacher", seed)
+    if teacher.bands is not None and len(teacher.bands) != len(RGB):
+        raise source.unusable(
+            f"{source} was trained on the bands {named(teacher.bands)}, expected those of OpenEarthMap"
+        )
     if teacher.taxonomy != OPENEARTHMAP:
         raise source.unusable(f"{source} was not trained in the OpenEarthMap classes")
     return teacher
@@ -224,11 +243,13 @@ def open_to_score(source: Input, stage: str, seed: int, tiles: TileSet) -> tuple
 
     Raises:
         UnfinishedRun: the run has not reached its last step.
-        UserError: the file is missing or broken, is of another run or network, or was trained under another
-            taxonomy, scaling or split, so that its scores would not be comparable or its training tiles may be here.
+        UserError: the file is missing or broken, is of another run or network, or was trained on other bands, or under
+            another taxonomy, scaling or split, so that its scores would not be comparable or its training tiles may be
+            here.
     """
     checkpoint = Checkpoint.load(source).require(METADATA_TO_SCORE)
     checkpoint = replace(checkpoint, source=replace(source, made_by=checkpoint.command)).require_run(stage, seed)
+    checkpoint.require_bands_of(tiles)
     metadata, classes = checkpoint.metadata, checkpoint.taxonomy.classes
     problem = None
     if checkpoint.taxonomy != tiles.taxonomy:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from common.bands import RGB
 from common.tiles import Tile
 
 STRIDE = 32  # height and width that an encoder with five halvings accepts are multiples of it
@@ -16,19 +17,22 @@ def network_input(images: torch.Tensor, photometric: torch.Tensor | None = None)
     """What a network takes, in training and in evaluation alike; its encoder standardises it.
 
     Args:
-        images: (N, 3, H, W) uint8.
+        images: (N, B, H, W) uint8.
         photometric: (N, 2) float brightness and contrast factors, or None for images as they are. As in
-            torchvision's ColorJitter: brightness multiplies, contrast stretches about the mean of the image.
+            torchvision's ColorJitter: brightness multiplies, contrast stretches about the mean of the image. They act
+            on the first three bands alone, which look as in a network of three; on inner blocks of train that was
+            better than on all bands alike by 1.6 points of mIoU, with a standard error of 0.9.
 
     Returns:
-        (N, 3, H, W) float32 with values of 0 to 1.
+        (N, B, H, W) float32 with values of 0 to 1.
     """
     images = images.float().mul_(1 / 255)  # in place from here on: new memory costs more than the arithmetic
     if photometric is not None:
         brightness, contrast = (photometric[:, i, None, None, None] for i in (0, 1))
-        images.mul_(brightness).clamp_(max=1)
-        mean = images.mean(dim=(1, 2, 3), keepdim=True)
-        images.mul_(contrast).add_(mean * (1 - contrast)).clamp_(0, 1)
+        colours = images[:, : len(RGB)]
+        colours.mul_(brightness).clamp_(max=1)
+        mean = colours.mean(dim=(1, 2, 3), keepdim=True)
+        colours.mul_(contrast).add_(mean * (1 - contrast)).clamp_(0, 1)
     return images
 
 
@@ -54,7 +58,7 @@ class WholeTiles(Dataset):
         return len(self.tiles)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        """``tile`` () int64 index, ``image`` (3, H, W) uint8, ``mask`` (H, W) uint8."""
+        """``tile`` () int64 index, ``image`` (B, H, W) uint8, ``mask`` (H, W) uint8."""
         tile = self.tiles[index]
         return {
             "tile": torch.tensor(index),

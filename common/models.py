@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import timm
 import torch
 from torch import nn
 
+from common.bands import RGB, BandStatistics
 from common.encoder_files import read_encoder_file
-from common.encoders import PACKAGED, EncoderConstants, packaged_weights, rename_packaged
+from common.encoders import PACKAGED, EncoderConstants, for_bands, packaged_weights, rename_packaged
 from common.errors import LIBRARY_REFUSALS, UserError, lacks_memory, one_line
 from common.plain_files import load_plain
 from common.taxonomy import IGNORE_INDEX
@@ -33,6 +35,19 @@ class SilenceVoid(nn.Module):
         logits = logits.clone()
         logits[:, IGNORE_INDEX] = VOID_LOGIT
         return logits
+
+
+class SelectedBands(nn.Module):
+    """A network that sees some of the bands of its images, in an order of its own."""
+
+    def __init__(self, network: nn.Module, at: Sequence[int]) -> None:
+        super().__init__()
+        self.network = network
+        self.at = list(at)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(N, B, H, W) → what the network makes of the bands at ``at``."""
+        return self.network(images[:, self.at])
 
 
 @dataclass(frozen=True)
@@ -67,28 +82,34 @@ def build_model(
     num_classes: int,
     encoder_weights: str = "none",
     constants: EncoderConstants | None = None,
+    bands: BandStatistics | None = None,
 ) -> nn.Module:
     """A network with an output for each class id, of which that of void is silent.
 
-    It takes (N, 3, H, W) float images with values of 0 to 1, which its encoder standardises as its weights ask for.
+    It takes (N, B, H, W) float images with values of 0 to 1, which its encoder standardises as its weights ask for. Its
+    first layer is adapted to other bands than red, green and blue as the library does it, see ``for_bands``.
 
     Args:
         architecture: what it is made of.
         num_classes: number of class ids, void included.
         encoder_weights: none (random), imagenet (of an installed package, else downloaded by the library), or a file,
             see ``read_encoder_file``.
-        constants: what its weights were trained with; those of the encoder's pretrained weights unless given.
+        constants: what its weights were trained with, for each band; those of the encoder's pretrained weights unless
+            given.
+        bands: what train says of each band, where these are others than red, green and blue; not with ``constants``.
 
     Raises:
         UserError: a name that the library does not know, weights that cannot be downloaded or read, or do not fit.
     """
     packaged = packaged_weights(architecture.encoder) if encoder_weights == "imagenet" else None
-    model = _create(architecture, num_classes, download=encoder_weights == "imagenet" and packaged is None)
+    known = constants or bands
+    count = len(known.mean) if known else len(RGB)
+    model = _create(architecture, num_classes, count, download=encoder_weights == "imagenet" and packaged is None)
     encoder = model.get_submodule("encoder")
     pretrained = EncoderConstants.of(architecture.encoder, encoder)
     if packaged is not None:
         try:
-            load_strictly(encoder, rename_packaged(load_plain(packaged), encoder))
+            load_strictly(encoder, for_bands(rename_packaged(load_plain(packaged), encoder), encoder.state_dict()))
         except UserError as error:
             raise UserError(f"--encoder-weights imagenet: {packaged} {error}") from None
     elif encoder_weights not in ("imagenet", "none"):
@@ -101,12 +122,12 @@ def build_model(
         if not int(os.environ.get("RANK", 0)):
             left_out = f"; left out {some(file.left_out)}, which the encoder does not have" if file.left_out else ""
             print(f"--encoder-weights {encoder_weights}: taken as trained with {pretrained}{left_out}.")
-    (constants or pretrained).install(encoder)
+    (constants or pretrained.for_bands(bands)).install(encoder)
     model.segmentation_head = nn.Sequential(model.get_submodule("segmentation_head"), SilenceVoid())
     return model
 
 
-def _create(architecture: Architecture, num_classes: int, *, download: bool) -> nn.Module:
+def _create(architecture: Architecture, num_classes: int, bands: int, *, download: bool) -> nn.Module:
     """The library's network. Raises UserError if the library cannot make it, whatever that raises."""
     channels: dict[str, object] = {}
     if architecture.decoder_channels is not None:
@@ -122,6 +143,7 @@ def _create(architecture: Architecture, num_classes: int, *, download: bool) -> 
                 architecture.arch,
                 architecture.encoder,
                 encoder_weights="imagenet" if download else None,
+                in_channels=bands,
                 classes=num_classes,
                 **channels,
             )

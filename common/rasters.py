@@ -47,7 +47,7 @@ def open_quietly(path: Path | str, mode: str = "r", **profile: Any) -> Any:
 
 
 def read_image(path: Path, window: tuple[int, int, int] | None = None) -> np.ndarray:
-    """(3, H, W) uint8 image, or a window (row, column, side) of it in pixels: only the strips that it meets are read.
+    """(B, H, W) uint8 image, or a window (row, column, side) of it in pixels: only the strips that it meets are read.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -90,9 +90,13 @@ def unknown_ids(mask: np.ndarray, num_classes: int) -> list[int]:
 
 
 def write_image(path: Path, image: np.ndarray, *, crs: CRS | None = None, transform: Affine | None = None) -> None:
-    """Write a (3, H, W) uint8 image as a GeoTIFF without compression, so that windows of it are quick to read."""
-    _, height, width = image.shape
-    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "height": height, "width": width, "photometric": "RGB"}
+    """Write a (B, H, W) uint8 image as a GeoTIFF without compression, so that windows of it are quick to read.
+
+    Three bands and more are declared as red, green, blue and others; GDAL would call the fourth of them alpha.
+    """
+    count, height, width = image.shape
+    profile: dict[str, Any] = {"driver": "GTiff", "count": count, "dtype": "uint8", "height": height, "width": width}
+    profile |= {"photometric": "RGB" if count >= 3 else "MINISBLACK"} | ({} if count == 3 else {"alpha": "no"})
     layout = {"interleave": "band", "blockysize": min(STRIP_ROWS, height)}
     with MemoryFile() as memory:  # GDAL does not always say so when a disk is full
         with open_raster(memory.name, "w", **profile, **layout, crs=crs, transform=transform) as dst:

@@ -17,27 +17,27 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
+from common.bands import Bands, named
 from common.cli import Parser, positive_int
 from common.errors import UserError
 from common.files import link_or_copy
 from common.rasters import georeference, open_raster, write_image
 
-Bands = tuple[int, int, int]  # of a raw image, from 1; they become red, green and blue
-Ranges = list[list[float]]  # [[low, high], ...] of the three bands
+Ranges = list[list[float]]  # [[low, high], ...] of the bands
 PERCENTILES = (2, 98)
 LARGEST_TILE = 2**26  # pixels, 8192 x 8192: tiles are read whole, in training once a crop
 LARGEST_STACK = 16  # pages that are named in a command
 LOOKED_AT = 64  # images that are looked at to see what kind of band an alpha band is
 LARGEST_LOOK = 2**20  # pixels of each
 SAMPLE_PER_TILE = 4096
-SAMPLE_IN_ALL = 4_000_000  # pixels; 48 MB of float32 in three bands, whatever the number of tiles
+SAMPLE_IN_ALL = 4_000_000  # pixels; 16 MB of float32 a band, whatever the number of tiles
 OPAQUE_OR_CLEAR = 0.9  # share of an alpha band that is fully one or the other; GDAL calls any fourth 8-bit band alpha
 NO_MEASUREMENT = 1e30  # no sensor's unit; programs fill gaps with the largest numbers of a type, often undeclared
 FLOAT_STEPS = 255 * float(np.finfo(np.float32).eps)  # relative range in which 8 bit are as fine as float32
 
 
 class Reading(NamedTuple):
-    """How raw images are read: the bands that become red, green and blue, and whether bands called alpha hide pixels.
+    """How raw images are read: the bands that become those of tiles, and whether bands called alpha hide pixels.
 
     ``alpha`` is None if no image has such a band, as it is not known then.
     """
@@ -50,8 +50,9 @@ class Reading(NamedTuple):
 class RawImage:
     """The chosen bands of a raw tile.
 
-    pixels: (3, H, W), in the file's own type where it has no scale of its own. valid: (H, W) bool, see ``read_bands``.
-    location: what ``georeference`` returns. as_it_is: the file is an 8-bit RGB GeoTIFF that needs no rewriting.
+    pixels: (B, H, W), in the file's own type where it has no scale of its own. valid: (H, W) bool, see ``read_bands``.
+    location: what ``georeference`` returns. as_it_is: the file is an 8-bit GeoTIFF of these bands that needs no
+    rewriting.
     """
 
     pixels: np.ndarray
@@ -66,7 +67,7 @@ class RawImage:
         return self.pixels.dtype != np.uint8
 
     def to_8bit(self, ranges: Ranges | None) -> np.ndarray:
-        """(3, H, W) uint8, as ``to_8bit`` scales it."""
+        """(B, H, W) uint8, as ``to_8bit`` scales it."""
         return to_8bit(self.pixels, self.valid, ranges)
 
 
@@ -78,7 +79,7 @@ def add_bands(parser: Parser) -> None:
         nargs="+",
         default=[1, 2, 3],
         metavar="BAND",
-        help="bands of the raw image that become red, green and blue; one number takes that band three times",
+        help="bands of the raw image that tiles have, any number of them in any order; the first three are shown",
     )
     add_alpha(parser)
 
@@ -93,20 +94,12 @@ def add_alpha(parser: Parser) -> None:
     )
 
 
-def chosen_bands(numbers: list[int]) -> Bands:
-    """The three bands that --bands asks for; UserError where it gives neither one nor three numbers."""
-    if len(numbers) not in (1, 3):
-        raise UserError(f"--bands has {len(numbers)} numbers, expected three (--bands 1 2 3) or one (--bands 1).")
-    red, green, blue = numbers * 3 if len(numbers) == 1 else numbers
-    return red, green, blue
-
-
 def chosen_reading(numbers: list[int], alpha: str, images: Sequence[Path]) -> Reading:
     """What --bands and --alpha ask for; with --alpha auto the images are looked at.
 
     Says so where bands that are called alpha are taken for images.
     """
-    bands = chosen_bands(numbers)
+    bands = tuple(numbers)
     if alpha != "auto":
         return Reading(bands, alpha == "yes")
     hides = alpha_hides(images, bands)
@@ -155,9 +148,10 @@ def bands_problem(count: int, bands: Bands, pages: Sequence[str] = ()) -> str | 
             f"has {len(pages)} pages, of which the first alone would be read. Make one raster of those that are bands: "
             f"rio stack {' '.join(map(shlex.quote, pages[:LARGEST_STACK]))} -o stacked.tif"
         )
-    asked = " ".join(map(str, bands if len(set(bands)) > 1 else bands[:1]))
-    remedy = "--bands 1 takes the one band three times" if count == 1 else f"choose --bands among 1 to {count}"
-    return f"has {count} band{'s' if count > 1 else ''}, but --bands {asked} asks for band {max(bands)}; {remedy}"
+    remedy = "--bands 1 takes the one that it has" if count == 1 else f"choose --bands among 1 to {count}"
+    return (
+        f"has {count} band{'s' if count > 1 else ''}, but --bands {named(bands)} asks for band {max(bands)}; {remedy}"
+    )
 
 
 def size_problem(path: Path, height: int, width: int) -> str | None:
@@ -197,7 +191,7 @@ def read_bands(src: DatasetReader, reading: Reading, window: Window | None = Non
     alone, and where nodata is declared beside alpha it compares the alpha band with it.)
 
     Returns:
-        (3, H, W), in the raster's own type, or float32 if its bands have a scale or an offset, which are applied; grey
+        (B, H, W), in the raster's own type, or float32 if its bands have a scale or an offset, which are applied; grey
         values of a raster in which 0 is white are turned round;
         (H, W) bool.
     """
@@ -270,7 +264,7 @@ def colors_of(src: DatasetReader, bands: Iterable[int]) -> tuple[str, ...]:
 
 
 def _measured(src: DatasetReader, bands: Bands, stored: np.ndarray) -> np.ndarray:
-    """(3, H, W) values as a raster's tags make them of what is stored."""
+    """(B, H, W) values as a raster's tags make them of what is stored."""
     if white_is_zero(src):
         stored = ~stored  # largest value less this one; -1 less this one for signed types
     if measured_type(src, bands) == stored.dtype.name:
@@ -296,7 +290,8 @@ def read_whole(src: DatasetReader, reading: Reading) -> RawImage:
     require_real(src)
     pixels, valid = read_bands(src, reading)
     location, crs, transform = georeference(src), src.crs, src.transform
-    plain = src.driver == "GTiff" and src.count == 3 and reading.bands == (1, 2, 3) and len(src.files) == 1
+    every = reading.bands == tuple(range(1, src.count + 1)) and color_table(src) is None
+    plain = src.driver == "GTiff" and every and len(src.files) == 1
     as_it_is = plain and pixels.dtype == np.uint8 and bool(valid.all() or not pixels[:, ~valid].any())
     if location["bounds"] is None:
         crs = transform = None
@@ -309,7 +304,7 @@ def pixels_per_tile(tiles: int) -> int:
 
 
 def sample(image: RawImage, limit: int) -> np.ndarray:
-    """(3, P) float32 valid pixels on a regular grid of about ``limit`` points, the same ones each time."""
+    """(B, P) float32 valid pixels on a regular grid of about ``limit`` points, the same ones each time."""
     height, width = image.valid.shape
     step = max(1, int(np.ceil(np.sqrt(height * width / limit))))
     grid = (slice(step // 2, None, step), slice(step // 2, None, step))
@@ -322,13 +317,13 @@ def percentile_ranges(samples: np.ndarray) -> Ranges:
 
 
 def to_8bit(pixels: np.ndarray, valid: np.ndarray, ranges: Ranges | None) -> np.ndarray:
-    """(3, H, W) uint8: each band scaled from its range to 0-255, cut off beyond it; pixels without data 0.
+    """(B, H, W) uint8: each band scaled from its range to 0-255, cut off beyond it; pixels without data 0.
 
     A range that is narrower than 255 steps of float32 is widened to that, so that a constant band stays constant
     whatever its rounding. An 8-bit image is not scaled; ``ranges`` is None for a tile without a valid pixel.
 
     Args:
-        pixels: (3, H, W).
+        pixels: (B, H, W).
         valid: (H, W) bool.
         ranges: of the bands.
     """
@@ -352,7 +347,7 @@ def write_8bit(image: RawImage, ranges: Ranges | None, source: Path, target: Pat
     """Write the file that a tile set holds of a raw image, or take ``source``, its own file, over as it is.
 
     Returns:
-        (3, H, W) uint8, as ``to_8bit`` scales it.
+        (B, H, W) uint8, as ``to_8bit`` scales it.
     """
     scaled = image.to_8bit(ranges)
     if image.as_it_is:

@@ -8,12 +8,24 @@ import json
 import os
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from common.bands import (
+    BANDS_FORM,
+    FILL_FORM,
+    RGB,
+    STATISTICS_FORM,
+    Bands,
+    BandStatistics,
+    Filling,
+    bands_form_problem,
+    named,
+    same_bands,
+)
 from common.errors import UserError
 from common.files import MANIFEST, digest_json, replaced_folder
 from common.inputs import Input
@@ -39,6 +51,9 @@ MANIFEST_FORM = {
     "taxonomy": {"classes": list_of(is_text)},
     "made_from": list_of({"digest": is_text}),
     "stretch": optional(is_object),
+    **dict.fromkeys(("bands?", "oem_bands?"), optional(BANDS_FORM)),
+    "band_statistics?": optional(STATISTICS_FORM),
+    "oem_fill?": optional(FILL_FORM),
     "tiles": lambda value: is_object(value) and len(value) > 0,
     "digest": is_text,
 }
@@ -65,7 +80,7 @@ def _entry_problem(entry: Any, num_classes: int) -> str | None:
 
 def manifest_problem(manifest: Any) -> str | None:
     """What is wrong with the form of a manifest's content, taxonomy apart; None if nothing is."""
-    problem = misfit(manifest, MANIFEST_FORM)
+    problem = misfit(manifest, MANIFEST_FORM) or bands_form_problem(manifest)
     for tile_id, entry in manifest["tiles"].items() if not problem else ():
         if not is_tile_id(tile_id):
             return f"tile {tile_id!r}: this is no name for a tile"
@@ -95,11 +110,16 @@ def read_manifest(source: Input) -> dict:
 
 @dataclass(frozen=True)
 class Tile:
-    """One image and its mask, with what the manifest knows of them."""
+    """One image and its mask, with what the manifest knows of them.
+
+    ``filling``: of an image of OpenEarthMap that gets its ``bands`` when it is read.
+    """
 
     id: str
     folder: Path
     entry: dict
+    bands: int = len(RGB)
+    filling: Filling | None = None
 
     @property
     def image_path(self) -> Path:
@@ -134,13 +154,17 @@ class Tile:
         """What the split kept together: its block, or the blocks that are tied by tiles which show the same area."""
         return self.entry.get("unit") or self.block
 
+    @property
+    def bands_of_file(self) -> int:
+        return len(RGB) if self.filling else self.bands
+
     def read_image(self, window: tuple[int, int, int] | None = None) -> np.ndarray:
-        """(3, H, W) uint8, or (3, side, side) of a window (row, column, side). UserError if it changed."""
+        """(B, H, W) uint8, or (B, side, side) of a window (row, column, side). UserError if it changed."""
         image = read_image(self.image_path, window)
         size = (self.entry["height"], self.entry["width"]) if window is None else (window[2], window[2])
-        if image.shape != (3, *size) or image.dtype != np.uint8:
+        if image.shape != (self.bands_of_file, *size) or image.dtype != np.uint8:
             raise UserError(f"{self.image_path}: is another image than its manifest says. {DAMAGED}")
-        return image
+        return self.filling(image) if self.filling else image
 
     def read_mask(self) -> np.ndarray:
         """(H, W) uint8 class ids. Raises UserError if the mask is not what it was, or holds an id that is no class."""
@@ -161,8 +185,12 @@ class TileSet:
         self.path = source.path
         self.manifest = manifest
         self.taxonomy = taxonomy
-        self.tiles = [Tile(tile_id, self.path, entry) for tile_id, entry in sorted(manifest["tiles"].items())]
+        self.tiles = [self._tile(tile_id, entry) for tile_id, entry in sorted(manifest["tiles"].items())]
         self._position = {tile.id: i for i, tile in enumerate(self.tiles)}
+
+    def _tile(self, tile_id: str, entry: dict) -> Tile:
+        tile = Tile(tile_id, self.path, entry, len(self.bands))
+        return replace(tile, filling=Filling.read(self.manifest)) if is_openearthmap(tile) else tile
 
     @classmethod
     def open(cls, source: Input) -> "TileSet":
@@ -233,6 +261,23 @@ class TileSet:
         return sum((tile.pixels for tile in self.tiles), np.zeros(self.taxonomy.num_classes, np.int64))
 
     @property
+    def bands(self) -> Bands:
+        """The numbers of its bands in the raw images; those of red, green and blue where none are named."""
+        return tuple(self.manifest.get("bands") or RGB)
+
+    @property
+    def band_statistics(self) -> BandStatistics | None:
+        """Of the bands of train; None where they are not recorded, as for OpenEarthMap, which has three."""
+        recorded = self.manifest.get("band_statistics")
+        return BandStatistics.read(recorded) if recorded else None
+
+    @property
+    def scaling(self) -> dict:
+        """What a set made of its tiles records of them: how they were scaled to 8 bit, and their bands if known."""
+        known = {key: self.manifest[key] for key in ("bands", "band_statistics") if key in self.manifest}
+        return {"stretch": self.stretch, **known}
+
+    @property
     def images(self) -> dict:
         """What its raw images are, None where not known: bands, dtypes, colors, gsd, and whether alpha hides pixels."""
         return {**{key: self.manifest.get(key) for key in ("bands", "alpha", "dtypes", "colors")}, "gsd": self.gsd}
@@ -257,6 +302,15 @@ class TileSet:
         if self.split != split:
             flag = f"{self.source.flag} " if self.source.flag else ""
             raise UserError(f"{flag}{self.path}: its manifest says it is '{self.split}', expected '{split}'.")
+        return self
+
+    def require_bands_of(self, other: "TileSet") -> "TileSet":
+        """Refuse a folder whose images have other bands than those of another set of the root."""
+        if not same_bands(self.manifest.get("bands"), other.manifest.get("bands")):
+            raise self.source.unusable(
+                f"{self.path} has the bands {named(self.bands)}, {other.path} has {named(other.bands)}. Make both from "
+                "one split, and what was made of them"
+            )
         return self
 
     def require_taxonomy(self, taxonomy: Taxonomy) -> "TileSet":

@@ -1,8 +1,9 @@
 r"""Audit the raw Biodiversity tiles: every problem of every tile, class shares, example tiles, tiles of one ground.
 
-Writes audit.json, audit.png, exclude.txt and groups.tsv; exit status 2 where a tile cannot be used as it is. Masks that
-are likely wrong are warnings, with a contact sheet suspicious_labels.png to look at. Tiles that show one ground, such
-as turned copies or windows that overlap, form groups, which the split never divides; groups.png shows the largest.
+Writes audit.json, audit.png, bands.png, exclude.txt and groups.tsv; exit status 2 where a tile cannot be used as it is.
+Masks that are likely wrong are warnings, with a contact sheet suspicious_labels.png to look at. Tiles that show one
+ground, such as turned copies or windows that overlap, form groups, which the split never divides; groups.png shows the
+largest. Of all bands of the images, also of those that are not chosen, the values are told, and what they are.
 
     python -m data_prep.check_biodiversity
 """
@@ -23,6 +24,7 @@ from common.inputs import Command
 from common.raw_images import PERCENTILES, Ranges, add_bands, chosen_reading, percentile_ranges, pixels_per_tile
 from common.taxonomy import IGNORE_INDEX, Taxonomy, load_taxonomy
 from common.text import some, table
+from data_prep.audit.bands import SHARES, band_problems, band_rows, describe_bands, look_at_bands, plot_bands
 from data_prep.audit.groups import describe_groups, find_groups
 from data_prep.audit.sheets import plot_audit, plot_groups, plot_suspects
 from data_prep.audit.suspects import find_suspects
@@ -51,6 +53,7 @@ AUDIT = FolderKind(
     lambda path: {
         "audit.json",
         "audit.png",
+        "bands.png",
         "exclude.txt",
         "groups.tsv",
         "groups.png",
@@ -167,7 +170,8 @@ def main(argv: list[str] | None = None) -> None:
     inspections = list(map_progress(inspect_one, tiles, workers=args.workers, desc="Inspecting"))
     usable = [i for i in inspections if i.usable]
     repeated = repeated_images(usable)
-    problems += [problem for i in inspections for problem in i.problems]
+    seen = look_at_bands([i.tile.image for i in usable], args.workers)
+    problems += [*(problem for i in inspections for problem in i.problems), *band_problems(seen)]
     suspects, not_judged = [], "not looked for (--skip-suspicious)"
     if usable:
         problems += collection_problems(usable, repeated, taxonomy, args.overlaps)
@@ -209,6 +213,7 @@ def main(argv: list[str] | None = None) -> None:
         "types": dict(Counter(f"{i.dtype} x {i.band_count}" for i in usable)),
         "sizes": dict(Counter(f"{i.width} x {i.height}" for i in usable)),
         "value_ranges": value_ranges(usable),
+        "bands_found": [bands.to_json() for bands in seen],
         "stretch_tile_needed": any(p.kind == "mixed units" for p in problems),
         "georeferenced": sum(systems.values()),
         "systems": [{"crs": crs, "tiles": count} for crs, count in systems.most_common()],
@@ -221,6 +226,8 @@ def main(argv: list[str] | None = None) -> None:
     }
     if usable:
         files["audit.png"] = png_bytes(plot_audit(usable, shares, taxonomy, reading), dpi=120)
+    if seen:
+        files["bands.png"] = png_bytes(plot_bands(seen), dpi=110)
     if any(len(group.tiles) > 1 for group in groups):
         files["groups.png"] = png_bytes(plot_groups(groups, {i.tile.id: i for i in usable}, reading), dpi=110)
     pages = plot_suspects(suspects, {i.tile.id: i for i in usable}, taxonomy, reading)
@@ -230,6 +237,7 @@ def main(argv: list[str] | None = None) -> None:
         write_files({folder / name: content for name, content in files.items()})
 
     print(table(["class", "pixels", "share of labelled", "tiles"], share_rows(shares, len(usable))))
+    print(table(["type", "band", "colour", *(f"{share} %" for share in SHARES)], band_rows(seen)))
     print_problems(problems, fatal=False)
     print_problems(problems, fatal=True)
     warnings = sum(not problem.fatal for problem in problems)
@@ -237,7 +245,7 @@ def main(argv: list[str] | None = None) -> None:
         f"\n{args.in_dir}: {len(usable)} of {len(tiles)} pairs can be used; {len(fatal)} tiles with errors, "
         f"{warnings} warnings"
     )
-    print(describe_groups(groups))
+    print("\n".join([*describe_bands(seen, reading.bands), describe_groups(groups)]))
     if suspects:
         print(f"{len(suspects)} masks are likely wrong: look at {args.out / SHEET}.png, and correct those that are")
     if not_judged:

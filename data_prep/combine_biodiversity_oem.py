@@ -1,12 +1,16 @@
 r"""Put the Biodiversity train tiles and the relabelled OpenEarthMap tiles into one set for pretraining.
 
-python -m data_prep.combine_biodiversity_oem
+Where the Biodiversity tiles have other bands than red, green and blue, those of OpenEarthMap get these when they are
+read: a band that OpenEarthMap lacks is the mean of train everywhere.
+
+    python -m data_prep.combine_biodiversity_oem
 """
 
 import argparse
 
 from tqdm import tqdm
 
+from common.bands import add_oem_bands, chosen_oem_bands, filling_of, named
 from common.cli import Parser, run
 from common.taxonomy import load_taxonomy
 from common.text import table
@@ -29,6 +33,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         shared=True,
     )
     parser.add_path("--out-dir", "data/biodiversity_oem_combined/train", "tile set to write")
+    add_oem_bands(parser)
     add_mode(parser)
     parser.add_overwrite()
     return parser.parse_args(argv)
@@ -39,7 +44,11 @@ def main(argv: list[str] | None = None) -> None:
     taxonomy = load_taxonomy(args.root)
     train = TileSet.open(args.train_dir).require_split("train").require_taxonomy(taxonomy)
     oem = TileSet.open(args.oem_dir).require_split("pool").require_taxonomy(taxonomy)
-    entries = {"stretch": train.stretch}
+    oem_bands = chosen_oem_bands(train.bands, args.oem_bands)
+    filling = filling_of(train.bands, train.band_statistics, oem_bands)
+    entries = train.scaling
+    if filling:
+        entries |= {"oem_bands": list(oem_bands), "oem_fill": list(filling.values)}
     with new_tile_set(args.out_dir, args, taxonomy=taxonomy, split="train", made_from=[train, oem], **entries) as out:
         for tile in tqdm(train, desc="Biodiversity", unit="tile"):
             out.add(tile)
@@ -49,6 +58,12 @@ def main(argv: list[str] | None = None) -> None:
     sources = {"Biodiversity": train, "OpenEarthMap": oem, "combined": out}
     rows = [[name, len(tiles), *percentages(tiles.pixels)] for name, tiles in sources.items()]
     print(table(["source", "tiles", *taxonomy.foreground], rows))
+    if filling:
+        filled = [f"band {number} is {value} everywhere" for number, value in filling.lacking(train.bands).items()]
+        print(
+            f"OpenEarthMap's red, green and blue are the bands {named(oem_bands)} of {named(train.bands)}"
+            + (f"; it lacks the others, so that in its tiles {', '.join(filled)}, the mean of train" if filled else "")
+        )
     print(out.summary())
 
 

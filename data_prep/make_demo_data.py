@@ -30,7 +30,7 @@ from data_prep.demo.scenes import (
     make_scene,
     mean_plan,
     scene_plans,
-    write_rgb_tiles,
+    write_8bit_tiles,
 )
 
 BIODIVERSITY_RAW = "biodiversity_raw"
@@ -112,6 +112,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--oem-tile-size", type=positive_int, default=192, help="side of an OpenEarthMap tile in pixels"
     )
+    parser.add_argument(
+        "--near-infrared",
+        action="store_true",
+        help="give all Biodiversity tiles a fourth band, near infrared (default: the float32 ones alone)",
+    )
     parser.add_workers()
     parser.add_overwrite()
     return parser.parse_args(argv)
@@ -136,8 +141,9 @@ def check_sizes(args: argparse.Namespace) -> None:
 def generate(args: argparse.Namespace, staging: Path) -> dict:
     """Write both raw folders into ``staging`` and return what MARKER says about them."""
     plans = scene_plans(args.seed, args.scenes)
+    bands = 4 if args.near_infrared else 3
     *scenes, to_map = [
-        SceneTask(number, args.seed, plan, args.tiles_per_side, args.tile_size, staging / folder)
+        SceneTask(number, args.seed, plan, args.tiles_per_side, args.tile_size, staging / folder, bands)
         for number, (plan, folder) in enumerate(
             [*((plan, BIODIVERSITY_RAW) for plan in plans), (mean_plan(plans), SCENE_RAW)]
         )
@@ -145,7 +151,7 @@ def generate(args: argparse.Namespace, staging: Path) -> dict:
     made = list(map_progress(make_scene, scenes, workers=args.workers, desc="Biodiversity scenes", unit="scene"))
     low, high = np.percentile(np.concatenate([sample for sample, _ in made], axis=1), STRETCH_PERCENTILES, axis=1)
     jobs = [(scene, low, high) for scene in scenes]
-    rgb = sum(map_progress(write_rgb_tiles, jobs, workers=args.workers, desc="8-bit tiles", unit="scene"))
+    in_8_bit = sum(map_progress(write_8bit_tiles, jobs, workers=args.workers, desc="8-bit tiles", unit="scene"))
     mapped = make_raster(to_map)
     regions = [
         RegionTask(number, args.seed, args.oem_tiles, args.oem_tile_size, staging / OEM_TREE)
@@ -156,14 +162,15 @@ def generate(args: argparse.Namespace, staging: Path) -> dict:
     tiles = args.scenes * args.tiles_per_side**2
     files = {name: list_files(staging / name) for name in FOLDERS}
     stems = {kind: {Path(path).stem for path in files[OEM_RAW] if f"/{kind}/" in path} for kind in ("images", "labels")}
-    flags = ("seed", "scenes", "tiles_per_side", "tile_size", "oem_tiles", "oem_tile_size")
+    flags = ("seed", "scenes", "tiles_per_side", "tile_size", "oem_tiles", "oem_tile_size", "near_infrared")
     return {
         "command": args.command,
         "flags": {flag: getattr(args, flag) for flag in flags},
         "biodiversity": {
             "tiles": tiles,
-            "float32_four_band_tiles": tiles - rgb,
-            "rgb_tiles": rgb,
+            "float32_tiles": tiles - in_8_bit,
+            "uint8_tiles": in_8_bit,
+            "bands_of_uint8_tiles": bands,
             "stretch": {"low": low.tolist(), "high": high.tolist()},
             "shares": labelled_shares(np.sum([pixels for _, pixels in made], axis=0), BIODIVERSITY),
         },
@@ -192,9 +199,11 @@ def _in_words(shares: dict[str, float]) -> str:
 def summary(data: Path, content: dict) -> list[str]:
     """The lines that say in numbers what was written; ``content`` is what MARKER holds."""
     ours, theirs = content["biodiversity"], content["openearthmap"]
+    bands = "four" if ours["bands_of_uint8_tiles"] == 4 else "three"
     lines = [
         f"{data / BIODIVERSITY_RAW}: {ours['tiles']} tiles of {content['flags']['tile_size']} px in "
-        f"{content['flags']['scenes']} scenes, {ours['float32_four_band_tiles']} of them float32 with four bands",
+        f"{content['flags']['scenes']} scenes, {ours['float32_tiles']} of them float32 with four bands, "
+        f"the others 8-bit with {bands}",
         f"  {_in_words(ours['shares'])}",
         f"{data / OEM_TREE}: {theirs['images']} images and {theirs['labels']} labels of "
         f"{content['flags']['oem_tile_size']} px, {theirs['pairs']} pairs, in {len(theirs['regions'])} regions",

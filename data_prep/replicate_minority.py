@@ -4,6 +4,7 @@ python -m data_prep.replicate_minority --copies 2
 """
 
 import argparse
+from typing import Any
 
 from tqdm import tqdm
 
@@ -70,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
     train = TileSet.open(args.train_dir).require_split("train").require_taxonomy(taxonomy)
     distribution = read_distribution(args.distribution, taxonomy)
     chosen = set(tiles_to_replicate(distribution, train, args.distribution))
-    entries = {"stretch": train.stretch, "copies": args.copies, "replicated_tiles": len(chosen)}
+    entries: dict[str, Any] = {**train.scaling, "copies": args.copies, "replicated_tiles": len(chosen)}
     with new_tile_set(args.out_dir, args, taxonomy=taxonomy, split="train", made_from=[train], **entries) as out:
         for tile in tqdm(train, desc="Replicating", unit="tile"):
             out.add(tile)

@@ -2,9 +2,9 @@ r"""Split the raw Biodiversity tiles into train, val and test.
 
 Whole spatial blocks are drawn where the tiles are georeferenced, so that neighbours stay on one side. Tiles that show
 one ground, as the audit found or --groups says, are never divided. Each split gets every class in about its overall
-share. Images become 8-bit RGB here, once; the scaling comes from train alone. Pixels that are nodata, transparent, NaN,
-infinite or beyond 1e30 become Background; a value that fills gaps and is not declared as nodata, such as -9999, is
-refused. A band that is constant but for rounding stays constant.
+share. Images become 8-bit here, once, with the bands of --bands; the scaling comes from train alone. Pixels that are
+nodata, transparent, NaN, infinite or beyond 1e30 become Background; a value that fills gaps and is not declared as
+nodata, such as -9999, is refused. A band that is constant but for rounding stays constant.
 
 With --folds 5 --fold 1 the tiles of test are the same; all others are dealt into five folds, each class into as many
 as can be, and the first is val. The fold has a root of its own, ROOT/folds/1.
@@ -56,7 +56,7 @@ from data_prep.raw.pairs import add_patterns, chosen_patterns, find_raw
 from data_prep.tile_sets.class_shares import percentages
 from data_prep.tile_sets.folds import add_folds, check_folds, deal_folds, record_folds, split_home, tell_folds
 from data_prep.tile_sets.groups import GroupTables, group_sizes
-from data_prep.tile_sets.odd import Look, look_at, odd_tiles, tell_odd
+from data_prep.tile_sets.odd import Look, band_statistics, look_at, odd_tiles, tell_odd
 from data_prep.tile_sets.slivers import Outline, add_overlaps, outline_for, shared_strips, strips_to_cut, without_strips
 from data_prep.tile_sets.stratify import joined, stratify
 from data_prep.tile_sets.stretch import choose_stretch, print_stretch
@@ -340,6 +340,7 @@ def main(argv: list[str] | None = None) -> None:
         for i, s, (block, tied), (entry, look) in zip(inspections, chosen, of_block, written, strict=True):
             looks.append((i.tile.id, out_dirs[s] / "images" / f"{i.tile.id}.tif", look))
             writers[s].record(i.tile.id, {**entry, "block": block, **tied, "source": "biodiversity"})
+        statistics = band_statistics(look for (_, _, look), s in zip(looks, chosen, strict=True) if s == 0)
         for s, writer in enumerate(writers):
             shared = {} if s == 0 else {"blocks_shared_with_train": len(block_sets[s] & block_sets[0])}
             writer.write_manifest(
@@ -349,6 +350,7 @@ def main(argv: list[str] | None = None) -> None:
                 inputs=[args.in_dir],
                 stretch=stretch,
                 bands=list(reading.bands),
+                band_statistics=statistics.to_json(),
                 alpha=reading.alpha,
                 image_pattern=args.images,
                 mask_pattern=args.masks,

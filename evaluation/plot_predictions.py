@@ -10,6 +10,7 @@ evaluation.build_report.
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from common.artifacts import read_distribution
+from common.bands import add_show, shown_positions, three_bands, to_picture
 from common.checkpoints import open_to_score
 from common.cli import Parser, positive_int, run
 from common.device import place, resolve_device
@@ -44,6 +46,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("--split", choices=["val"], default="val", help="val alone: test tiles are not for looking at")
     parser.add_argument("--tiles", type=positive_int, default=6, help="number of tiles to draw")
+    add_show(parser)
     split, train = "data_prep.split_biodiversity", "data_prep.analyze_class_distribution"
     parser.add_input("--data-dir", "data/biodiversity_split/{split}", "tile set to draw from", made_by=split)
     parser.add_path("--weights-dir", "model_weights/biodiversity", "folder of the stages' checkpoints")
@@ -145,17 +148,23 @@ def write_photo(folder: Path, image: np.ndarray) -> str:
 
 
 def write_pictures(
-    folder: Path, tiles: list[Tile], predicted: list[Predicted], taxonomy: Taxonomy, about: dict
+    folder: Path,
+    tiles: list[Tile],
+    predicted: list[Predicted],
+    taxonomy: Taxonomy,
+    about: dict,
+    shown: Sequence[int] = (),
 ) -> None:
     """One folder per tile with its image, its truth and each stage's prediction, and an index of them.
 
-    ``about`` goes to the index: what the tiles are, and what was drawn.
+    ``about`` goes to the index: what the tiles are, and what was drawn. ``shown``: the positions of the three bands
+    that an image shows.
     """
     listed = []
     for index, tile in enumerate(tiles):
         mask, pictures = tile.read_mask(), folder / tile.id
         pictures.mkdir()
-        image = write_photo(pictures, tile.read_image())
+        image = write_photo(pictures, three_bands(tile.read_image(), shown))
         write_ids(pictures / "truth.png", mask, taxonomy)
         scores = {}
         for of_arm in predicted:
@@ -169,9 +178,16 @@ def write_pictures(
 
 
 def predictions_figure(
-    tiles: list[Tile], columns: list[tuple[str, list[np.ndarray]]], taxonomy: Taxonomy, note: str
+    tiles: list[Tile],
+    columns: list[tuple[str, list[np.ndarray]]],
+    taxonomy: Taxonomy,
+    note: str,
+    shown: Sequence[int] = (),
 ) -> Figure:
-    """Rows of tiles: image, truth, and a prediction for each of ``columns`` (title, predictions)."""
+    """Rows of tiles: image, truth, and a prediction for each of ``columns`` (title, predictions).
+
+    ``shown``: the positions of the three bands that an image shows, the first three unless given.
+    """
     side, across = 1.55, 2 + len(columns)
     tall = [tile.entry["height"] / tile.entry["width"] for tile in tiles]
     figure = new_figure(side * across + 0.2, sum(side * t + 0.22 for t in tall) + 0.95)
@@ -182,7 +198,7 @@ def predictions_figure(
         axes.set_title(title, fontsize=9.5)
     for index, (row, tile) in enumerate(zip(grid, tiles, strict=True)):
         mask = tile.read_mask()
-        row[0].imshow(np.moveaxis(tile.read_image(), 0, -1))
+        row[0].imshow(to_picture(tile.read_image(), shown))
         row[1].imshow(color_mask(mask, taxonomy), interpolation="nearest")
         row[0].set_xlabel(tile.id, fontsize=6.5, labelpad=2, color="#555555")
         for axes, (_, preds) in zip(row[2:], columns, strict=True):
@@ -201,6 +217,7 @@ def main(argv: list[str] | None = None) -> None:
     taxonomy = load_taxonomy(args.root)
     tiles = TileSet.open(args.data_dir).require_split(args.split).require_taxonomy(taxonomy)
     minority = read_distribution(args.distribution, taxonomy)["minority_classes"]
+    shown = shown_positions(tiles.bands, args.show)
     device = resolve_device(args.device)
     chosen = choose_tiles(tiles.tiles, [taxonomy.index(name) for name in minority], args.tiles)
 
@@ -230,10 +247,12 @@ def main(argv: list[str] | None = None) -> None:
         "seed": args.seed,
         "which": "last",
         "minority_classes": minority,
+        "bands": list(tiles.bands),
+        "shown": [tiles.bands[at] for at in shown],
     }
     with new_folder(args.out_dir, overwrite=True, inputs=[args.data_dir], kind=PREDICTIONS) as folder:
-        write_pictures(folder, chosen, predicted, taxonomy, about)
-        save_figure(predictions_figure(chosen, columns, taxonomy, note), args.out, dpi=160)
+        write_pictures(folder, chosen, predicted, taxonomy, about, shown)
+        save_figure(predictions_figure(chosen, columns, taxonomy, note, shown), args.out, dpi=160)
     if not_run:
         print(f"not run with seed {args.seed}: {', '.join(not_run)}")
     blocks = len({tile.block for tile in chosen})

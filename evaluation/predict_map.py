@@ -165,7 +165,8 @@ def tell_plan(plan: Plan, networks: Networks, maker: StripMaker, source: Source)
     side = plan.rows.side, plan.columns.side
     scalings = len(networks.scalings)
     raw = max(1.0, source.raw_pixels / (source.height * source.width))  # that make one pixel, if it is resampled
-    memory = 4 * networks.taxonomy.num_classes * plan.overlap + side[0] * (2 + 6 * scalings) * (1 + (raw > 1) * raw)
+    of_images = 2 + 2 * scalings * len(networks.scalings[0].reading.bands)
+    memory = 4 * networks.taxonomy.num_classes * plan.overlap + side[0] * of_images * (1 + (raw > 1) * raw)
     memory *= plan.columns.length
     minutes = maker.seconds_a_window() * plan.windows / 60
     print(f"{plan.windows:,} windows of {side[1]} x {side[0]} pixels, in {plan.strips} strips")
@@ -199,7 +200,8 @@ def main(argv: list[str] | None = None) -> None:
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE))
         alpha = alpha_of(checkpoints) if args.alpha == "auto" else args.alpha
-        raster = stack.enter_context(Raster(args.image, args.bands or bands or [1, 2, 3], alpha))
+        trained = checkpoints[0].path if bands and not args.bands else None
+        raster = stack.enter_context(Raster(args.image, args.bands or bands or [1, 2, 3], alpha, trained))
         require_not_input(args, raster)
         source = Resampled(raster, gsd) if args.resample and gsd and raster.pixel_size else raster
         networks = open_networks(args, raster, source, checkpoints)

@@ -29,7 +29,7 @@ class SmallNetwork:
 
     ancestors = ()
 
-    def build(self, architecture, taxonomy):
+    def build(self, architecture, taxonomy, bands):
         network = nn.Sequential()
         network.encoder = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.ReLU())
         EncoderConstants().install(network.encoder)

@@ -12,11 +12,13 @@ from collections.abc import Callable
 import torch
 
 from common.artifacts import read_difficulty, read_minority_classes
+from common.bands import add_oem_bands, chosen_oem_bands, named, positions
 from common.checkpoints import load_teacher
 from common.cli import fraction, positive_float, run
 from common.croppers import MinorityCrop
 from common.initial_weights import StageWeights
 from common.losses import KD_ALPHA, KD_TEMPERATURE, MAX_MAPPED_VOID, HardAndKDLoss, HardLoss
+from common.models import SelectedBands
 from common.samplers import WeightedTiles
 from training.engine.flags import train_parser
 from training.engine.loop import fit
@@ -32,6 +34,7 @@ def parse_args(argv: list[str] | None = None, stage: str = STAGE, doc: str | Non
     )
     parser.add_difficulty()
     parser.add_minority_crop()
+    add_oem_bands(parser)
     parser.add_input(
         "--init",
         "model_weights/biodiversity/stage5a_pretrain/seed{seed}/last.pt",
@@ -66,8 +69,13 @@ def distill(
     """Train stage 5B's recipe with the KD loss; ``remap``, if given, changes the class matrix (a control)."""
     train, val = open_train_and_val(args)
     teacher = load_teacher(args.teacher, args.seed)
+    network, oem_bands = teacher.build(), chosen_oem_bands(train.bands, args.oem_bands)
     matrix = torch.from_numpy(train.taxonomy.class_matrix())
     origin = {"teacher_digest": teacher.digest}
+    if oem_bands != train.bands:
+        network = SelectedBands(network, positions(train.bands, oem_bands, "--oem-bands"))
+        origin["oem_bands"] = named(oem_bands)
+        print(f"The teacher sees the bands {named(oem_bands)} of {named(train.bands)} as red, green and blue.")
     if remap is not None:
         matrix, origin["remap"] = remap(matrix), remap.__name__
     recipe = Recipe(
@@ -79,7 +87,7 @@ def distill(
         ),
         init=StageWeights(args.init, "stage5a_pretrain", args.seed, val),
         loss=HardAndKDLoss(
-            teacher.build(),
+            network,
             matrix,
             hard=HardLoss(args.label_smoothing),
             alpha=args.kd_alpha,

@@ -12,6 +12,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from common.bands import three_bands
 from common.raw_images import Ranges, Reading, read_raw
 from data_prep.raw.inspect import Inspection
 
@@ -41,6 +42,7 @@ def cell_means(planes: np.ndarray, cell: int) -> np.ndarray:
 def cell_features(image: np.ndarray, cell: int) -> np.ndarray:
     """(D, h, w) float32 colour and texture of each cell, of the windows around it, and of the tile.
 
+    ``image``: (3, H, W) uint8.
     Features of the SHARP_WINDOWS come first, then those of the tile; ``sharp`` cuts there.
     """
     rgb = image.astype(np.float32) / 255
@@ -152,7 +154,7 @@ class TileReader(NamedTuple):
     def read(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Features, shares of classes and cells with an image; of a large tile those of its middle."""
         raw = read_raw(self.inspection.tile.image, self.reading)
-        image, mask, valid = raw.to_8bit(self.ranges), self.inspection.tile.read_mask(), raw.valid
+        image, mask, valid = three_bands(raw.to_8bit(self.ranges)), self.inspection.tile.read_mask(), raw.valid
         middle = tuple(
             slice(max(0, (side - LARGEST_SIDE) // 2), max(0, (side - LARGEST_SIDE) // 2) + LARGEST_SIDE)
             for side in mask.shape

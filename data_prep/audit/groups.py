@@ -9,6 +9,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 
+from common.bands import three_bands
 from common.cli import map_progress
 from common.ground import SLIVER, overlapping
 from common.raw_images import Ranges, Reading, percentile_ranges, read_raw
@@ -60,7 +61,7 @@ def ranges_by_unit(inspections: list[Inspection]) -> dict[str, Ranges | None]:
 def read_picture(picture: Picture) -> np.ndarray:
     """(3, H, W) uint8."""
     ranges = [list(of_band) for of_band in picture.ranges] if picture.ranges else None
-    return read_raw(picture.path, picture.reading).to_8bit(ranges)
+    return three_bands(read_raw(picture.path, picture.reading).to_8bit(ranges))
 
 
 def look(picture: Picture) -> Look:

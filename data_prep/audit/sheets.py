@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure, SubFigure
 from scipy import ndimage
 
+from common.bands import to_picture
 from common.figures import class_legend, color_mask, new_figure
 from common.raw_images import Reading, read_raw
 from common.taxonomy import IGNORE_INDEX, Taxonomy
@@ -54,7 +55,7 @@ def plot_audit(inspections: list[Inspection], shares: dict[str, dict], taxonomy:
         axes.set_axis_off()
     for column, example in enumerate(examples):
         raw = read_raw(example.tile.image, reading)
-        grid[0, column].imshow(np.moveaxis(raw.to_8bit(example.ranges), 0, -1))
+        grid[0, column].imshow(to_picture(raw.to_8bit(example.ranges)))
         grid[0, column].set_title(example.tile.id, fontsize=8)
         mask = np.where(raw.valid, example.tile.read_mask(), np.uint8(IGNORE_INDEX))
         grid[1, column].imshow(color_mask(mask, taxonomy), interpolation="nearest")
@@ -76,7 +77,7 @@ def plot_groups(groups: list[TileGroup], inspections: dict[str, Inspection], rea
         for column, tile_id in enumerate(group.tiles[:columns]):
             image = read_raw(inspections[tile_id].tile.image, reading).to_8bit(inspections[tile_id].ranges)
             step = max(1, min(image.shape[1:]) // PANEL_PIXELS)
-            row[column].imshow(np.moveaxis(image[:, ::step, ::step], 0, -1))
+            row[column].imshow(to_picture(image[:, ::step, ::step]))
             row[column].set_title(tile_id, fontsize=6)
         rest = f", {len(group.tiles) - columns} more" if len(group.tiles) > columns else ""
         row[0].text(0, -0.04, ", ".join(group.tied_by) + rest, fontsize=7, va="top", transform=row[0].transAxes)
@@ -111,7 +112,7 @@ def plot_suspect(
 
     def read_rgb(tile_id: str) -> tuple[np.ndarray, np.ndarray]:
         raw = read_raw(inspections[tile_id].tile.image, reading)
-        return raw.valid, np.moveaxis(raw.to_8bit(inspections[tile_id].ranges), 0, -1)
+        return raw.valid, to_picture(raw.to_8bit(inspections[tile_id].ranges))
 
     valid, image = read_rgb(suspect.tile_id)
     mask = np.where(valid, inspections[suspect.tile_id].tile.read_mask(), np.uint8(IGNORE_INDEX))

@@ -27,7 +27,7 @@ TARGET_SHARES = {"Forest": 0.14, "Seminatural": 0.08, "Cropland": 0.06, "Settlem
 
 
 class SceneTask(NamedTuple):
-    """One Biodiversity scene; ``number`` counts from 0."""
+    """One Biodiversity scene; ``number`` counts from 0. ``bands``: of its 8-bit tiles, 3 or 4 with near infrared."""
 
     number: int
     seed: int
@@ -35,6 +35,7 @@ class SceneTask(NamedTuple):
     tiles_per_side: int
     tile_size: int
     folder: Path
+    bands: int = 3
 
 
 class RegionTask(NamedTuple):
@@ -139,9 +140,11 @@ def write_geotiff(path: Path, array: np.ndarray, left: float, top: float) -> Non
     """Write (B, H, W) as a compressed GeoTIFF whose upper left corner is at ``left``, ``top`` metres."""
     path.parent.mkdir(parents=True, exist_ok=True)
     bands, height, width = array.shape
+    # without this GDAL calls the fourth band of 8 bit alpha
+    declared = {"photometric": "RGB", "alpha": "no"} if array.dtype == np.uint8 and bands == 4 else {}
     with rasterio.open(
         path, "w", driver="GTiff", dtype=array.dtype.name, count=bands, height=height, width=width,
-        crs=CRS.from_epsg(EPSG), transform=Affine(PIXEL_M, 0, left, 0, -PIXEL_M, top),
+        crs=CRS.from_epsg(EPSG), transform=Affine(PIXEL_M, 0, left, 0, -PIXEL_M, top), **declared,
         compress="deflate", predictor=3 if array.dtype.kind == "f" else 2, num_threads=1,
     ) as file:  # fmt: skip
         file.write(array)
@@ -187,10 +190,10 @@ def picture(task: SceneTask) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_scene(task: SceneTask) -> tuple[np.ndarray, np.ndarray]:
-    """Generate a scene; write its masks and float32 tiles, and keep its reflectance for write_rgb_tiles.
+    """Generate a scene; write its masks and float32 tiles, and keep its reflectance for write_8bit_tiles.
 
     Returns:
-        (3, N) float32 sample of its red, green and blue; (C,) int64 pixels of each Biodiversity class.
+        (B, N) float32 sample of the bands of its 8-bit tiles; (C,) int64 pixels of each Biodiversity class.
     """
     image, mask = picture(task)
     (task.folder / "masks").mkdir(parents=True, exist_ok=True)
@@ -198,8 +201,10 @@ def make_scene(task: SceneTask) -> tuple[np.ndarray, np.ndarray]:
         Image.fromarray(mask[rows, columns]).save(task.folder / "masks" / f"{tile_id}.png")
         if as_float:
             write_geotiff(task.folder / "images" / f"{tile_id}.tif", image[:, rows, columns], left, top)
-    np.save(_scene_file(task), image[:3])
-    return image[:3, ::3, ::3].reshape(3, -1).copy(), np.bincount(mask.ravel(), minlength=BIODIVERSITY.num_classes)
+    image = image[: task.bands]
+    np.save(_scene_file(task), image)
+    sample = image[:, ::3, ::3].reshape(task.bands, -1).copy()
+    return sample, np.bincount(mask.ravel(), minlength=BIODIVERSITY.num_classes)
 
 
 def make_raster(task: SceneTask) -> np.ndarray:
@@ -228,7 +233,7 @@ def _scene_file(task: SceneTask) -> Path:
     return task.folder.parent / f"scene{task.number + 1:02d}.npy"
 
 
-def write_rgb_tiles(job: tuple[SceneTask, np.ndarray, np.ndarray]) -> int:
+def write_8bit_tiles(job: tuple[SceneTask, np.ndarray, np.ndarray]) -> int:
     """Write the 8-bit tiles of a scene, given the range of each band over all scenes; return how many."""
     task, low, high = job
     image = np.load(_scene_file(task), mmap_mode="r")

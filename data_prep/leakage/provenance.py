@@ -4,6 +4,7 @@ import math
 import shlex
 from pathlib import Path
 
+from common.bands import named, same_bands
 from common.cli import map_progress
 from common.files import read_json
 from common.folds import FOLDS, RECORD, fold_number, study_root
@@ -42,6 +43,9 @@ def from_steps(parts: dict[str, Part]) -> list[dict]:
         if part.tiles.stretch != train.stretch:
             text = f"{name} was scaled to 8 bit by another range than train"
             findings.append(finding("stretch", [name], 1, text))
+        if not same_bands(part.tiles.manifest.get("bands"), train.manifest.get("bands")):
+            text = f"{name} has the bands {named(part.tiles.bands)}, train has {named(train.bands)}"
+            findings.append(finding("bands", [name], 1, text))
     return findings
 
 
@@ -218,7 +222,7 @@ def check_files(parts: dict[str, Part]) -> list[dict]:
             for path, look, key in ((tile.image_path, image, "sha256"), (tile.mask_path, mask, "mask_sha256")):
                 if look.sha256 != tile.entry[key]:
                     changed.append(f"{path.parent.name}/{path.name}")
-            keys = untrue_entries(tile.entry, image, mask)
+            keys = untrue_entries(tile.entry, image, mask, tile.bands_of_file)
             if keys:
                 untrue.append(f"{tile.id} ({', '.join(keys)})")
         if changed:
@@ -233,10 +237,12 @@ def check_files(parts: dict[str, Part]) -> list[dict]:
     return findings
 
 
-def untrue_entries(entry: dict, image: ImageLook, mask: MaskLook) -> list[str]:
-    """What a manifest's entry says that its two files do not bear out."""
-    if image.anchors is None or not mask.size:
-        return ["no 8-bit RGB image" if image.anchors is None else "no 8-bit mask"]
+def untrue_entries(entry: dict, image: ImageLook, mask: MaskLook, bands: int) -> list[str]:
+    """What a manifest's entry says that its two files, of which the image has so many bands, do not bear out."""
+    if image.anchors is None or image.bands != bands:
+        return [f"no 8-bit image of {bands} bands"]
+    if not mask.size:
+        return ["no 8-bit mask"]
     count, size = len(entry["pixels"]), (image.location["height"], image.location["width"])
     is_untrue = {
         "content_sha256": image.content != entry["content_sha256"],

@@ -10,6 +10,7 @@ from typing import NamedTuple, cast
 import numpy as np
 from rasterio.errors import RasterioError
 
+from common.bands import three_bands
 from common.cli import map_progress
 from common.errors import UserError
 from common.files import sha256_file
@@ -39,6 +40,7 @@ class ImageLook(NamedTuple):
     sha256: str
     content: str = ""
     location: dict = {}
+    bands: int = 0
     is_blank: bool = False
     anchors: np.ndarray | None = None
     thumbnail: np.ndarray | None = None
@@ -114,10 +116,11 @@ def look_at_image(path: Path) -> ImageLook:
         return ImageLook(path, digest)
     content = hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
     location |= {"height": image.shape[1], "width": image.shape[2]}
-    if image.dtype != np.uint8 or len(image) != 3:
-        return ImageLook(path, digest, content, location)
+    if image.dtype != np.uint8:
+        return ImageLook(path, digest, content, location, len(image))
     blank = bool((image == image[:, :1, :1]).all())
-    return ImageLook(path, digest, content, location, blank, anchors(image), thumbnail(image))
+    seen = three_bands(image)  # that images of other bands have, too
+    return ImageLook(path, digest, content, location, len(image), blank, anchors(seen), thumbnail(seen))
 
 
 def look_at_mask(path: Path) -> MaskLook:

@@ -3,10 +3,12 @@
 import functools
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
 from common.artifacts import SHARED_KINDS
+from common.bands import three_bands
 from common.cli import map_progress
 from common.ground import SLIVER, not_comparable, overlapping
 from common.rasters import read_image
@@ -50,6 +52,11 @@ def pairs_apart(parts: dict[str, Part]) -> list[tuple[str, str]]:
     return pairs
 
 
+def read_three_bands(path: Path) -> np.ndarray:
+    """(3, H, W) uint8: what the images of a file of any bands are compared by."""
+    return three_bands(read_image(path))
+
+
 def near_copies(parts: dict[str, Part], workers: int) -> dict[tuple[str, str], list[tuple[str, str, str]]]:
     """{(held out, other): [(kind, tile, tile)]} of images that differ, but show the same pixels or one picture."""
     pairs = pairs_apart(parts)
@@ -74,7 +81,7 @@ def near_copies(parts: dict[str, Part], workers: int) -> dict[tuple[str, str], l
         one, other = contents[i], contents[j]
         if apart[one] & inside[other] or apart[other] & inside[one]:
             likely[one, other] = proposal._replace(first=looks[one].path, second=looks[other].path)
-    confirmed = functools.partial(confirm, read=read_image)
+    confirmed = functools.partial(confirm, read=read_three_bands)
     kinds = map_progress(confirmed, likely.values(), workers=workers, desc="Comparing", unit="pair")
     copies = defaultdict(list)
     for both, kind in zip(likely, kinds, strict=True):

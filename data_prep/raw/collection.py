@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from common.bands import named
 from common.taxonomy import Taxonomy
 from common.text import first_lines, some
 from data_prep.raw.files import Problem
@@ -56,13 +57,15 @@ def mixed_types(inspections: list[Inspection]) -> str | None:
 
 def other_order(inspections: list[Inspection]) -> str | None:
     """How to ask for bands that files declare as red, green and blue in another order; None where none do."""
-    odd = [i for i in inspections if i.bands == (1, 2, 3) and set(RGB) <= set(i.all_colors) and i.colors != RGB]
+    inspections = [i for i in inspections if i.bands[:3] == (1, 2, 3) and set(RGB) <= set(i.all_colors)]
+    odd = [i for i in inspections if i.colors[:3] != RGB]
     if not odd:
         return None
-    order = " ".join(str(odd[0].all_colors.index(color) + 1) for color in RGB)
+    visible = [odd[0].all_colors.index(color) + 1 for color in RGB]
+    order = named([*visible, *(band for band in odd[0].bands if band not in visible)][: len(odd[0].bands)])
     return (
-        f"{len(odd)} tiles declare bands 1 2 3 as {', '.join(odd[0].colors)}, and these are taken as red, green and "
-        f"blue ({some([i.tile.id for i in odd])}). --bands {order} takes them as they are declared"
+        f"{len(odd)} tiles declare bands 1 2 3 as {', '.join(odd[0].colors[:3])}, and these are taken as red, green "
+        f"and blue ({some([i.tile.id for i in odd])}). --bands {order} takes them as they are declared"
     )
 
 

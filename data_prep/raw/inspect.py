@@ -52,7 +52,7 @@ class Inspection:
     ``all_colors``: what it calls each of its bands.
     ``lost``: labelled pixels where the image has no data.
     ``borders``: what ``count_borders`` returns of the mask.
-    ``kept``: (3, P) float32 pixels for the scaling, of a tile that needs it; None where they were not asked for.
+    ``kept``: (B, P) float32 pixels for the scaling, of a tile that needs it; None where they were not asked for.
     """
 
     tile: RawTile
@@ -125,7 +125,7 @@ def constant_edge(image: RawImage, mask: np.ndarray) -> tuple[list[float], float
     Such an area is a collar or a gap rather than ground. It is the one of the value that most of the edge has.
 
     Args:
-        image: with (3, H, W) pixels.
+        image: with (B, H, W) pixels.
         mask: (H, W) uint8 class ids.
 
     Returns:

@@ -1,12 +1,13 @@
 """Tiles that look unlike the others once they are 8 bit, as where gaps or other units spoiled the scaling."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from common.bands import BandStatistics, to_picture
 from common.figures import new_figure, save_figure
 from common.rasters import read_image
 from common.text import first_lines, warn
@@ -20,9 +21,15 @@ SHOWN = 24
 
 
 class Look(NamedTuple):
-    """What an 8-bit image looks like: (3,) mean of each band; share of values that are 0 or 255; has it one value?"""
+    """What an 8-bit image looks like, in some of its pixels.
+
+    means, squares: (B,) mean and mean square of each band, of so many ``pixels``. cut_off: share of the values that are
+    0 or 255.
+    """
 
     means: np.ndarray
+    squares: np.ndarray
+    pixels: int
     cut_off: float
     constant: bool
 
@@ -36,15 +43,23 @@ class Odd(NamedTuple):
 
 
 def look_at(image: np.ndarray, valid: np.ndarray) -> Look | None:
-    """The look of a (3, H, W) uint8 image where it is (H, W) valid; None where it is nowhere."""
+    """The look of a (B, H, W) uint8 image where it is (H, W) valid; None where it is nowhere."""
     thin = (slice(EVERY // 2, None, EVERY), slice(EVERY // 2, None, EVERY))
     if min(valid.shape) > EVERY:
         image, valid = image[:, *thin], valid[thin]
-    values = image.reshape(3, -1) if valid.all() else image[:, valid]
+    values = image.reshape(len(image), -1) if valid.all() else image[:, valid]
     if not values.size:
         return None
     cut_off = float(((values == 0) | (values == 255)).mean())
-    return Look(values.mean(axis=1), cut_off, bool((values == values[:, :1]).all()))
+    squares = (values.astype(np.float64) ** 2).mean(axis=1)
+    return Look(values.mean(axis=1), squares, values.shape[1], cut_off, bool((values == values[:, :1]).all()))
+
+
+def band_statistics(looks: Iterable[Look | None]) -> BandStatistics:
+    """Mean and deviation of each band over the pixels that ``look_at`` sees of images, of which one has some."""
+    seen = [look for look in looks if look is not None]
+    means, squares, pixels = (np.array([look[n] for look in seen]) for n in range(3))
+    return BandStatistics.over(means, squares, pixels)
 
 
 def odd_tiles(tiles: Sequence[tuple[str, Path, Look | None]]) -> list[Odd]:
@@ -90,7 +105,7 @@ def contact_sheet(odd: Sequence[Odd]) -> Figure:
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, one in zip(grid.flat, shown, strict=False):
-        axes.imshow(np.moveaxis(read_image(one.image), 0, -1))
+        axes.imshow(to_picture(read_image(one.image)))
         axes.set_title(f"{one.tile_id}\n{one.reason.replace('; ', chr(10))}", fontsize=6.5)
     return figure
 

@@ -27,7 +27,7 @@ def describe_tile(
     """The manifest entry of a tile that was just written.
 
     Args:
-        image: (3, H, W) uint8.
+        image: (B, H, W) uint8.
         mask: (H, W) uint8 class ids.
         image_path, mask_path: the files that hold them.
         location: what ``georeference`` returned.

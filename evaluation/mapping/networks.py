@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from common.bands import RGB, named
 from common.checkpoints import METADATA_TO_SCORE, Checkpoint, UnfinishedRun
 from common.device import place
 from common.errors import UserError
@@ -53,7 +54,7 @@ def load_checkpoints(sources: Sequence[Input]) -> list[Checkpoint]:
 
 def bands_of(checkpoints: Sequence[Checkpoint]) -> list[int] | None:
     """The bands that networks were trained on; None if they do not say. UserError if these differ."""
-    known = [(checkpoint.metadata.get("images") or {}).get("bands") for checkpoint in checkpoints]
+    known = [checkpoint.bands for checkpoint in checkpoints]
     for checkpoint, bands in zip(checkpoints, known, strict=True):
         if bands != known[0]:
             raise UserError(
@@ -84,7 +85,14 @@ def require_fit(raster: Raster, checkpoint: Checkpoint, args: argparse.Namespace
     """
     images = checkpoint.metadata.get("images") or {}
     declared, trained = raster.colors, tuple(images.get("colors") or ())
-    if set(declared) == COLOURS and set(trained) == COLOURS and declared != trained and not args.bands:
+    seen = checkpoint.bands or list(RGB)
+    if len(raster.bands) != len(seen):
+        raise UserError(
+            f"--bands {named(raster.bands)}: {checkpoint.path} was trained on the bands {named(seen)}. Give as many, "
+            "in their order, or leave --bands out."
+        )
+    alike = sorted(declared) == sorted(trained) and len(set(trained)) == len(trained) and COLOURS <= set(trained)
+    if alike and declared != trained and not args.bands:
         order = [raster.bands[declared.index(color)] for color in trained]
         raise UserError(
             f"--image {raster.path}: its bands {' '.join(map(str, raster.bands))} are {', '.join(declared)}, those of "
@@ -172,7 +180,7 @@ class Networks:
         """Mean of the probabilities of all networks, and with flips of the mirrored image too.
 
         Args:
-            windows: for each scaling (N, 3, H, W) uint8.
+            windows: for each scaling (N, B, H, W) uint8.
             entropy: whether to return that of the single networks as well.
 
         Returns:

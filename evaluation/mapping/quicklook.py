@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.bands import three_bands
 from common.figures import class_legend, color_mask, new_figure, png_bytes
 from common.rasters import open_raster
 from common.taxonomy import Taxonomy
@@ -25,7 +26,7 @@ def quicklook(out: Path, source: Source, scaling: Scaling, taxonomy: Taxonomy) -
     Args:
         out: the map.
         source: what it was made from.
-        scaling: how that becomes 8-bit.
+        scaling: how that becomes 8-bit; of more than three bands the first three are drawn.
         taxonomy: of the map.
     """
     factor = max(1.0, max(source.height, source.width) / LARGEST_SIDE)
@@ -38,7 +39,7 @@ def quicklook(out: Path, source: Source, scaling: Scaling, taxonomy: Taxonomy) -
         image = np.zeros((height, width, 3), np.uint8)
         for number, row in enumerate(rows.tolist()):
             (line,), _ = source.read(row, row + 1, [scaling])
-            image[number] = line[:, 0, columns].T
+            image[number] = three_bands(line)[:, 0, columns].T
         panels.insert(0, image)
     figure = new_figure(5.5 * len(panels), min(5.5 * height / width, 12) + 0.6)
     grid = figure.subplots(1, len(panels), squeeze=False)[0]

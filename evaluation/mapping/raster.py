@@ -86,18 +86,20 @@ def _files(path: Path) -> list[Path]:
 class Raster:
     """A raster of any size. Use it as a context manager, and read it from one thread at a time."""
 
-    def __init__(self, path: Path, bands: list[int], alpha: str = "auto") -> None:
+    def __init__(self, path: Path, bands: list[int], alpha: str = "auto", trained: Path | None = None) -> None:
         """Open a raster.
 
         Args:
             path: a file that GDAL reads, or a folder of them that are tiles of one grid.
             bands, alpha: what --bands and --alpha say.
+            trained: the checkpoint that says the bands, where --bands does not.
 
         Raises:
             UserError: it is missing or damaged, lacks a band, holds complex numbers, or its tiles do not make one
                 raster.
         """
         self.path = path
+        self._whose = f" {trained} was trained on these." if trained else ""
         self._open: dict[Path, DatasetReader] = {}
         files = _files(path)
         self.reading = chosen_reading(bands, alpha, files)
@@ -105,7 +107,7 @@ class Raster:
         first = self._dataset(files[0])
         few = bands_problem(band_count(first), self.bands, first.subdatasets)
         if few:
-            raise UserError(f"{files[0]}: {few}.")
+            raise UserError(f"{files[0]}: {few}.{self._whose}")
         self.dtype = measured_type(first, self.bands)
         self.band_count = band_count(first)
         self.colors = colors_of(first, self.bands)
@@ -149,7 +151,7 @@ class Raster:
             require_real(src)
             few = bands_problem(band_count(src), self.bands, src.subdatasets)
             if few:
-                raise UserError(f"{path}: {few}.")
+                raise UserError(f"{path}: {few}.{self._whose}")
             row = column = 0
             if len(files) > 1:
                 if not is_placed(src.transform):
@@ -188,12 +190,12 @@ class Raster:
             scalings: of the networks.
 
         Returns:
-            For each scaling (3, rows, width) uint8, 0 where there is no data; (rows, width) bool, where there is.
+            For each scaling (B, rows, width) uint8, 0 where there is no data; (rows, width) bool, where there is.
 
         Raises:
             UserError: the file is damaged, or gone.
         """
-        images = [np.zeros((3, bottom - top, self.width), np.uint8) for _ in scalings]
+        images = [np.zeros((len(s.reading.bands), bottom - top, self.width), np.uint8) for s in scalings]
         valid = np.zeros((bottom - top, self.width), bool)
         self._close_above(top)
         for piece in reversed(self.pieces):
@@ -254,7 +256,7 @@ class Raster:
                     on_grid = (np.arange(piece.width) + piece.left) % step == step // 2
                     samples.append(pixels[:, valid & on_grid[None]].astype(np.float32))
             self._close_above(row)
-        found = np.concatenate(samples, axis=1) if samples else np.zeros((3, 0))
+        found = np.concatenate(samples, axis=1) if samples else np.zeros((len(self.bands), 0))
         if not found.size:
             raise UserError(f"--image {self.path}: has no pixel with data on a grid of {step} pixels.")
         return percentile_ranges(found)

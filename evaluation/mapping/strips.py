@@ -112,7 +112,7 @@ class _Rows:
         self._top = self._bottom = 0
 
     def move_to(self, number: int) -> tuple[list[np.ndarray], np.ndarray]:
-        """Images, for each scaling (3, side, width) uint8, and (side, width) bool, for a row of windows."""
+        """Images, for each scaling (B, side, width) uint8, and (side, width) bool, for a row of windows."""
         top = self._plan.rows.starts[number]
         bottom = top + self._plan.rows.side
         begin = max(top, self._bottom)

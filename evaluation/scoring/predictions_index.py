@@ -1,5 +1,6 @@
 """The index of the pictures that evaluation.plot_predictions leaves, and reading it back."""
 
+from common.bands import BANDS_FORM
 from common.files import read_json
 from common.inputs import Input
 from common.schema import is_count, is_number, is_object, is_text, list_of, misfit, optional, values_of
@@ -14,6 +15,7 @@ INDEX_FORM = {
     "seed": is_count,
     "split_digest": is_text,
     "minority_classes": list_of(is_text),
+    **dict.fromkeys(("bands?", "shown?"), BANDS_FORM),
     "tiles": list_of(
         {
             "id": is_tile_id,  # names a folder

@@ -5,6 +5,7 @@ import argparse
 import numpy as np
 
 from common.artifacts import SHARED_KINDS, read_leakage
+from common.bands import BANDS_FORM, RGB, named
 from common.files import MANIFEST
 from common.folds import fold_root
 from common.inputs import Command, Input
@@ -24,6 +25,8 @@ SPLIT_FORM = {
     "fractions?": optional(list_of(is_number)),
     "seed?": optional(is_count),
     "excluded?": optional(list_of(is_text)),
+    "colors?": optional(list_of(is_text)),
+    "bands?": optional(BANDS_FORM),
 }
 
 
@@ -100,6 +103,13 @@ def split_rows(manifests: dict[str, dict], minority: list[str]) -> tuple[list[li
         total += ["100.0", f"{labelled.sum():,}", int((labelled > 0).sum())]
         blank += ["-", f"{pixels[:, 0].sum():,}", int((pixels[:, 0] > 0).sum())]
     return rows, [total, blank]
+
+
+def bands_of_tiles(manifest: dict) -> str:
+    """Which bands of the raw images a split has, and what these call them, if known."""
+    bands, colors = manifest.get("bands") or RGB, manifest.get("colors") or []
+    names = [f"{band} ({color})" for band, color in zip(bands, colors, strict=False)]
+    return ", ".join(names) or named(bands)
 
 
 def blocks_of(manifest: dict) -> set[str]:

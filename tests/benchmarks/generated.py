@@ -87,15 +87,26 @@ def write_oem_raw(root: Path, count: int, seed: int = 1) -> None:
 
 
 def write_tile_set(
-    path: Path, count: int, *, split: str, distinct: int = 64, taxonomy: Taxonomy = BIODIVERSITY, seed: int = 0
+    path: Path,
+    count: int,
+    *,
+    split: str,
+    distinct: int = 64,
+    taxonomy: Taxonomy = BIODIVERSITY,
+    seed: int = 0,
+    bands: int = 3,
 ) -> None:
     """A tile set of ``count`` tiles of SIDE pixels; from ``distinct`` on they are links to the files of the first.
 
-    Each has a content hash of its own in the manifest, so that none counts as the image of another.
+    Each has a content hash of its own in the manifest, so that none counts as the image of another. Further ``bands``
+    than three are the first ones once more.
     """
     args = argparse.Namespace(command="generated", overwrite=False, mode="link")
     ids, image = scene(taxonomy.num_classes, seed)
-    with new_tile_set(path, args, taxonomy=taxonomy, split=split) as out:
+    image = np.concatenate([image, image[: bands - 3]])
+    statistics = {"mean": [0.5] * bands, "std": [0.25] * bands}
+    facts = {"bands": list(range(1, bands + 1)), "band_statistics": statistics}
+    with new_tile_set(path, args, taxonomy=taxonomy, split=split, **facts) as out:
         entries, files = [], []
         for i, cut in enumerate(cuts(min(count, distinct), SIDE, seed)):
             files.append(out.claim(f"{split}_{i:05d}"))

@@ -87,7 +87,8 @@ class BareLoop:
         batch = {name: tensor.to(device) for name, tensor in data[range(args.batch_size)].items()}
         self.image, self.mask = network_input(batch["image"], batch["photometric"]), batch["mask"].long()
         architecture = Architecture(args.arch, args.encoder, args.decoder_channels)
-        self.model = place(EncoderWeights("none").build(architecture, tiles.taxonomy), device).train()
+        model = EncoderWeights("none").build(architecture, tiles.taxonomy, tiles.band_statistics)
+        self.model = place(model, device).train()
         self.optimizer, self.args, self.device = make_optimizer(self.model, args), args, device
         self.clock = Clock()
 

@@ -14,12 +14,13 @@ from pathlib import Path
 import torch
 from rasterio.errors import NotGeoreferencedWarning
 
-from tests.benchmarks import aggregate, counting, crops, data_steps, groups, loop, sizes
+from tests.benchmarks import aggregate, bands, counting, crops, data_steps, groups, loop, sizes
 from tests.benchmarks import map as maps
 from tests.benchmarks.measuring import write_figures
 
 BENCHMARKS = {
     "crops": crops.measure,
+    "bands": bands.measure,
     "loop": loop.measure,
     "counting": counting.measure,
     "sizes": sizes.measure,

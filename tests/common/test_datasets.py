@@ -58,3 +58,11 @@ def test_brightness_and_contrast_act_on_each_image_by_itself():
     images = torch.full((2, 3, 4, 4), 100, dtype=torch.uint8)
     brighter = network_input(images, torch.tensor([[1.2, 1.0], [1.0, 1.0]]))
     assert (brighter[0] > brighter[1]).all() and torch.allclose(brighter[1], network_input(images)[1], atol=1e-5)
+
+
+def test_red_green_and_blue_are_seen_as_without_further_bands_which_stay_as_they_are():
+    images = torch.randint(0, 256, (2, 5, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    factors = torch.tensor([[1.2, 0.8], [0.8, 1.2]])
+    found = network_input(images, factors)
+    assert torch.equal(found[:, :3], network_input(images[:, :3], factors))
+    assert torch.equal(found[:, 3:], network_input(images)[:, 3:])

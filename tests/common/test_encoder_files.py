@@ -304,4 +304,4 @@ def test_damaged_constants_of_a_checkpoint_are_refused(tmp_path, encoder):
         "encoder_constants": {"mean": [1], "std": [1, 1, 1], "norm_eps": None},
     }
     (tmp_path / "last.pt").write_bytes(checkpoint_bytes({"a": torch.ones(1)}, metadata))
-    assert "last.pt is a damaged checkpoint: its encoder_constants: its mean" in refusal(tmp_path / "last.pt", encoder)
+    assert "last.pt is a damaged checkpoint: its encoder_constants" in refusal(tmp_path / "last.pt", encoder)

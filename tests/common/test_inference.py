@@ -238,14 +238,22 @@ METADATA = {
 }
 
 
-def open_saved(tmp_path, monkeypatch, *, split="val", digest="of val", training=None, lacking=(), **changes):
+def open_saved(
+    tmp_path, monkeypatch, *, split="val", digest="of val", training=None, lacking=(), bands=None, **changes
+):
     """What ``open_to_score`` says of a checkpoint of stage 2 seed 42 whose metadata are changed so."""
     metadata = {key: value for key, value in (METADATA | changes).items() if key not in lacking}
     path = tmp_path / "last.pt"
     save_checkpoint(path, {"w": torch.ones(2)}, metadata, training)
     monkeypatch.setattr(Checkpoint, "build", lambda self: ("network of", self.path))
     tiles = SimpleNamespace(
-        taxonomy=BIODIVERSITY, stretch=METADATA["stretch"], split=split, digest=digest, path=tmp_path / split
+        taxonomy=BIODIVERSITY,
+        stretch=METADATA["stretch"],
+        split=split,
+        digest=digest,
+        path=tmp_path / split,
+        manifest={"bands": bands},
+        bands=tuple(bands or (1, 2, 3)),
     )
     return open_to_score(made(path), "stage2_replication", 42, tiles)
 
@@ -254,6 +262,15 @@ def test_the_checkpoint_of_the_run_that_is_asked_for_is_opened(tmp_path, monkeyp
     found, model = open_saved(tmp_path, monkeypatch)
     assert found.state["w"].tolist() == [1, 1] and model == ("network of", tmp_path / "last.pt")
     open_saved(tmp_path, monkeypatch, split="test", digest="of test")  # has another digest than val
+
+
+def test_a_checkpoint_of_other_bands_than_the_tiles_is_refused(tmp_path, monkeypatch):
+    images = {"dtypes": None, "colors": None, "gsd": None}
+    for trained, bands in (([1, 2, 3, 4], [1, 2, 3]), ([1, 2, 3], [3, 2, 1]), (None, [1, 2, 3, 4])):
+        with pytest.raises(UserError, match=r"was trained on the bands .*, but .* has the bands"):
+            open_saved(tmp_path, monkeypatch, images=images | {"bands": trained}, bands=bands)
+    for trained, bands in (([4, 1], [4, 1]), (None, None), (None, [3, 2, 1]), ([1, 2, 3], None)):
+        open_saved(tmp_path, monkeypatch, images=images | {"bands": trained}, bands=bands)
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_imagenet_weights_are_asked_of_the_library_only_where_they_are_wanted(mo
 
     monkeypatch.setattr(models.smp, "create_model", note)
     EncoderWeights(source).build(Architecture(ARCH, ENCODER), THREE_CLASSES)
-    assert seen == [(ARCH, ENCODER, {"encoder_weights": asked, "classes": 4})]
+    assert seen == [(ARCH, ENCODER, {"encoder_weights": asked, "in_channels": 3, "classes": 4})]
 
 
 def test_encoder_weights_that_do_not_fit_or_are_not_there_are_refused(small, tmp_path):
@@ -377,7 +377,7 @@ def test_a_teacher_is_a_finished_run_of_the_teacher_in_the_openearthmap_classes(
 
 
 def stage_weights(path, digest="v", stretch="set"):
-    val = SimpleNamespace(digest=digest, stretch={"kind": stretch}, path="data/val")
+    val = SimpleNamespace(digest=digest, stretch={"kind": stretch}, path="data/val", manifest={})
     return StageWeights(made(path, TRAIN), "stage5a_pretrain", 42, val)
 
 

@@ -173,10 +173,10 @@ def test_a_file_is_looked_at_for_what_it_holds_and_not_for_what_is_said_of_it(tm
 
 def test_an_entry_is_untrue_in_whatever_its_files_do_not_bear_out():
     place = {"crs": UTM33, "bounds": [0, 0, 9, 6], "gsd": 1.0}
-    image = ImageLook(Path("a"), "f", "c", {**place, "height": 6, "width": 9}, anchors=np.zeros(0))
+    image = ImageLook(Path("a"), "f", "c", {**place, "height": 6, "width": 9}, bands=3, anchors=np.zeros(0))
     mask = MaskLook("m", (6, 9), (4, 50, *[0] * 254))
     entry = {"content_sha256": "c", "height": 6, "width": 9, "pixels": [4, 50, 0], **place}
-    assert untrue_entries(entry, image, mask) == []
+    assert untrue_entries(entry, image, mask, 3) == []
     for change, said in (
         ({"content_sha256": "d"}, ["content_sha256"]),
         ({"height": 9, "width": 6}, ["size"]),
@@ -185,10 +185,10 @@ def test_an_entry_is_untrue_in_whatever_its_files_do_not_bear_out():
         ({"bounds": [1, 0, 10, 6]}, ["place"]),
         ({"bounds": None, "crs": None}, ["place"]),
     ):
-        assert untrue_entries({**entry, **change}, image, mask) == said
-    assert untrue_entries(entry, image, mask._replace(size=(9, 6))) == ["size"]
-    assert untrue_entries(entry, image._replace(anchors=None), mask) == ["no 8-bit RGB image"]
-    assert untrue_entries(entry, image, MaskLook("m")) == ["no 8-bit mask"]
+        assert untrue_entries({**entry, **change}, image, mask, 3) == said
+    assert untrue_entries(entry, image, mask._replace(size=(9, 6)), 3) == ["size"]
+    assert untrue_entries(entry, image._replace(anchors=None), mask, 3) == ["no 8-bit image of 3 bands"]
+    assert untrue_entries(entry, image, MaskLook("m"), 3) == ["no 8-bit mask"]
 
 
 def test_two_records_of_a_place_may_differ_by_a_hundredth_of_a_pixel_or_a_pixel_between_systems():

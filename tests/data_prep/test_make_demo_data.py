@@ -10,7 +10,7 @@ from PIL import Image
 from common.errors import UserError
 from common.taxonomy import BIODIVERSITY, OEM_BUILT_UP, OPENEARTHMAP
 from data_prep import make_demo_data
-from data_prep.demo import scenes
+from data_prep.demo import painting, scenes
 from data_prep.demo.scenes import stretch
 
 SMALL = ["--scenes", 2, "--tiles-per-side", 2, "--tile-size", 64, "--oem-tiles", 2, "--oem-tile-size", 64]
@@ -304,3 +304,31 @@ def test_the_summary_names_every_class_with_its_share(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert all(f"{name} " in printed for name in (*BIODIVERSITY.classes, *OPENEARTHMAP.classes))
     assert "8 tiles of 64 px in 2 scenes, 2 of them float32" in printed
+
+
+def test_with_near_infrared_all_tiles_have_a_fourth_band_and_the_others_stay_as_they_were(small, tmp_path):
+    four = make(tmp_path, *SMALL, "--near-infrared")
+    before = images(small)
+    for name, tile in images(four).items():
+        assert len(tile) == 4
+        np.testing.assert_array_equal(tile[:3], before[name][:3])
+    for path in sorted((four / "biodiversity_raw/images").iterdir()):
+        with rasterio.open(path) as file:
+            assert "alpha" not in [color.name for color in file.colorinterp]
+    assert masks(four).keys() == masks(small).keys()
+    with rasterio.open(four / "scene_raw/scene.tif") as file:
+        assert file.count == 4
+
+
+def test_leaves_are_bright_in_near_infrared_water_is_dark_and_soil_and_roofs_lie_between():
+    """By the normalised difference of near infrared and red, as spectral libraries have it of such ground."""
+
+    def index(color):
+        return (color[3] - color[0]) / (color[3] + color[0])
+
+    for leaves in (painting.LUSH, painting.LEAF, painting.CANOPY, painting.SHRUB):
+        assert 0.6 < index(leaves) < 0.9
+    assert 0.3 < index(painting.DRY) < 0.5 and 0.1 < index(painting.SOIL) < 0.25 < index(painting.STRAW) + 0.01 < 0.35
+    for built in (painting.PAVED, painting.ASPHALT, *painting.ROOFS):
+        assert 0 < index(built) < 0.12
+    assert index(painting.WATER) < 0

@@ -100,8 +100,7 @@ def test_a_single_band_tile_is_refused_by_name_with_the_flag_that_takes_it(root)
     with pytest.raises(UserError, match=r"grey\.tif: has 1 band.*--bands 1"):
         split(root)
     tiles, _ = split(root, "--bands", 1)
-    image = tiles["grey"].read_image()
-    np.testing.assert_array_equal(image[0], image[2])
+    assert {len(tile.read_image()) for tile in tiles.values()} == {1}
 
 
 def test_nodata_and_nan_pixels_are_void_in_the_mask_and_zero_in_the_image(root):

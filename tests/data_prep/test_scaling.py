@@ -9,13 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common import raw_images
-from common.errors import UserError
 from common.rasters import open_raster
 from common.raw_images import (
     RawImage,
     Reading,
     bands_problem,
-    chosen_bands,
     chosen_reading,
     percentile_ranges,
     read_raw,
@@ -182,7 +180,7 @@ def test_a_fourth_band_is_alpha_where_nine_tenths_of_it_in_all_images_are_opaque
     assert ("hide nothing (--alpha yes: they do)" in capsys.readouterr().out) == (not hides)
     valid = read_raw(tmp_path / "a.tif", reading).valid
     np.testing.assert_array_equal(valid, pixels[3] > 0 if hides else np.ones((10, 10), bool))
-    assert chosen_reading([1], "no", [tmp_path / "b.tif"]) == Reading((1, 1, 1), False)
+    assert chosen_reading([1], "no", [tmp_path / "b.tif"]) == Reading((1,), False)
     assert chosen_reading([1, 2, 3], "auto", [tmp_path / "c.tif"]).alpha is None
 
 
@@ -427,16 +425,15 @@ def test_a_tile_has_at_most_8192_times_8192_pixels_and_200_bytes_of_name(tmp_pat
     assert printable("a\tb\u2028c é") == "a\\tb\\u2028c é"
 
 
-def test_three_bands_or_one_are_chosen_and_must_be_there():
+def test_any_number_of_bands_is_chosen_in_any_order_and_must_be_there():
     def bands(*flags):
-        return chosen_bands(split_biodiversity.parse_args(flags).bands)
+        return chosen_reading(split_biodiversity.parse_args(flags).bands, "yes", []).bands
 
-    assert bands() == (1, 2, 3) and bands("--bands", "4", "1", "2") == (4, 1, 2) and bands("--bands", "2") == (2, 2, 2)
-    with pytest.raises(UserError, match="--bands has 2 numbers"):
-        bands("--bands", "1", "2")
+    assert bands() == (1, 2, 3) and bands("--bands", "4", "1", "2", "2", "7") == (4, 1, 2, 2, 7)
+    assert bands("--bands", "2") == (2,)
     assert bands_problem(4, (4, 1, 2)) is bands_problem(1, (1, 1, 1)) is None
     assert bands_problem(3, (4, 1, 2)).endswith("--bands 4 1 2 asks for band 4; choose --bands among 1 to 3")
-    assert "takes the one band three times" in bands_problem(1, RGB.bands)
+    assert "--bands 1 takes the one that it has" in bands_problem(1, RGB.bands)
 
 
 def test_pairs_are_made_by_name_and_what_does_not_pair_is_told(tmp_path):

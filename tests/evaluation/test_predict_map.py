@@ -21,7 +21,9 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 
+from common.bands import BandStatistics
 from common.checkpoints import Checkpoint
+from common.encoders import EncoderConstants
 from common.errors import UserError
 from common.inference import predict_logits
 from common.inputs import Command
@@ -755,3 +757,42 @@ def test_a_picture_of_a_map_of_any_shape_shows_raster_and_classes(tmp_path, chec
     out, _ = map_it(raster(tmp_path / "a.tif", noise(*shape)), checkpoint, "--overlap", 0)
     with Image.open(out.with_suffix(".png")) as picture:
         assert len(picture.convert("RGB").getcolors(2**24)) > 2
+
+
+# Other bands than three
+
+
+def test_a_map_of_four_bands_is_what_the_network_makes_of_them_in_the_order_of_training(tmp_path):
+    torch.manual_seed(6)
+    statistics = BandStatistics((0.4,) * 4, (0.2,) * 4)
+    model = build_model(SMALL, 6, bands=statistics).eval()
+    constants = EncoderConstants.installed(model.encoder).to_json()
+    images = IMAGES | {"bands": [1, 2, 3, 4], "colors": ["red", "green", "blue", "undefined"]}
+    path = tmp_path / "best.pt"
+    save_checkpoint(path, model.state_dict(), metadata(images=images, encoder_constants=constants))
+    pixels = np.concatenate([noise(64, 64), noise(64, 64, seed=1)[:1]])
+    four = raster(tmp_path / "four.tif", pixels, photometric="RGB", alpha="no")
+    out, said = map_it(four, path)
+    wanted = predict_logits(model, torch.from_numpy(pixels)[None])[0].argmax(dim=0).numpy()
+    np.testing.assert_array_equal(classes(out), wanted)
+    assert json.loads(out.with_suffix(".json").read_text())["bands"] == [1, 2, 3, 4]
+    assert "4 bands of uint8" in said
+    turned = raster(tmp_path / "turned.tif", pixels[[3, 0, 1, 2]])
+    again, _ = map_it(turned, path, "--bands", 2, 3, 4, 1, out=tmp_path / "again.tif")
+    np.testing.assert_array_equal(classes(again), wanted)
+    three = raster(tmp_path / "three.tif", pixels[:3])
+    with pytest.raises(UserError, match=r"has 3 bands, but --bands 1 2 3 4 asks for band 4.*best.pt was trained on"):
+        map_it(three, path, "--overwrite")
+    with pytest.raises(UserError, match=r"--bands 1 2 3: .*best.pt was trained on the bands 1 2 3 4"):
+        map_it(four, path, "--bands", 1, 2, 3, "--overwrite")
+
+
+def test_a_raster_whose_colours_are_declared_in_another_order_is_told_with_its_other_bands(tmp_path):
+    model = build_model(SMALL, 6, bands=BandStatistics((0.4,) * 4, (0.2,) * 4))
+    constants = EncoderConstants.installed(model.encoder).to_json()
+    images = IMAGES | {"bands": [1, 2, 3, 4], "colors": ["blue", "green", "red", "undefined"]}
+    path = save_checkpoint(tmp_path / "b.pt", model.state_dict(), metadata(images=images, encoder_constants=constants))
+    pixels = np.concatenate([noise(64, 64), noise(64, 64, seed=1)[:1]])
+    four = raster(tmp_path / "four.tif", pixels, photometric="RGB", alpha="no")
+    with pytest.raises(UserError, match=r"Give their order: --bands 3 2 1 4"):
+        map_it(four, path)

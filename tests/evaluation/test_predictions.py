@@ -344,3 +344,33 @@ def test_large_tiles_are_stored_smaller_and_photographs_as_jpeg(tmp_path):
         assert picture.size == (1024, 14) and set(np.unique(picture)) == {0, 5}
     assert plot_predictions.write_photo(tmp_path, np.zeros((3, 300, 20), np.uint8)) == "image.jpg"
     assert plot_predictions.write_photo(tmp_path, np.zeros((3, 200, 256), np.uint8)) == "image.png"
+
+
+# Other bands than three
+
+
+def test_the_bands_that_are_asked_for_are_shown_and_the_report_says_which(tmp_path, folder):
+    tiles = []
+    for one in TILES:
+        image = np.concatenate([one.read_image(), one.read_image()[:1] + 9])
+        tiles.append(SimpleNamespace(**vars(one) | {"read_image": lambda image=image: image}))
+    pictures = tmp_path / "shown"
+    pictures.mkdir()
+    write_pictures(pictures, tiles, FOUND, BIODIVERSITY, {}, (3, 0, 1))
+    for one in tiles:
+        with Image.open(pictures / one.id / "image.png") as picture:
+            np.testing.assert_array_equal(np.array(picture), np.moveaxis(one.read_image()[[3, 0, 1]], 0, -1))
+    figure = predictions_figure(tiles, [("x", OF_ARM[ONE])], BIODIVERSITY, "note", (3, 0, 1))
+    shown = figure.axes[0].images[0].get_array()
+    np.testing.assert_array_equal(shown, np.moveaxis(tiles[0].read_image()[[3, 0, 1]], 0, -1))
+    evidence = evidence_with({ONE: f"digest of {ONE}"})
+    plain_index = read_json(made(folder / PREDICTIONS_INDEX))
+    for bands, told in (
+        ({}, None),
+        ({"bands": [1, 2, 3], "shown": [1, 2, 3]}, None),
+        ({"bands": [1, 2, 3, 4], "shown": [4, 1, 2]}, "The images show the bands 4 1 2 of 1 2 3 4."),
+        ({"bands": [1, 2, 3], "shown": [3, 2, 1]}, "The images show the bands 3 2 1 of 1 2 3."),
+    ):
+        write_json(folder / PREDICTIONS_INDEX, plain_index | bands)
+        html, _ = panels(folder, evidence)
+        assert ("The images show the bands" in html) == (told is not None) and (told or "") in html

@@ -133,9 +133,7 @@ def test_a_class_that_an_arm_lacks_with_its_fold_is_told_and_has_no_score_there(
     write_arms(tmp_path, ONE, TWO, counts=counts)
     shutil.rmtree(results_folder(tmp_path, 3, TWO))
     evidence = evidence_of(tmp_path)
-    lacking = (
-        f"{TWO}: without fold 3 of 5 folds, so scored on less area and without Settlement and Seminatural, in no"
-    )
+    lacking = f"{TWO}: without fold 3 of 5 folds, so scored on less area and without Settlement and Seminatural, in no"
     assert any(caution.startswith(lacking) for caution in evidence.cautions)
     rest = score(sum(r.tiles.confusions.sum(axis=0) for r in evidence.arms[TWO].last.values()), BIODIVERSITY)
     assert evidence.arms[TWO].value("mIoU") == pytest.approx(rest["mIoU"])  # of the three classes that are there

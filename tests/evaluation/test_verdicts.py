@@ -226,8 +226,7 @@ def test_a_control_that_could_not_be_compared_gives_no_answer():
             (1, 2, 3, 4, 5),
             10,
             (1, 2, 3, 4),
-            "A screening, without p-values: 4 seeds; a test needs 5 (reproduce.py --folds 5 makes "
-            "enough).",
+            "A screening, without p-values: 4 seeds; a test needs 5 (reproduce.py --folds 5 makes enough).",
         ),
         (
             (1, 2),

@@ -35,7 +35,7 @@ class Start:
         self.ancestors, self.name = ancestors, name
         self.built, self.digests = [], []
 
-    def build(self, architecture, taxonomy):
+    def build(self, architecture, taxonomy, bands=None):
         self.built.append(SmallNetwork(taxonomy.num_classes))
         self.digests.append(digest_tensors(self.built[-1].state_dict()))
         return self.built[-1]

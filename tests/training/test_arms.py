@@ -132,8 +132,8 @@ def test_every_stage_leaves_its_files_and_its_facts(trained):
 def test_stages_that_start_from_scratch_start_from_the_same_network(trained, tmp_path, monkeypatch):
     started = []
 
-    def build(self, architecture, taxonomy, original=EncoderWeights.build):
-        started.append(original(self, architecture, taxonomy))
+    def build(self, architecture, taxonomy, bands, original=EncoderWeights.build):
+        started.append(original(self, architecture, taxonomy, bands))
         started[-1] = (started[-1], digest_tensors(started[-1].state_dict()))
         return started[-1][0]
 

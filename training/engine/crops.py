@@ -85,7 +85,7 @@ class Augmentation:
 
 
 def resize(image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """(3, h, w) uint8 image and (h, w) uint8 mask → side ``size``; the image bilinear, the mask by nearest neighbour.
+    """(B, h, w) uint8 image and (h, w) uint8 mask → side ``size``; the image bilinear, the mask by nearest neighbour.
 
     torch's bilinear for bytes gives the pixels of Pillow's to one grey value, in a third of the time.
     """
@@ -102,6 +102,7 @@ class CropDataset(Dataset):
     def __init__(self, tiles: TileSet, draws: TileDraws, cropper: Cropper, seed: int) -> None:
         self.tiles = tiles.tiles
         self.num_classes = tiles.taxonomy.num_classes
+        self.bands = len(tiles.bands)
         self.draws = draws
         self.cropper = cropper
         self.seed = seed
@@ -122,14 +123,14 @@ class CropDataset(Dataset):
         """The batch of the crops at N positions; each is written to its place in it, without a copy in between.
 
         Returns:
-            ``tile`` (N,) int64 index, ``pixels`` (N, C) int64 pixels of each class, ``image`` (N, 3, S, S) uint8,
+            ``tile`` (N,) int64 index, ``pixels`` (N, C) int64 pixels of each class, ``image`` (N, B, S, S) uint8,
             ``mask`` (N, S, S) uint8, ``photometric`` (N, 2) float32 as ``network_input`` takes it.
         """
         count, size = len(positions), self.cropper.size
         batch = {
             "tile": torch.empty(count, dtype=torch.int64),
             "pixels": torch.empty(count, self.num_classes, dtype=torch.int64),
-            "image": torch.empty(count, 3, size, size, dtype=torch.uint8),
+            "image": torch.empty(count, self.bands, size, size, dtype=torch.uint8),
             "mask": torch.empty(count, size, size, dtype=torch.uint8),
             "photometric": torch.empty(count, 2),
         }

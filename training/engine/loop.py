@@ -13,14 +13,17 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from common.bands import RGB
 from common.datasets import STRIDE, network_input
 from common.device import Processes, autocast, place
+from common.encoders import first_layer
 from common.errors import UserError
 from common.files import locked
 from common.inference import tile_confusions
 from common.metrics import score
 from common.tiles import TileSet
 from training.engine.averaging import AveragedNetwork
+from training.engine.colours import ColoursMoveLess
 from training.engine.crops import CropDataset, StepSampler, TileDraws, crop_loader
 from training.engine.flags import RunOptions, TrainSettings
 from training.engine.history import history_row, validation_line
@@ -67,7 +70,7 @@ def train(
     unfinished = folder.unfinished()
 
     torch.manual_seed(run.seed)
-    model = place(recipe.init.build(settings.architecture, taxonomy), device)
+    model = place(recipe.init.build(settings.architecture, taxonomy, recipe.tiles.band_statistics), device)
     folder.note_network(model, unfinished)
     average = AveragedNetwork(model, settings.average * settings.iterations)
     optimizer = make_optimizer(model, settings)
@@ -146,7 +149,7 @@ def train(
 
 
 def to_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
-    """What network and loss see of a batch of crops: ``image`` (N, 3, S, S) float32, ``mask`` (N, S, S) int64."""
+    """What network and loss see of a batch of crops: ``image`` (N, B, S, S) float32, ``mask`` (N, S, S) int64."""
     images, masks, photometric = (
         batch[name].to(device, non_blocking=True) for name in ("image", "mask", "photometric")
     )
@@ -154,12 +157,23 @@ def to_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str,
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW, with a learning rate for the encoder and one for all else."""
-    encoder = list(model.get_submodule("encoder").parameters())
-    ids = {id(parameter) for parameter in encoder}
+    """AdamW, with a learning rate for the encoder and one for all else.
+
+    A first layer that sees more bands than red, green and blue has the latter, and ``ColoursMoveLess`` the former for
+    the part of it that sees these three.
+    """
+    encoder = model.get_submodule("encoder")
+    ids = {id(parameter) for parameter in encoder.parameters()}
+    first = first_layer(encoder)
+    extra = [first.weight] if first is not None and first.in_channels > len(RGB) else []
+    ids -= {id(parameter) for parameter in extra}
+    slow = [parameter for parameter in model.parameters() if id(parameter) in ids]
     rest = [parameter for parameter in model.parameters() if id(parameter) not in ids]
-    groups = [{"params": encoder, "lr": settings.encoder_lr}, {"params": rest, "lr": settings.lr}]
-    return torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True)
+    groups = [{"params": slow, "lr": settings.encoder_lr}, {"params": rest, "lr": settings.lr}]
+    optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True)
+    for weight in extra:
+        ColoursMoveLess(weight, settings.encoder_lr / settings.lr).attach(optimizer)
+    return optimizer
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, settings: TrainSettings) -> torch.optim.lr_scheduler.LambdaLR:

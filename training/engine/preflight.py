@@ -71,8 +71,8 @@ def require_apart(train: TileSet, val: TileSet, report: Input) -> None:
     ``report`` is that of check_leakage, which reads the tiles, too; messages name its command.
 
     Raises:
-        UserError: the first thing that is shared; a manifest that was changed after it was written; images of another
-            scaling; OpenEarthMap tiles among those that Biodiversity classes are validated on.
+        UserError: the first thing that is shared; a manifest that was changed after it was written; images of other
+            bands or another scaling; OpenEarthMap tiles among those that Biodiversity classes are validated on.
     """
     for tiles in (train, val):
         if tiles.digest != manifest_digest(tiles.manifest):
@@ -83,6 +83,7 @@ def require_apart(train: TileSet, val: TileSet, report: Input) -> None:
             f"{val.path} was scaled to 8 bit by another range than {train.path}. Make both from one split, then all "
             "that was made from them"
         )
+    val.require_bands_of(train)
     own = list(train)
     if val.taxonomy.from_openearthmap is not None:
         own = [tile for tile in train if not is_openearthmap(tile)]

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from common.bands import BandStatistics
 from common.losses import LossTerm
 from common.models import Architecture
 from common.taxonomy import Taxonomy
@@ -70,10 +71,15 @@ class InitialWeights(Component, Protocol):
         """Stage, steps, crops and digest of each earlier training, oldest first."""
         ...
 
-    def build(self, architecture: Architecture, taxonomy: Taxonomy) -> nn.Module:
+    def build(self, architecture: Architecture, taxonomy: Taxonomy, bands: BandStatistics | None) -> nn.Module:
         """The network before the first step, on the CPU.
 
-        It takes (N, 3, H, W) float32 as ``network_input`` gives them, and returns (N, C, H, W) float32 logits, one
+        Args:
+            architecture: what it is made of.
+            taxonomy: of its outputs.
+            bands: mean and deviation of each band of the training tiles; None for red, green and blue of OpenEarthMap.
+
+        It takes (N, B, H, W) float32 as ``network_input`` gives them, and returns (N, C, H, W) float32 logits, one
         output a class id. Its ``encoder`` has a learning rate of its own. Random weights come from torch's generator,
         which the loop has seeded.
         """
@@ -92,7 +98,7 @@ class Loss(Component, Protocol):
 
         Args:
             logits: (N, C, H, W), float32 or bfloat16; output 0 is void and counts nowhere.
-            batch: ``image`` (N, 3, H, W) float32 as the network saw it; ``mask`` (N, H, W) int64 class ids, 0 where
+            batch: ``image`` (N, B, H, W) float32 as the network saw it; ``mask`` (N, H, W) int64 class ids, 0 where
                 nothing is labelled.
         """
         ...

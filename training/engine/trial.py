@@ -59,7 +59,7 @@ def try_networks(
         total.backward()
     by_area = sorted(val.tiles, key=lambda tile: tile.entry["height"] * tile.entry["width"])
     for height, width in {(tile.entry["height"], tile.entry["width"]) for tile in (by_area[0], by_area[-1])}:
-        blank = torch.zeros(1, 3, height, width, dtype=torch.uint8, device=images.device)
+        blank = torch.zeros(1, images.shape[1], height, width, dtype=torch.uint8, device=images.device)
         of_val = f"{settings.architecture} cannot predict {height} x {width} px, as tiles of {val.path} have"
         with _refusals_told(of_val, f"Give {another}."):
             predict_logits(trial.eval(), blank)
