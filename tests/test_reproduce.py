@@ -69,6 +69,15 @@ def test_flags_go_to_the_commands_that_take_them_and_win_over_the_document(pipel
     ]
 
 
+def test_bands_go_to_the_commands_that_take_them_word_by_word(pipeline):
+    pipeline.module("prep.split", flags="parser.add_argument('--bands', type=int, nargs='+')")
+    pipeline.module("train.score", flags="parser.add_argument('--split'); parser.add_argument('--show', nargs=3)")
+    pipeline.run("--root", "demo", "--bands", "4", "1", "2", "3", "--show", "1", "2", "3")
+    assert pipeline.ran()[0] == "prep.split --root demo --bands 4 1 2 3"
+    assert pipeline.ran()[-1] == "train.score --split test --root demo --show 1 2 3"
+    assert "bands" not in pipeline.ran()[1]
+
+
 def test_dry_run_prints_what_a_run_executes_and_runs_nothing(pipeline):
     commands = pipeline.run("--root", "demo", "--seed", "7", "--dry-run").out.splitlines()
     assert pipeline.ran() == []

@@ -54,7 +54,8 @@ def run(name: str, seed: str = "", *flags: str, can_resume: bool = False) -> Run
 def test_the_documents_are_data_training_and_evaluation_and_training_runs_once_a_seed():
     assert (DATA, TRAINING, EVALUATION) == DOCUMENTS and RUN_PER_SEED == TRAINING
     assert DOCUMENTED_SEED == "42" and reproduce.SECONDS_TO_STOP == 60
-    assert reproduce.PASSED_ON == ("--preset", "--device", "--workers", "--overwrite")
+    of_runs, of_bands = ("--preset", "--device", "--workers", "--overwrite"), ("--bands", "--oem-bands", "--show")
+    assert reproduce.PASSED_ON == (*of_runs, *of_bands)
     steps = read_steps(REPOSITORY)
     assert [step.document for step in steps] == sorted((s.document for s in steps), key=DOCUMENTS.index)
     assert [step.position for step in steps] == list(range(1, len(steps) + 1))
@@ -163,6 +164,7 @@ def record_of(tmp_path, *rows) -> Record:
         (["--preset", "laptop"], ["--preset", "demo"], False),
         (["--preset", "laptop"], [], False),
         (["--device", "cpu"], [], False),
+        (["--bands", "1", "2", "3", "4"], ["--bands", "1", "2", "3"], False),
         (["--root", "demo", "--preset", "demo"], ["--preset", "demo"], True),
     ],
 )

@@ -156,6 +156,15 @@ def test_no_band_is_called_near_infrared_that_follows_red_or_tells_nothing():
     assert seen(("red", "green", "nir"), red, green, blue).near_infrared == 3
 
 
+def test_a_band_that_follows_red_as_much_as_leaves_is_not_called_near_infrared():
+    rng = np.random.default_rng(2)
+    red, greenness = rng.uniform(50, 150, 900), rng.uniform(-0.2, 0.2, 900)
+    green = red * (1 + greenness) / (1 - greenness)
+    colors = ("red", "green", "undefined")
+    for share, found in ((1.0, None), (0.2, 3)):
+        assert seen(colors, red, green, share * red + 250 * greenness).near_infrared == found
+
+
 def test_constant_bands_and_copies_are_named():
     red, green, blue, infrared = ground()
     found = seen(("gray",) * 6, red, green, red, np.full(600, 3.0), np.full(600, 3.0), red)

@@ -197,6 +197,15 @@ def test_distillation_takes_the_teacher_of_the_seed_and_the_matrix_of_the_method
         assert (loss.alpha, loss.temperature) == (0.3, 2.0)
 
 
+def test_the_teacher_sees_the_bands_that_are_red_green_and_blue_of_openearthmap(root, monkeypatch):
+    root, digests = root
+    for stage in ("stage6_distill", "control_kd_uniform"):
+        loss = recipe_of(stage, root, monkeypatch, "--oem-bands", 3, 2, 1)[0].loss
+        assert loss.teacher.at == [2, 1, 0] and loss.describe()["kd"]["oem_bands"] == "3 2 1"
+        assert digest_tensors(loss.teacher.network.state_dict()) == digests["teacher", 42]
+        assert not loss.teacher.network.training
+
+
 def test_the_numbers_of_distillation_are_those_of_the_flags(root, monkeypatch):
     flags = ("--kd-alpha", 0.6, "--temperature", 3, "--max-mapped-void", 0.7, "--label-smoothing", 0.2)
     loss = recipe_of("stage6_distill", root[0], monkeypatch, *flags)[0].loss

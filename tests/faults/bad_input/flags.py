@@ -21,7 +21,7 @@ DEMO, COVERAGE = "data_prep.make_demo_data", "evaluation.simulate_coverage"
 VALUES = [  # of a flag of a script; the message names that flag, or what stands after them
     (SPLITTING, "--fractions", ("0.8 0.1 0.2", "1 0 0", "1.2 -0.1 -0.1", "nan 0.5 0.5")),
     (SPLITTING, "--block-size", ("-5", "nan", "1e-30", "1e30")),
-    (SPLITTING, "--bands", ("0 1 2", "1 2", "1 2 99999999999")),
+    (SPLITTING, "--bands", ("0 1 2", "1 x", "1 2 99999999999")),
     (SPLITTING, "--seed", ("-1",)),
     (SPLITTING, "--workers", ("-1",)),
     (FILTER, "--max-built", ("1.5", "nan")),
