@@ -290,7 +290,7 @@ def read_whole(src: DatasetReader, reading: Reading) -> RawImage:
     require_real(src)
     pixels, valid = read_bands(src, reading)
     location, crs, transform = georeference(src), src.crs, src.transform
-    every = reading.bands == tuple(range(1, src.count + 1)) and color_table(src) is None
+    every = reading.bands == tuple(range(1, src.count + 1)) and color_table(src) is None and not white_is_zero(src)
     plain = src.driver == "GTiff" and every and len(src.files) == 1
     as_it_is = plain and pixels.dtype == np.uint8 and bool(valid.all() or not pixels[:, ~valid].any())
     if location["bounds"] is None:

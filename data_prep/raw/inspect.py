@@ -175,7 +175,7 @@ def ids_problem(ids: np.ndarray, path: Path, taxonomy: Taxonomy) -> str | None:
             "; if 255 stands for a class, as in masks of two values, write its id there. If other masks hold ids, and "
             "255 is where nothing is labelled, give --void 255"
         )
-    elif len(unknown) == 1:
+    elif unknown in ([255], [-1]):
         remedy = f"; --void {unknown[0]} takes it for {taxonomy.void}, as where nothing is labelled"
     expected = f"expected 0-{taxonomy.num_classes - 1}"
     return f"{path}: ids {some(list(map(str, unknown)))} are not classes, {expected}{remedy}"

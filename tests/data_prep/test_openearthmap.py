@@ -162,7 +162,7 @@ def test_a_label_is_one_band_of_ids_in_the_size_of_its_image(tmp_path):
     assert (read_pair(pair, RGB, ())[1] == BUILDING).all()
     pair.label.unlink()
     write_tif(pair.label, np.ones((2, 8, 8), np.uint8))
-    with pytest.raises(UserError, match="a.tif: has 2 bands, expected one, the class ids"):
+    with pytest.raises(UserError, match="a.tif: has 2 bands of uint8, expected one, the class ids"):
         read_label(pair.label, ())
     for label, said in (
         (np.ones((1, 8, 9), np.uint8), "is 9 x 8 pixels, its image 8 x 8"),

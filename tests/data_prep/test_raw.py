@@ -164,7 +164,7 @@ def test_255_is_refused_with_the_flag_that_takes_it_for_void_unless_it_is_a_clas
     tiles, _ = split(root, "--void", "255")
     np.testing.assert_array_equal(tiles["void"].read_mask(), np.where(mask == 255, 0, mask))
     add(root, "two", noise(3, np.uint8, 255, seed=1), column=20, mask=np.where(mask == 255, mask, 0).astype(np.uint8))
-    with pytest.raises(UserError, match=r"0 and 255 alone it is a mask of two values, of which 255 stands for a class"):
+    with pytest.raises(UserError, match=r"if 255 stands for a class, as in masks of two values, write its id there"):
         split(root, "--overwrite")
 
 

@@ -252,7 +252,8 @@ def test_gaps_at_one_low_value_are_told_from_measurements():
     assert gap(-9999, 2) == (0, -9999)
     values += 50
     assert gap(65_535, 100) == (0, 65_535) and gap(190, 100) is None and gap(0, 100) is None
-    assert gap_value(image_of(np.full((3, 8, 8), -9999, np.float32))) is None
+    assert gap_value(image_of(np.full((3, 8, 8), -9999, np.float32))) == (0, -9999)
+    assert gap_value(image_of(np.full((3, 8, 8), -7, np.float32))) is None
     assert gap_value(image_of(values.astype(np.uint8))) is None
     hidden = values.copy()
     hidden[:, :10] = -9999

@@ -198,10 +198,10 @@ def test_an_excluded_bad_tile_stands_in_nobodys_way_and_others_are_all_told(few_
     write_grid(tmp_path, 4, 4)
     for name in ("r00_c00", "r01_c01"):
         write_png(tmp_path / f"data/biodiversity_raw/masks/{name}.png", np.full((8, 8), 9, np.uint8))
-    with pytest.raises(UserError, match=r"2 tiles cannot be used:\n.*r00_c00.*\n.*r01_c01"):
+    with pytest.raises(UserError, match=r"2 tiles cannot be used:\n  unknown ids \(2\)\n.*r00_c00.*\n.*r01_c01"):
         split(tmp_path)
     (tmp_path / "exclude.txt").write_text("r00_c00\n")
-    with pytest.raises(UserError, match=r"1 tiles cannot be used:\n.*r01_c01"):
+    with pytest.raises(UserError, match=r"1 tiles cannot be used:\n  unknown ids \(1\)\n.*r01_c01"):
         split(tmp_path, "--exclude", tmp_path / "exclude.txt")
     (tmp_path / "exclude.txt").write_text("r00_c00\nr01_c01")
     assert sum(map(len, split(tmp_path, "--exclude", tmp_path / "exclude.txt")[0])) == 14

@@ -303,7 +303,7 @@ def test_resampling_is_that_of_the_tiles():
 def test_where_most_of_a_new_pixel_has_no_data_it_has_none(tmp_path):
     image = np.full((3, 40, 40), 100, np.uint8)
     image[:, :, 20:] = 0
-    write_tif(tmp_path / "a.tif", image, origin=(0, 0), gsd=1, nodata=0)
+    write_tif(tmp_path / "a.tif", image, origin=(1000, 2000), gsd=1, nodata=0)
     with Raster(tmp_path / "a.tif", [1, 2, 3]) as raster:
         (found,), valid = Resampled(raster, 4.0).read(0, 10, [RGB])
     assert valid[:, :5].all() and not valid[:, 5:].any()

@@ -12,8 +12,8 @@ from tests.faults.bad_input.shared import IMAGE, IMAGES, MASK, SIDE, at, each, h
 from tests.helpers import GSD, write_png, write_tif
 
 REFUSED = [
-    ("truncated TIFF", files.cut, "images/tile_1_1.tif: cannot be read as TIFF"),
-    ("TIFF of zero bytes", files.rewrite(b""), "images/tile_1_1.tif: cannot be read as TIFF"),
+    ("truncated TIFF", files.cut, "images/tile_1_1.tif: cannot be read ("),
+    ("TIFF of zero bytes", files.rewrite(b""), "images/tile_1_1.tif: cannot be read ("),
     ("TIFF that is a text file", files.rewrite(b"no image"), "tile_1_1.tif: cannot be read"),
     ("TIFF that is a folder", files.empty_folder, "images/tile_1_1.tif"),
     ("mask without image", Path.unlink, "tile_1_1.png: has no image", "images/tile_1_1.tif"),
