@@ -50,10 +50,11 @@ except ModuleNotFoundError as missing:
 PASSED_ON = ("--preset", "--device", "--workers", "--overwrite", "--bands", "--oem-bands", "--show", "--gsd")
 # Flags of the two steps that read raw tiles, by name: how many words each takes, and what they are.
 RAW_FLAGS: dict[str, tuple[int | str | None, str, str]] = {
+    "--in-dir": (None, "FOLDER", "the raw tiles"),
     "--void": ("+", "ID", "ids of masks that are not labelled, as 0 is"),
     "--mask-colors": (None, "FILE", "JSON of the colours of masks"),
-    "--images": (None, "PATTERN", "where images lie below data/biodiversity_raw"),
-    "--masks": (None, "PATTERN", "where masks lie below data/biodiversity_raw"),
+    "--images": (None, "PATTERN", "where images lie in that folder"),
+    "--masks": (None, "PATTERN", "where masks lie in that folder"),
     "--alpha": (None, "CHOICE", "auto, yes or no: whether bands that files call alpha hide pixels"),
     "--overlaps": (None, "CHOICE", "together or ignore: tiles whose places overlap"),
     "--exclude": (None, "FILE", "tile ids to leave out of the split"),
@@ -62,7 +63,7 @@ RAW_FLAGS: dict[str, tuple[int | str | None, str, str]] = {
     "--block-size": (None, "METRES", "side of a block of the split"),
     "--fractions": (3, "SHARE", "shares of train, val and test"),
 }
-FILES = ("--mask-colors", "--exclude", "--groups")  # of these the value is a path
+FILES = ("--in-dir", "--mask-colors", "--exclude", "--groups")  # of these the value is a path
 SECONDS_TO_STOP = 60  # for an interrupted step to write its checkpoint, before it is killed
 
 
