@@ -2,8 +2,9 @@ r"""Run the numbered steps of the REPRODUCE files in order: data, training, eval
 
 The ``bash`` block under a heading ``## N. Title`` is one step. ``console`` blocks (alternatives, launchers) are not
 run; steps whose heading ends in ``(control)`` run with --controls, in ``(rival)`` with --rivals, in ``(map)`` with
---map. --root goes to every command; --preset, --device, --workers, --overwrite, --bands, --oem-bands and --show, if
-given, to the commands that take them, and win over the document.
+--map; --no-openearthmap leaves out the steps whose text says that they need OpenEarthMap. --root goes to every command;
+--preset, --device, --workers, --overwrite, --bands, --oem-bands, --show and --gsd, if given, to the commands that take
+them, and win over the document. The flags that say how the raw tiles look and are split go to the first two steps.
 
 With --folds 5 each step runs once in each of five folds, whose roots are <root>/folds/1 to 5, unless its text says that
 it runs once for all of them; --repeats 2 deals the tiles into five further folds, --fold 3 runs what belongs to that
@@ -15,6 +16,7 @@ skips what was finished with the same command, continues a training that was int
     python reproduce.py --list
     python reproduce.py --root demo --preset demo
     python reproduce.py --folds 5 --controls --rivals --map --jobs 2 --resume
+    python reproduce.py --folds 5 --no-openearthmap --void 255 --block-size 500 --jobs 2 --resume
     python reproduce.py --seeds 42 43 44 --controls --jobs 2 --resume
     python reproduce.py --from train_stage3_difficulty
 """
@@ -26,6 +28,7 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 try:
@@ -44,7 +47,23 @@ except ModuleNotFoundError as missing:
         "after make install, or conda activate ClassImbalance."
     ) from None
 
-PASSED_ON = ("--preset", "--device", "--workers", "--overwrite", "--bands", "--oem-bands", "--show")
+PASSED_ON = ("--preset", "--device", "--workers", "--overwrite", "--bands", "--oem-bands", "--show", "--gsd")
+# Flags of the two steps that read raw tiles, by name: how many words each takes, and what they are.
+RAW_FLAGS: dict[str, tuple[int | str | None, str, str]] = {
+    "--in-dir": (None, "FOLDER", "the raw tiles"),
+    "--void": ("+", "ID", "ids of masks that are not labelled, as 0 is"),
+    "--mask-colors": (None, "FILE", "JSON of the colours of masks"),
+    "--images": (None, "PATTERN", "where images lie in that folder"),
+    "--masks": (None, "PATTERN", "where masks lie in that folder"),
+    "--alpha": (None, "CHOICE", "auto, yes or no: whether bands that files call alpha hide pixels"),
+    "--overlaps": (None, "CHOICE", "together or ignore: tiles whose places overlap"),
+    "--exclude": (None, "FILE", "tile ids to leave out of the split"),
+    "--groups": (None, "FILE", "tiles that the split keeps together"),
+    "--stretch": (None, "CHOICE", "train or tile: the range that becomes 0-255"),
+    "--block-size": (None, "METRES", "side of a block of the split"),
+    "--fractions": (3, "SHARE", "shares of train, val and test"),
+}
+FILES = ("--in-dir", "--mask-colors", "--exclude", "--groups")  # of these the value is a path
 SECONDS_TO_STOP = 60  # for an interrupted step to write its checkpoint, before it is killed
 
 
@@ -104,9 +123,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--bands", nargs="+", metavar="BAND", help="bands of the raw images that tiles have")
     for flag, text in (("--oem-bands", "of these that OpenEarthMap has"), ("--show", "of these that pictures show")):
         parser.add_argument(flag, nargs=3, metavar="BAND", help=f"the three bands {text}")
+    parser.add_argument("--gsd", metavar="METRES", help="pixel size to which OpenEarthMap is resampled")
+    raw = parser.add_argument_group("flags of check_biodiversity and split_biodiversity, whose --help says more")
+    for flag, (words, metavar, text) in RAW_FLAGS.items():
+        raw.add_argument(flag, nargs=words, metavar=metavar, help=text)
     parser.add_argument("--resume", action="store_true", help="continue an earlier run that stopped")
     for mark, flag in MARKS.items():
         parser.add_argument(flag, action="store_true", help=f"run the steps marked ({mark}) as well")
+    parser.add_argument("--no-openearthmap", action="store_true", help="leave out the steps that need OpenEarthMap")
     parser.add_argument("--from", dest="first", metavar="STEP", help="begin with this step, a name or a number")
     parser.add_argument("--to", dest="last", metavar="STEP", help="end with this step, a name or a number")
     parser.add_argument("--list", action="store_true", help="print the steps and their commands as documented")
@@ -117,6 +141,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"argument --seeds: {' '.join(map(str, args.seeds))} holds a seed twice")
     check_folds(parser, args)
     return args
+
+
+def from_repository(path: str | Path) -> str:
+    """A path as the steps see it, which run in the repository: relative if it lies there."""
+    absolute = os.path.abspath(path)
+    return os.path.relpath(absolute, REPOSITORY) if Path(absolute).is_relative_to(REPOSITORY) else absolute
+
+
+def given_flags(args: argparse.Namespace, flags: Iterable[str]) -> list[list[str]]:
+    """Those of the flags that were given, each with its words."""
+    values = {flag: getattr(args, flag[2:].replace("-", "_")) for flag in flags}
+    values |= {flag: from_repository(values[flag]) for flag in FILES if values.get(flag)}
+    return [[flag] if value is True else [flag, *words_of(value)] for flag, value in values.items() if value]
 
 
 def words_of(value: str | list[str]) -> list[str]:
@@ -155,16 +192,15 @@ def main(argv: list[str] | None = None) -> int | None:
     if first > last:
         raise UserError(f"--from {args.first} comes after --to {args.last}: there is nothing to run")
     chosen_steps = asked_for(steps[first - 1 : last], marks)
+    if args.no_openearthmap:
+        chosen_steps = [step for step in chosen_steps if not step.needs_openearthmap]
     if args.list:
         for step in chosen_steps:
             where = f" ({step.where})" if args.folds else ""
             print(f"[{step.position}/{len(steps)}] {step.name}: {step.title}{where}\n        {shlex.join(step.argv)}")
         return 0
 
-    folder = os.path.abspath(args.root)
-    root = os.path.relpath(folder, REPOSITORY) if Path(folder).is_relative_to(REPOSITORY) else folder
-    values = {flag: getattr(args, flag[2:].replace("-", "_")) for flag in PASSED_ON}
-    given = [[flag] if value is True else [flag, *words_of(value)] for flag, value in values.items() if value]
+    root, given = from_repository(args.root), given_flags(args, PASSED_ON)
     seeds = [str(seed) for seed in args.seeds or []]
     if args.folds:
         seeds = seeds or [DOCUMENTED_SEED]
@@ -174,7 +210,7 @@ def main(argv: list[str] | None = None) -> int | None:
         runs = plan(chosen_steps, seeds or [DOCUMENTED_SEED])
     if not args.dry_run:
         print(f"Checking the commands of {len(runs)} steps", flush=True)  # imports all scripts: some seconds
-    complete_commands(runs, root, given, seeds, args.folds)
+    complete_commands(runs, root, given, seeds, args.folds, raw=given_flags(args, RAW_FLAGS))
     record = Record(args.root / "logs" / "summary.tsv", steps, shared=bool(args.folds))
     chosen = choose(runs, record, args.resume, keep_once=args.some_folds)
     if not args.overwrite:

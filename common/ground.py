@@ -51,7 +51,7 @@ def block_side(locations: list[dict], metres: float | None) -> tuple[float, floa
 
 @functools.cache
 def _to_world(crs: str) -> CRS | None:
-    """A system from its WKT, None where it has no known relation to longitude and latitude."""
+    """A system from its WKT, None if it has no known relation to longitude and latitude."""
     try:
         system = CRS.from_wkt(crs)
     except CRSError:
@@ -61,7 +61,7 @@ def _to_world(crs: str) -> CRS | None:
 
 @functools.cache
 def world_bounds(crs: str | None, bounds: tuple[float, ...]) -> tuple[float, ...] | None:
-    """Bounds in longitude and latitude; None where the system is unknown, or a local one."""
+    """Bounds in longitude and latitude; None if the system is unknown, or a local one."""
     system = _to_world(crs) if crs else None
     if system is None:
         return None
@@ -73,7 +73,7 @@ def world_bounds(crs: str | None, bounds: tuple[float, ...]) -> tuple[float, ...
 
 
 def _on_the_world(location: dict) -> dict:
-    """A tile's place with its bounds in longitude and latitude, None where they cannot be known."""
+    """A tile's place with its bounds in longitude and latitude, None if they cannot be known."""
     bounds = world_bounds(location["crs"], tuple(location["bounds"]))
     return {**location, "crs": WORLD.to_wkt(), "bounds": bounds, "corners": None}
 
@@ -206,12 +206,12 @@ def overlapping(locations: list[dict], others: list[dict], touch: float = TOUCH)
 
     Rotated tiles are compared by their corners, others by their bounds. Tiles of two systems are compared by their
     bounding boxes in longitude and latitude, which are a little larger than the tiles; systems that agree but for their
-    name count as one. Tiles with a place but without a CRS are compared where their source is the same; see
+    name count as one. Tiles with a place but without a CRS are compared if their source is the same; see
     ``not_comparable`` for the rest.
 
     Args:
-        locations, others: crs, bounds, height and width of each tile, source and corners where known; bounds None
-            where unknown.
+        locations, others: crs, bounds, height and width of each tile, source and corners if known; bounds None
+            if unknown.
         touch: pixels that tiles may share in one direction and still be said to touch.
     """
     pairs = []

@@ -63,7 +63,7 @@ def read_image(path: Path, window: tuple[int, int, int] | None = None) -> np.nda
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """(H, W) uint8 class ids; UserError where the file is missing or damaged.
+    """(H, W) uint8 class ids; raises UserError if the file is missing or damaged.
 
     GDAL would be a third quicker, but reads what is missing of a truncated PNG as 0.
     """
@@ -123,7 +123,7 @@ def is_placed(grid: Affine, height: int = 0) -> bool:
 
 
 def pixel_size(src: DatasetReader) -> tuple[float, float] | None:
-    """Width and height in metres of an open raster's pixels; None where its unit is not known.
+    """Width and height in metres of an open raster's pixels; None if its unit is not known.
 
     Where the scale depends on the latitude (geographic systems, Mercator) it is taken at the raster's centre.
     """

@@ -50,7 +50,7 @@ class Reading(NamedTuple):
 class RawImage:
     """The chosen bands of a raw tile.
 
-    pixels: (B, H, W), in the file's own type where it has no scale of its own. valid: (H, W) bool, see ``read_bands``.
+    pixels: (B, H, W), in the file's own type if it has no scale of its own. valid: (H, W) bool, see ``read_bands``.
     location: what ``georeference`` returns. as_it_is: the file is an 8-bit GeoTIFF of these bands that needs no
     rewriting.
     """
@@ -97,7 +97,7 @@ def add_alpha(parser: Parser) -> None:
 def chosen_reading(numbers: list[int], alpha: str, images: Sequence[Path]) -> Reading:
     """What --bands and --alpha ask for; with --alpha auto the images are looked at.
 
-    Says so where bands that are called alpha are taken for images.
+    Says so if bands that are called alpha are taken for images.
     """
     bands = tuple(numbers)
     if alpha != "auto":
@@ -109,7 +109,7 @@ def chosen_reading(numbers: list[int], alpha: str, images: Sequence[Path]) -> Re
 
 
 def alpha_band(src: DatasetReader, bands: Bands) -> int | None:
-    """The number of an open raster's alpha band, unless it is asked for as an image; None where it has none."""
+    """The number of an open raster's alpha band, unless it is asked for as an image; None if it has none."""
     if ColorInterp.alpha not in src.colorinterp:
         return None
     band = src.colorinterp.index(ColorInterp.alpha) + 1
@@ -117,9 +117,9 @@ def alpha_band(src: DatasetReader, bands: Bands) -> int | None:
 
 
 def alpha_hides(images: Sequence[Path], bands: Bands) -> bool | None:
-    """Whether the bands that images call alpha say what is opaque and what is clear; None where there is none.
+    """Whether the bands that images call alpha say what is opaque and what is clear; None if there is none.
 
-    GDAL calls any fourth band of an 8-bit RGB file alpha, also near infrared. They are taken for alpha where nearly all
+    GDAL calls any fourth band of an 8-bit RGB file alpha, also near infrared. They are taken for alpha if nearly all
     of their pixels, over some LOOKED_AT images, are 0 or the largest value in images of their type. Files that cannot
     be read are passed over.
     """
@@ -155,7 +155,7 @@ def bands_problem(count: int, bands: Bands, pages: Sequence[str] = ()) -> str | 
 
 
 def size_problem(path: Path, height: int, width: int) -> str | None:
-    """Why a raster is too large for a tile, with the remedy; None where it is not."""
+    """Why a raster is too large for a tile, with the remedy; None if it is not."""
     if height * width <= LARGEST_TILE:
         return None
     return (
@@ -165,7 +165,7 @@ def size_problem(path: Path, height: int, width: int) -> str | None:
 
 
 def read_raw(path: Path, reading: Reading) -> RawImage:
-    """The chosen bands of a raw image; UserError where it is damaged or too large, or lacks them or real numbers."""
+    """The chosen bands of a raw image. Raises UserError if it is damaged, too large or complex, or lacks them."""
     try:
         with open_raster(path) as src:
             few = bands_problem(band_count(src), reading.bands, src.subdatasets)
@@ -286,7 +286,7 @@ def measured_type(src: DatasetReader, bands: Bands) -> str:
 
 
 def read_whole(src: DatasetReader, reading: Reading) -> RawImage:
-    """The bands of an open raster that has them; UserError where it holds complex numbers."""
+    """The bands of an open raster that has them; raises UserError if it holds complex numbers."""
     require_real(src)
     pixels, valid = read_bands(src, reading)
     location, crs, transform = georeference(src), src.crs, src.transform

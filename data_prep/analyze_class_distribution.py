@@ -29,7 +29,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--tile-share",
         type=fraction,
         default=0.05,
-        help="a tile is replicated where a minority class covers at least this share of its labelled pixels",
+        help="a tile is replicated if a minority class covers at least this share of its labelled pixels",
     )
     return parser.parse_args(argv)
 

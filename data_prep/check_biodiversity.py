@@ -1,9 +1,9 @@
-r"""Audit the raw Biodiversity tiles: every problem of every tile, class shares, example tiles, tiles of one ground.
+r"""Audit the raw Biodiversity tiles: every problem of every tile, class shares, tiles that show the same area.
 
-Writes audit.json, audit.png, bands.png, exclude.txt and groups.tsv; exit status 2 where a tile cannot be used as it is.
-Masks that are likely wrong are warnings, with a contact sheet suspicious_labels.png to look at. Tiles that show one
-ground, such as turned copies or windows that overlap, form groups, which the split never divides; groups.png shows the
-largest. Of all bands of the images, also of those that are not chosen, the values are told, and what they are.
+Writes audit.json, audit.png, bands.png, exclude.txt and groups.tsv; exit status 2 if a tile cannot be used as it is.
+Masks that are likely wrong are warnings, with a contact sheet suspicious_labels.png to look at. Tiles that show the
+same area, such as turned copies or windows that overlap, form groups, which the split never divides; groups.png shows
+the largest. Of all bands of the images, also of those that are not chosen, it tells the values, and what they are.
 
     python -m data_prep.check_biodiversity
 """
@@ -47,7 +47,7 @@ from data_prep.tile_sets.class_shares import class_shares, share_rows
 from data_prep.tile_sets.groups import groups_text
 from data_prep.tile_sets.slivers import add_overlaps
 
-SHEET = "suspicious_labels"  # .png; _2.png and so on where there are more pages
+SHEET = "suspicious_labels"  # .png; _2.png and so on if there are more pages
 AUDIT = FolderKind(
     "audit.json",
     lambda path: {
@@ -143,7 +143,7 @@ def value_ranges(inspections: list[Inspection]) -> dict[str, dict]:
 
 
 def ranges_by_tile(inspections: list[Inspection]) -> dict[str, Ranges | None]:
-    """The range that scales each tile to 8 bit: one for all, or each tile's own where their units are mixed."""
+    """The range that scales each tile to 8 bit: one for all, or each tile's own if their units are mixed."""
     kept = [i.kept for i in inspections if i.kept is not None]
     if not kept or mixed_units(inspections):
         return {i.tile.id: i.ranges for i in inspections}

@@ -2,7 +2,7 @@ r"""Check that nothing of val or test is in anything that is trained on.
 
 Every file of all tile sets under data/ is read, and what the manifests say is believed nowhere: ids, files, pixels,
 ground, spatial blocks and the origin of replicas follow from the files. Windows and altered copies of held-out images
-are found from their pixels. Exit status 2 where anything leaks.
+are found from their pixels. Exit status 2 if anything leaks.
 
     python -m data_prep.check_leakage
 """
@@ -30,16 +30,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     split, teacher = "data/biodiversity_split", "data/openearthmap_teacher"
     combined, relabelled = "data/biodiversity_oem_combined/train", "data/openearthmap_relabelled"
     for flag, default, help, module in (
-        ("--split-dir", split, "folder with train, val, test and, where made, train_rep", "split_biodiversity"),
-        ("--combined-dir", combined, "pretraining set, where made", "combine_biodiversity_oem"),
-        ("--filtered-dir", "data/openearthmap_filtered", "rural OpenEarthMap tiles, where made", "filter_oem_rural"),
-        ("--relabelled-dir", relabelled, "the same in Biodiversity classes, where made", "relabel_oem"),
-        ("--teacher-dir", teacher, "folder with the teacher's train and val, where made", "prepare_oem_teacher"),
+        ("--split-dir", split, "folder with train, val, test and, if made, train_rep", "split_biodiversity"),
+        ("--combined-dir", combined, "pretraining set, if made", "combine_biodiversity_oem"),
+        ("--filtered-dir", "data/openearthmap_filtered", "rural OpenEarthMap tiles, if made", "filter_oem_rural"),
+        ("--relabelled-dir", relabelled, "the same in Biodiversity classes, if made", "relabel_oem"),
+        ("--teacher-dir", teacher, "folder with the teacher's train and val, if made", "prepare_oem_teacher"),
     ):
         parser.add_input(flag, default, help, made_by=f"data_prep.{module}", shared="openearthmap" in default)
-    parser.add_path(
-        "--raw-dir", "data/biodiversity_raw", "raw tiles that were split, where they are there", shared=True
-    )
+    parser.add_path("--raw-dir", "data/biodiversity_raw", "raw tiles that were split, if they are there", shared=True)
     parser.add_path("--out", "artifacts/leakage.json", "findings and counts")
     parser.add_workers()
     return parser.parse_args(argv)
@@ -87,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
     if any(crossing.values()):
         warn(
             f"a random split: {crossing['val']} blocks of val and {crossing['test']} of test have neighbours in train, "
-            "so that scores are higher than on new ground. split_biodiversity --strategy blocks keeps them together."
+            "so that scores are higher than in new areas. split_biodiversity --strategy blocks keeps them together."
         )
     print(f"no leakage found: {sum(map(len, sets.values()))} tiles in {len(sets)} sets; {args.out} written")
 

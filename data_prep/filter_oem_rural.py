@@ -70,13 +70,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def built_share(label: np.ndarray) -> float:
-    """Share of built-up classes among the labelled pixels of a (H, W) uint8 label; 0 where none is labelled."""
+    """Share of built-up classes among the labelled pixels of a (H, W) uint8 label; 0 if none is labelled."""
     built = sum(np.count_nonzero(label == OPENEARTHMAP.index(name)) for name in OEM_BUILT_UP)
     return built / max(np.count_nonzero(label), 1)
 
 
 def find_regions(in_dir: Path) -> list[Path]:
-    """The region folders; UserError where there are none, or one has neither images nor labels."""
+    """The region folders; raises UserError if there are none, or one has neither images nor labels."""
     expected = f"Expected {in_dir}/<region>/images/*.tif and labels/*.tif; see REPRODUCE_DATA.md, or give --in-dir."
     if not in_dir.is_dir():
         raise UserError(f"{in_dir} does not exist. {expected}")

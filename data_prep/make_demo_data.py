@@ -123,7 +123,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def check_sizes(args: argparse.Namespace) -> None:
-    """UserError where a size or number is out of range."""
+    """Raises UserError if a size or number is out of range."""
     for flag, size in (("--tile-size", args.tile_size), ("--oem-tile-size", args.oem_tile_size)):
         if not SMALLEST_TILE <= size <= LARGEST_SCENE:
             raise UserError(f"{flag} {size}: expected {SMALLEST_TILE} to {LARGEST_SCENE} pixels")

@@ -1,7 +1,7 @@
 r"""Split the raw Biodiversity tiles into train, val and test.
 
-Whole spatial blocks are drawn where the tiles are georeferenced, so that neighbours stay on one side. Tiles that show
-one ground, as the audit found or --groups says, are never divided. Each split gets every class in about its overall
+Whole spatial blocks are drawn if the tiles are georeferenced, so that neighbours stay on one side. Tiles that show
+the same area, as the audit found or --groups says, are never divided. Each split gets every class in about its overall
 share. Images become 8-bit here, once, with the bands of --bands; the scaling comes from train alone. Pixels that are
 nodata, transparent, NaN, infinite or beyond 1e30 become Background; a value that fills gaps and is not declared as
 nodata, such as -9999, is refused. A band that is constant but for rounding stays constant.
@@ -84,7 +84,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--strategy",
         choices=["blocks", "random"],
-        help="draw whole spatial blocks, or single tiles (default: blocks where most tiles are georeferenced)",
+        help="draw whole spatial blocks, or single tiles (default: blocks if most tiles are georeferenced)",
     )
     parser.add_argument(
         "--block-size", type=positive_float, metavar="METRES", help="side of a block (default: two tile sides)"
@@ -110,7 +110,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_input(
         "--audit-groups",
         "artifacts/audit/groups.tsv",
-        "tiles that show one ground, as the audit found",
+        "tiles that show the same area, as the audit found",
         made_by=AUDIT,
         shared=True,
     )
@@ -231,7 +231,7 @@ def warn_of_absent(taxonomy: Taxonomy, chosen: np.ndarray, pixels: np.ndarray, u
 
 
 def units_by_name(names: list[str], areas: np.ndarray) -> list[dict[str, str]]:
-    """Of each tile ``unit``, the first block of its area, where that ties several blocks together; else nothing.
+    """Of each tile ``unit``, the first block of its area, if that ties several blocks together; else nothing.
 
     ``names``: of the blocks; ``areas``: (N,) int.
     """
@@ -242,7 +242,7 @@ def units_by_name(names: list[str], areas: np.ndarray) -> list[dict[str, str]]:
 
 
 def overlap_cause(inspections: list[Inspection], pairs: list[tuple[int, int]]) -> str:
-    """A sentence on the tiles that overlap and the remedy, empty where none do."""
+    """A sentence on the tiles that overlap and the remedy, empty if none do."""
     together = sorted({i for pair in pairs if pair[0] != pair[1] for i in pair})
     if not together:
         return ""
@@ -280,7 +280,7 @@ def main(argv: list[str] | None = None) -> None:
     together = group_sizes(singles)
     unknown = not_comparable(footprints, footprints) // 2
     if unknown:
-        warn(f"{unknown} pairs of tiles are not comparable: their systems do not say whether they share ground.")
+        warn(f"{unknown} pairs of tiles are not comparable: their systems do not say whether they share an area.")
     systems = mixed_systems(inspections)
     if systems:
         warn(systems)
@@ -380,7 +380,7 @@ def main(argv: list[str] | None = None) -> None:
     made = f"fold {args.fold}, share of test {fractions[2]:g}" if dealing else shares
     print(f"{args.out_dir}: {count} tiles, strategy {strategy}, {made}")
     if together:
-        print(f"never divided: {sum(together)} tiles in {len(together)} groups that show one ground or belong together")
+        print(f"never divided: {sum(together)} tiles in {len(together)} groups that share an area or belong together")
     if excluded or repeated:
         repeats = f"{len(repeated)} that repeat another image ({some(list(repeated)) or '-'})"
         print(f"left out: {len(excluded)} excluded, {repeats}")
@@ -416,13 +416,13 @@ def main(argv: list[str] | None = None) -> None:
     if dealing and strategy == "random" and unlocated:
         warn(
             f"{len(unlocated)} of {count} tiles have no place: neighbours among them may sit in val and in train, and "
-            "then scores are higher than on new ground."
+            "then scores are higher than in new areas."
         )
     crossing = [len(block_sets[s] & block_sets[0]) for s in (1, 2)]
     if any(crossing):
         warn(
             f"tiles of val in {crossing[0]} places, and of test in {crossing[1]}, have neighbours in train, so that "
-            "scores are higher than on new ground. --strategy blocks keeps neighbours together."
+            "scores are higher than in new areas. --strategy blocks keeps neighbours together."
         )
 
 

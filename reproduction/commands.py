@@ -16,9 +16,12 @@ from reproduction.documents import REPOSITORY
 from reproduction.plan import Run
 
 Flags = list[list[str]]  # of each flag its words
+READ_RAW_TILES = ("data_prep.check_biodiversity", "data_prep.split_biodiversity")
 
 
-def complete_commands(runs: list[Run], root: str, given: Flags, seeds: list[str], folds: int | None = None) -> None:
+def complete_commands(
+    runs: list[Run], root: str, given: Flags, seeds: list[str], folds: int | None = None, raw: Flags | None = None
+) -> None:
     """Add --root, and of the given flags those that a command takes.
 
     The step of a fold has the root of the fold and its seed. One that takes --fold makes the fold: it has the root and
@@ -29,16 +32,18 @@ def complete_commands(runs: list[Run], root: str, given: Flags, seeds: list[str]
         root, given: of the study.
         seeds: empty if none was given; with ``folds`` the study's alone.
         folds: the K of a study by folds.
+        raw: flags for the steps that read raw tiles alone: another script has one of these names for something else.
 
     Raises:
         UserError: a command does not parse.
     """
     questions: list[tuple] = []
     for run in runs:
-        flags = [*given, ["--seed", run.seed or seeds[0]]] if seeds else given
+        here = [*given, *(raw or [])] if run.step.module in READ_RAW_TILES else given
+        flags = [*here, ["--seed", run.seed or seeds[0]]] if seeds else here
         if run.fold:
             of_fold = ["--root", str(fold_root(Path(root), int(run.fold)))]
-            making = [*given, ["--folds", str(folds)], ["--fold", run.fold], ["--seed", seeds[0]]]
+            making = [*here, ["--folds", str(folds)], ["--fold", run.fold], ["--seed", seeds[0]]]
             questions.append((run.step.argv, of_fold, flags, (["--root", root], making)))
         else:
             questions.append((run.step.argv, ["--root", root], flags, None))

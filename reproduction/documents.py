@@ -17,6 +17,7 @@ NEEDS = "- Needs: "  # begins the line that says what a step takes, and which st
 # Where a step is run in a study by folds: once, in the first fold alone, or, if its text says neither, in each.
 WHERE = {"Once for all folds.": "once for all folds", "In fold 1 alone.": "in fold 1 alone"}
 ONCE, FIRST = WHERE.values()
+OPENEARTHMAP = "Needs OpenEarthMap."  # the line of a step that reproduce.py --no-openearthmap leaves out
 EACH = "in each fold"
 # What a heading may end in, and the flag of reproduce.py with which such steps run.
 MARKS = {"control": "--controls", "rival": "--rivals", "map": "--map"}
@@ -33,6 +34,7 @@ class Step:
     position: int = 0  # among all steps, marked ones included: a step has one number whatever is run
     builds_on: set[int] | None = None  # numbers in its document, with those that they build on; None for all before it
     where: str = EACH
+    needs_openearthmap: bool = False
 
     @property
     def module(self) -> str:
@@ -50,7 +52,8 @@ class Step:
 
 def read_blocks(text: str) -> Iterator[tuple[str, int, str]]:
     """Yield (kind, line number, content) of each # or ## heading (``heading``), fenced block (its language), and line
-    that says what a step needs (``needs``) or where it runs in a study by folds (``where``)."""
+    that says what a step needs (``needs``), that it needs OpenEarthMap (``openearthmap``), or where it runs in a study
+    by folds (``where``)."""
     fence, language, start, block = "", "", 0, []
     lines = text.splitlines()
     for number, line in enumerate(lines, 1):
@@ -69,6 +72,8 @@ def read_blocks(text: str) -> Iterator[tuple[str, int, str]]:
             yield "needs", number, " ".join([line, *map(str.strip, rest)])
         elif line in WHERE:
             yield "where", number, line
+        elif line == OPENEARTHMAP:
+            yield "openearthmap", number, line
     if fence:
         raise UserError(f"line {start}: the {language} block that begins here is never closed")
 
@@ -125,6 +130,8 @@ def read_document(folder: Path, document: str) -> list[Step]:
                 needs = content, line
             elif kind == "where" and step:
                 step.where = WHERE[content]
+            elif kind == "openearthmap" and step:
+                step.needs_openearthmap = True
             elif kind == "bash":
                 if step is None or step.argv:
                     problem = "second bash block in one step" if step else "bash block outside the numbered steps"

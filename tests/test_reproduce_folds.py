@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -313,3 +314,45 @@ def test_a_fold_runs_beside_another_but_not_twice(by_folds):
     first.communicate()
     rows = {(row[0], row[1]): row[4] for row in by_folds.summary()[1:]}
     assert rows["stage1", "2"] == "0" and rows["stage1", "1"] == "130" and rows["score", "2"] == "0"
+
+
+def dry_run(capsys, tmp_path, *flags) -> dict[str, str]:
+    """The flags of each real step of fold 1, by its name, as reproduce.py would give them."""
+    reproduce.main(["--root", str(tmp_path), "--folds", "5", "--fold", "1", "--dry-run", *flags])
+    commands = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("python ")]
+    return {words[2].split(".")[-1]: " ".join(words[3:]) for words in commands}
+
+
+def test_flags_of_raw_tiles_go_to_the_audit_and_the_split_of_each_fold_alone(capsys, tmp_path):
+    shown = "--void 255 -1 --images img/*.jpg --alpha no --block-size 500 --gsd 2 --groups".split()
+    commands = dry_run(capsys, tmp_path, *shown, str(tmp_path / "groups.tsv"), "--to", "score_difficulty")
+    audit, split = commands["check_biodiversity"], commands["split_biodiversity"]
+    assert "--void 255 -1 --images" in audit and "--groups" not in audit
+    assert all(part in split for part in ("--void 255 -1", "--alpha no", "--block-size 500", "--folds 5 --fold 1"))
+    assert f"--groups {tmp_path / 'groups.tsv'}" in split
+    assert "--block-size" not in commands["filter_oem_rural"] and "--alpha" not in commands["score_difficulty"]
+    assert {name for name, flags in commands.items() if "--gsd 2" in flags} == {"prepare_oem_teacher", "relabel_oem"}
+
+
+def test_files_are_named_as_the_repository_sees_them(monkeypatch):
+    monkeypatch.chdir(REPOSITORY / "tests")
+    args = reproduce.parse_args(["--exclude", "list.txt", "--groups", "../groups.tsv", "--void", "255"])
+    assert reproduce.given_flags(args, reproduce.RAW_FLAGS) == [
+        ["--void", "255"], ["--exclude", "tests/list.txt"], ["--groups", "groups.tsv"],
+    ]  # fmt: skip
+
+
+def test_without_openearthmap_no_step_is_run_that_reads_what_is_made_of_it():
+    steps = read_steps(REPOSITORY)
+    without = {step.name for step in steps if not step.needs_openearthmap}
+    made = {"openearthmap", "oem", "teacher", "stage5", "stage6", "kd", "compute_metrics-test", "predict_map", "areas"}
+    assert without == {step.name for step in steps if not any(part in step.name for part in made)}
+    assert {"train_stage4_minority_crop", "train_control_5b_from_stage1", "check_leakage", "build_report"} <= without
+
+
+def test_no_openearthmap_leaves_those_steps_out(capsys):
+    listed = []
+    for flags in ((), ("--no-openearthmap",)):
+        reproduce.main(["--list", "--controls", "--rivals", "--map", *flags])
+        listed.append(set(re.findall(r"\] ([\w-]+):", capsys.readouterr().out)))
+    assert listed[0] - listed[1] == {step.name for step in read_steps(REPOSITORY) if step.needs_openearthmap}

@@ -54,8 +54,8 @@ def run(name: str, seed: str = "", *flags: str, can_resume: bool = False) -> Run
 def test_the_documents_are_data_training_and_evaluation_and_training_runs_once_a_seed():
     assert (DATA, TRAINING, EVALUATION) == DOCUMENTS and RUN_PER_SEED == TRAINING
     assert DOCUMENTED_SEED == "42" and reproduce.SECONDS_TO_STOP == 60
-    of_runs, of_bands = ("--preset", "--device", "--workers", "--overwrite"), ("--bands", "--oem-bands", "--show")
-    assert reproduce.PASSED_ON == (*of_runs, *of_bands)
+    everywhere = ("--preset", "--device", "--workers", "--overwrite")
+    assert (*everywhere, "--bands", "--oem-bands", "--show", "--gsd") == reproduce.PASSED_ON
     steps = read_steps(REPOSITORY)
     assert [step.document for step in steps] == sorted((s.document for s in steps), key=DOCUMENTS.index)
     assert [step.position for step in steps] == list(range(1, len(steps) + 1))

@@ -38,7 +38,7 @@ class Move(NamedTuple):
 
 
 class Change(NamedTuple):
-    """How many nats a cell of class ``given`` gains as class ``likelier``; both ways where ``exchanged``."""
+    """How many nats a cell of class ``given`` gains as class ``likelier``; both ways if ``exchanged``."""
 
     gain: float
     given: int
@@ -75,7 +75,7 @@ def best_move(log_probs: np.ndarray, shares: np.ndarray, seen: np.ndarray) -> Mo
         seen: (h, w) bool, cells with an image.
 
     Returns:
-        The gain over the best position within NEAR cells of the given one; 0 gain where no inner one is better.
+        The gain over the best position within NEAR cells of the given one; 0 gain if no inner one is better.
     """
     reach = min(seen.shape) // 3
     size = [fft.next_fast_len(side + reach, real=True) for side in seen.shape]
@@ -107,9 +107,9 @@ def best_move(log_probs: np.ndarray, shares: np.ndarray, seen: np.ndarray) -> Mo
 
 
 def likeliest_change(log_probs: np.ndarray, shares: np.ndarray, learned: np.ndarray) -> Change | None:
-    """The change of classes that gains most over its threshold; None where nothing can be judged.
+    """The change of classes that gains most over its threshold; None if nothing can be judged.
 
-    One class is read as another where it covers REGION of the tile; two classes are exchanged where each covers
+    One class is read as another if it covers REGION of the tile; two classes are exchanged if each covers
     EXCHANGED_REGION and each is likelier as the other.
 
     Args:
@@ -139,7 +139,7 @@ def _change_score(change: Change) -> float:
 def overlooked(log_probs: np.ndarray, shares: np.ndarray, learned: np.ndarray) -> tuple[float, int, list[int]] | None:
     """For a mask of one class: nats that the likeliest classes gain over it, that class, and the classes seen instead.
 
-    None where the mask has several classes, or one that was not learned. Arguments as of ``likeliest_change``.
+    None if the mask has several classes, or one that was not learned. Arguments as of ``likeliest_change``.
     """
     cover = shares.mean(axis=(1, 2))
     cover[IGNORE_INDEX] = 0
@@ -211,7 +211,7 @@ def repeated_masks(keys: dict[str, str], fits: dict[str, float], masks: dict[str
 
     Args:
         keys: ``mask_key`` by tile id, for masks with structure.
-        fits: mean log-likelihood of its mask by tile id; all tiles of a group are named where it is missing.
+        fits: mean log-likelihood of its mask by tile id; all tiles of a group are named if it is missing.
         masks: mask file by tile id.
     """
     groups = defaultdict(list)

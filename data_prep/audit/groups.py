@@ -1,4 +1,4 @@
-"""Raw tiles that show one ground: copies, flipped, turned or brightened ones, windows that overlap."""
+"""Raw tiles that show the same area: copies, flipped, turned or brightened ones, windows that overlap."""
 
 import functools
 from collections import Counter, defaultdict
@@ -89,7 +89,7 @@ def next_pairs(pairs: np.ndarray, units: np.ndarray) -> np.ndarray:
 def _tied_by_pixels(
     pictures: dict[int, Picture], looks: dict[int, Look], ids: list[str], known: list[tuple[int, int]], workers: int
 ) -> list[tuple[str, int, int]]:
-    """(kind, tile, tile) of pairs that show one ground by their pixels; those that others tie are not compared."""
+    """(kind, tile, tile) of pairs that show the same area by their pixels; those that others tie are not compared."""
     numbers = np.array(list(looks), np.int64)
     likely = likely_pairs(
         [of_tile.anchors for of_tile in looks.values()],
@@ -116,7 +116,7 @@ def _tied_by_pixels(
 def find_groups(
     inspections: list[Inspection], reading: Reading, workers: int, *, by_place: bool = True
 ) -> list[TileGroup]:
-    """The groups of tiles that show one ground, in order of their first tiles, those of a single tile as well.
+    """The groups of tiles that show the same area, in order of their first tiles, those of a single tile as well.
 
     Reads every tile once more, and those that it compares again. Holds about 20 KB of each tile.
 
@@ -124,7 +124,7 @@ def find_groups(
         inspections: of usable tiles, in order, with ``kept``.
         reading: as ``read_raw`` takes them.
         workers: processes.
-        by_place: whether tiles whose places overlap show one ground.
+        by_place: whether tiles whose places overlap show the same area.
     """
     scaling = ranges_by_unit(inspections)
     first: dict[str, int] = {}
@@ -134,7 +134,7 @@ def find_groups(
             ranges = scaling[inspection.tile.id]
             scale = tuple(map(tuple, ranges)) if ranges else None
             pictures[n] = Picture(inspection.tile.image, reading, scale)
-    found = map_progress(look, pictures.values(), workers=workers, desc="Looking for one ground")
+    found = map_progress(look, pictures.values(), workers=workers, desc="Looking for tiles of the same area")
     looks = dict(zip(pictures, found, strict=True))
     tied = [
         ("image content", first[inspection.content], n)
@@ -161,11 +161,11 @@ def describe_groups(groups: list[TileGroup]) -> str:
     tied = [group for group in groups if len(group.tiles) > 1]
     total = sum(len(group.tiles) for group in groups)
     if not tied:
-        return f"no two of {total} tiles were found to show one ground"
+        return f"no two of {total} tiles were found to show the same area"
     kinds = Counter(kind for group in tied for kind in group.tied_by)
     words = ", ".join(f"{kind} in {number}" for kind, number in kinds.most_common())
     largest = max(tied, key=lambda group: len(group.tiles))
     return (
-        f"{sum(len(group.tiles) for group in tied)} of {total} tiles show the ground of others, in {len(tied)} groups "
+        f"{sum(len(group.tiles) for group in tied)} of {total} tiles show the area of others, in {len(tied)} groups "
         f"(tied by {words}; the largest has {len(largest.tiles)}: {some(list(largest.tiles), 3)})"
     )

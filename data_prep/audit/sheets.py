@@ -70,7 +70,7 @@ def plot_groups(groups: list[TileGroup], inspections: dict[str, Inspection], rea
     columns = min(GROUP_COLUMNS, len(shown[0].tiles))
     figure = new_figure(max(1.6 * columns, 6), 1.9 * len(shown) + 0.6)
     counted = f"the {len(shown)} largest of {len(tied)} groups" if len(tied) > len(shown) else f"{len(tied)} groups"
-    figure.suptitle(f"Tiles that show one ground: {counted}", fontsize=11)
+    figure.suptitle(f"Tiles that show the same area: {counted}", fontsize=11)
     for group, row in zip(shown, figure.subplots(len(shown), columns, squeeze=False), strict=True):
         for axes in row:
             axes.set_axis_off()

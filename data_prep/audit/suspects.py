@@ -49,7 +49,7 @@ def find_suspects(
     workers: int,
     seed: int = 42,
 ) -> tuple[list[Suspect], str]:
-    """Masks that are likely wrong, the most suspicious first, and what could not be judged (empty where all was).
+    """Masks that are likely wrong, the most suspicious first, and what could not be judged (empty if all was).
 
     Reads every tile twice. Holds some cells of each tile, CELLS_IN_ALL in all, and a few tiles at a time.
 

@@ -119,7 +119,7 @@ def split_parcels(
 
 
 def take_highest(score: np.ndarray, available: np.ndarray, count: float) -> np.ndarray:
-    """(H, W) bool: the ``count`` available pixels of highest score (all of them where there are fewer)."""
+    """(H, W) bool: the ``count`` available pixels of highest score (all of them if there are fewer)."""
     chosen = np.zeros(score.shape, bool)
     positions = np.flatnonzero(available)
     count = min(int(count), positions.size)

@@ -50,7 +50,7 @@ def from_steps(parts: dict[str, Part]) -> list[dict]:
 
 
 def other_dealings(parts: dict[str, Part], root: Path) -> list[dict]:
-    """Findings about a fold that is not one with the others of its study; none where ``root`` is that of no fold."""
+    """Findings about a fold that is not one with the others of its study; none if ``root`` is that of no fold."""
     findings = []
     number, path = fold_number(root), study_root(root) / FOLDS / RECORD
     if number is None or not path.is_file():
@@ -131,7 +131,7 @@ def origins(parts: dict[str, Part], raw_dir: Path, workers: int) -> list[dict]:
 def replayed_blocks(parts: dict[str, Part]) -> dict[str, dict[str, str | None]] | None:
     """{set: {tile id: block}} of train, val and test, by the grid that the split laid over them.
 
-    None where the manifests do not agree on its block size.
+    None if the manifests do not agree on its block size.
     """
     sizes = [parts[name].tiles.manifest.get("block_size") for name in ("train", "val", "test")]
     size = sizes[0]
@@ -152,7 +152,7 @@ def replayed_blocks(parts: dict[str, Part]) -> dict[str, dict[str, str | None]] 
 
 
 def block_findings(parts: dict[str, Part]) -> tuple[list[dict], dict[str, int]]:
-    """Findings where a block split has a block on two sides; and the number of such blocks for val and for test."""
+    """Findings if a block split has a block on two sides; and the number of such blocks for val and for test."""
     findings, crossing = [], {}
     names = ("train", "val", "test")
     replayed = replayed_blocks(parts)
@@ -194,7 +194,7 @@ def block_findings(parts: dict[str, Part]) -> tuple[list[dict], dict[str, int]]:
 
 
 def strategy_findings(parts: dict[str, Part]) -> list[dict]:
-    """Findings where a set is called a random split, but its command draws blocks."""
+    """Findings if a set is called a random split, but its command draws blocks."""
     findings = []
     locations = [parts[name].image(tile).location for name in ("train", "val", "test") for tile in parts[name].tiles]
     nowhere = sum(not location.get("bounds") for location in locations)
@@ -213,7 +213,7 @@ def strategy_findings(parts: dict[str, Part]) -> list[dict]:
 
 
 def check_files(parts: dict[str, Part]) -> list[dict]:
-    """Findings where a file, or a manifest, is not what the manifest says."""
+    """Findings if a file, or a manifest, is not what the manifest says."""
     findings = []
     for name, part in parts.items():
         changed, untrue = [], []

@@ -162,7 +162,7 @@ def finding(kind: str, sets: list[str], count: int, text: str) -> dict:
 
 
 def read_location(path: Path) -> dict | None:
-    """Where a raw image lies, with its size in pixels; None where it cannot be read."""
+    """Where a raw image lies, with its size in pixels; None if it cannot be read."""
     try:
         with open_raster(path) as src:
             return {**georeference(src), "height": src.height, "width": src.width}

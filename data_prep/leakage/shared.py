@@ -1,4 +1,4 @@
-"""What two sets share: tiles, ground, pictures."""
+"""What two sets share: tiles, areas, pictures."""
 
 import functools
 from collections import Counter, defaultdict

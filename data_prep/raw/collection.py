@@ -20,7 +20,7 @@ SHOWN = 5  # problems of one kind that are shown
 
 
 def mixed_systems(inspections: list[Inspection]) -> str | None:
-    """How many tiles are in which coordinate system, where they are in several; None where all are in one."""
+    """How many tiles are in which coordinate system, if they are in several; None if all are in one."""
     systems = Counter(i.location["crs"] for i in inspections if i.is_located)
     if len(systems) < 2:
         return None
@@ -29,7 +29,7 @@ def mixed_systems(inspections: list[Inspection]) -> str | None:
     odd = [i.tile.id for i in inspections if i.is_located and i.location["crs"] == rarest]
     return (
         f"tiles are in {len(systems)} coordinate systems, {', '.join(names)} ({some(odd)}): a tile with a wrong one is "
-        "put on other ground than its neighbours. Where it is wrong: rio edit-info --crs EPSG:CODE FILE"
+        "put in another area than its neighbours. If it is wrong: rio edit-info --crs EPSG:CODE FILE"
     )
 
 
@@ -45,7 +45,7 @@ def repeated_images(inspections: list[Inspection]) -> dict[str, str]:
 
 
 def mixed_types(inspections: list[Inspection]) -> str | None:
-    """How many tiles are of which type, where they are of several; None where all are alike."""
+    """How many tiles are of which type, if they are of several; None if all are alike."""
     types = Counter(f"{i.dtype} with {i.band_count} bands" for i in inspections)
     if len(types) < 2:
         return None
@@ -56,7 +56,7 @@ def mixed_types(inspections: list[Inspection]) -> str | None:
 
 
 def other_order(inspections: list[Inspection]) -> str | None:
-    """How to ask for bands that files declare as red, green and blue in another order; None where none do."""
+    """How to ask for bands that files declare as red, green and blue in another order; None if none do."""
     inspections = [i for i in inspections if i.bands[:3] == (1, 2, 3) and set(RGB) <= set(i.all_colors)]
     odd = [i for i in inspections if i.colors[:3] != RGB]
     if not odd:
@@ -70,7 +70,7 @@ def other_order(inspections: list[Inspection]) -> str | None:
 
 
 def mixed_units(inspections: list[Inspection]) -> str | None:
-    """Why one range cannot serve all tiles that need scaling, or None where it can.
+    """Why one range cannot serve all tiles that need scaling, or None if it can.
 
     Tiles are ranked by their brightest band's 98th percentile. A gap of more than UNITS_GAP in that rank, with
     at least two tiles and one tile in fifty on each side, means other units (reflectance beside counts, say).
@@ -121,7 +121,7 @@ def labels_without_data(inspections: list[Inspection]) -> str | None:
 
 
 def looks_zero_based(pixels: np.ndarray, taxonomy: Taxonomy) -> str | None:
-    """Why ids seem to count classes from 0, where void is, rather than from 1; None where they do not.
+    """Why ids seem to count classes from 0, where void is, rather than from 1; None if they do not.
 
     They do if the last class occurs nowhere, the one before it does, and void is common.
 
@@ -138,7 +138,7 @@ def looks_zero_based(pixels: np.ndarray, taxonomy: Taxonomy) -> str | None:
 
 
 def looks_interpolated(inspections: list[Inspection]) -> str | None:
-    """Why ids at borders seem to be made up, as resizing with interpolation does; None where they do not."""
+    """Why ids at borders seem to be made up, as resizing with interpolation does; None if they do not."""
     sharp, between = np.sum([i.borders for i in inspections], axis=0)
     if between < FEWEST_BORDERS or between <= BETWEEN * sharp:
         return None

@@ -32,7 +32,7 @@ class RawTile:
     masks: MaskReading = PLAIN
 
     def read_mask(self) -> np.ndarray:
-        """(H, W) uint8 class ids; UserError where the mask cannot be read."""
+        """(H, W) uint8 class ids; raises UserError if the mask cannot be read."""
         return read_raw_mask(self.mask, self.masks).ids.astype(np.uint8, copy=False)
 
 

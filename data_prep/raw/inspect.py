@@ -52,7 +52,7 @@ class Inspection:
     ``all_colors``: what it calls each of its bands.
     ``lost``: labelled pixels where the image has no data.
     ``borders``: what ``count_borders`` returns of the mask.
-    ``kept``: (B, P) float32 pixels for the scaling, of a tile that needs it; None where they were not asked for.
+    ``kept``: (B, P) float32 pixels for the scaling, of a tile that needs it; None if they were not asked for.
     """
 
     tile: RawTile
@@ -164,7 +164,7 @@ def count_borders(mask: np.ndarray) -> tuple[int, int]:
 
 
 def ids_problem(ids: np.ndarray, path: Path, taxonomy: Taxonomy) -> str | None:
-    """What is wrong with the (H, W) ids of a mask; None where all are classes."""
+    """What is wrong with the (H, W) ids of a mask; None if all are classes."""
     if ids.min() >= 0 and ids.max() < taxonomy.num_classes:
         return None
     seen = np.unique(ids).tolist()
@@ -294,7 +294,7 @@ def inspect(tile: RawTile, *, reading: Reading, taxonomy: Taxonomy, keep: int = 
 
 
 def orientation_problem(src: DatasetReader) -> str | None:
-    """Why it is not known on which pixels of a JPEG image its labels lie, with the remedy; None where it is."""
+    """Why it is not known on which pixels of a JPEG image its labels lie, with the remedy; None if it is."""
     turned = src.tags().get("EXIF_Orientation", "1") if src.driver == "JPEG" else "1"
     if turned in ("0", "1"):
         return None
@@ -312,7 +312,7 @@ def declare(value: float | None, path: Path) -> str:
 
 
 def location_problem(location: dict, path: Path) -> str | None:
-    """Why a tile cannot lie where its file says, with the remedy; None where it can, or has no location.
+    """Why a tile cannot lie where its file says, with the remedy; None if it can, or has no location.
 
     ``location``: what ``georeference`` returns.
     """
@@ -321,7 +321,7 @@ def location_problem(location: dict, path: Path) -> str | None:
     remedy = f"Give it its own system: rio edit-info --crs EPSG:CODE {shlex.quote(str(path))}"
     left, bottom, right, top = bounds = location["bounds"]
     if not np.isfinite(bounds).all() or left == right or bottom == top:
-        return f"{path}: its bounds {bounds} enclose no ground. Correct its geotransform: rio edit-info --transform"
+        return f"{path}: its bounds {bounds} enclose no area. Correct its geotransform: rio edit-info --transform"
     crs = CRS.from_wkt(location["crs"]) if location["crs"] else None
     if crs is not None and crs.is_geographic and (max(abs(left), abs(right)) > 540 or max(abs(bottom), abs(top)) > 91):
         return (

@@ -1,4 +1,4 @@
-"""Whether a mask lies on the ground of its image, where both say where they lie."""
+"""Whether a mask lies on its image, if both say where they lie."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def _upper(name: str) -> str:
 
 
 def place_of(path: Path) -> Place | None:
-    """Coordinate system and transform of a mask; None where it has no place, or cannot be read."""
+    """Coordinate system and transform of a mask; None if it has no place, or cannot be read."""
     if path.suffix.lower() == ".png" and not has_world_file(path):
         return None
     try:
@@ -39,7 +39,7 @@ def place_of(path: Path) -> Place | None:
 
 
 def place_problem(image: Place, mask: Place, size: tuple[int, int]) -> str | None:
-    """How a mask of ``size`` (rows, columns) lies beside its image, in words; None where it lies on it.
+    """How a mask of ``size`` (rows, columns) lies beside its image, in words; None if it lies on it.
 
     Masks without a system are taken to be in that of the image.
     """
@@ -64,4 +64,4 @@ def place_problem(image: Place, mask: Place, size: tuple[int, int]) -> str | Non
     right, down = (seen - corners)[0]
     if np.abs((seen - corners) - (seen - corners)[0]).max() <= FARTHEST:
         return f"lies {right:.1f} pixels to the right of its image and {down:.1f} below it"
-    return "covers other ground than its image, or has pixels of another size"
+    return "covers another area than its image, or has pixels of another size"

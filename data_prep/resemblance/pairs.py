@@ -1,4 +1,4 @@
-"""Which of many images are likely to show one ground, without comparing each with each, and whether they do."""
+"""Which of many images are likely to show the same area, without comparing each with each, and whether they do."""
 
 import math
 from collections.abc import Callable, Hashable, Iterator
@@ -10,9 +10,9 @@ import numpy as np
 from data_prep.resemblance import pictures
 from data_prep.resemblance.windows import AGREEING, same_window
 
-COMMON = 32  # images that share an anchor; it is then a pattern of the sensor or the file, or of ground that many show
+COMMON = 32  # images that share an anchor; it is then a pattern of the sensor or the file, or of an area that many show
 COMMON_CODE = 256  # images that share a code of their thumbnails; to compare thumbnails costs little
-AGREEING_CODES = 2  # two thumbnails of independent ground seldom share more than one
+AGREEING_CODES = 2  # two thumbnails of independent areas seldom share more than one
 AT_ONCE = 4_000_000  # hashes that are sorted at a time: 100 MB
 PAIRS_AT_ONCE = 2048  # thumbnails that are compared at a time
 
@@ -49,7 +49,7 @@ def meeting(
         fewest: of hashes.
         common: a hash that more held images have does not count, or not for all pairs of them.
         chained: it counts for held images that follow one another among those that have it, so that images that show
-            one ground stay linked however many they are.
+            the same area stay linked however many they are.
     """
     count, found = len(hashes), [np.zeros(0, np.int64)]
     for owners, starts in _shared(hashes):
@@ -80,7 +80,7 @@ def meeting(
 class Proposal(NamedTuple):
     """Two images, by what they are read from, that may have something in common.
 
-    window: whether they may hold a window of one ground. orientation: that of the first in which they may be one
+    window: whether they may hold a window of the same area. orientation: that of the first in which they may be one
     picture, if in any.
     """
 
@@ -91,7 +91,7 @@ class Proposal(NamedTuple):
 
 
 def sharing(anchors: list[np.ndarray], held: np.ndarray, *, chained: bool = False) -> list[tuple[int, int]]:
-    """Pairs i < j of images that may hold a window of one ground, those that share most anchors first.
+    """Pairs i < j of images that may hold a window of the same area, those that share most anchors first.
 
     Args:
         anchors: of each image, as ``windows.anchors`` gives them.

@@ -18,8 +18,8 @@ from data_prep.resemblance.windows import mixed
 
 SIDE = 32  # of a thumbnail
 FLAT = 0.1  # grey levels of standard deviation in a thumbnail; less is the rounding of one colour
-LIKELY = 0.5  # correlation of thumbnails. Independent ground: up to 0.41 in 145 000 pairs; altered copies: from 0.61 on
-ALIKE = 0.6  # median correlation of blocks. Independent ground: up to 0.18 at 64 px, 0.06 at 204, and 0.51 where a
+LIKELY = 0.5  # correlation of thumbnails. Independent areas: up to 0.41 in 145 000 pairs; altered copies: from 0.61 on
+ALIKE = 0.6  # median correlation of blocks. Independent areas: up to 0.18 at 64 px, 0.06 at 204, and 0.51 where a
 # generator painted one scene twice; copies up to 1.3 times as bright or with noise of 3 grey levels: 0.7 and more
 MORE_ALIKE = 0.35  # than when one is moved aside, of what it could be more. Altered copies of real tiles: from 0.38 on;
 # fields drawn as even rows: up to 0.32 at 256 px, some more at 64 px; images with the same stripes: up to 0.28
@@ -43,7 +43,7 @@ def _resized(grey: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray | None:
-    """(SIDE, SIDE) float32 detail of a (3, H, W) uint8 image, of unit length; None where it is too small or flat.
+    """(SIDE, SIDE) float32 detail of a (3, H, W) uint8 image, of unit length; None if it is too small or flat.
 
     Brightness of broad areas is taken out, without which the thumbnails of most fields are alike.
     """
@@ -128,7 +128,7 @@ def _detail(grey: np.ndarray) -> np.ndarray:
 
 
 def block_correlation(detail: np.ndarray, other: np.ndarray) -> float:
-    """Median correlation in 8 x 8 blocks of two (H, W) float32 images of detail; 0 where few blocks have any.
+    """Median correlation in 8 x 8 blocks of two (H, W) float32 images of detail; 0 if few blocks have any.
 
     A median, so that an edge that both have, of a field or of the part that was recorded, does not decide.
     """
@@ -157,7 +157,7 @@ def _likest_aside(detail: np.ndarray, other: np.ndarray) -> np.ndarray:
 def same_picture(image: np.ndarray, other: np.ndarray, orientation: int) -> bool:
     """Whether of two (3, H, W) uint8 images one is the other brightened or resized, once the first is turned.
 
-    Rows of crops and stripes of the sensor are as alike when one image is moved along them: they show no one ground.
+    Rows of crops and stripes of the sensor are as alike when one image is moved along them: that does not count.
 
     ``orientation``: position in ``orientations``.
     """

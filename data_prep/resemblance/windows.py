@@ -1,8 +1,8 @@
 """Windows that two images have in common, found from their pixels alone.
 
 ``anchors`` are hashes of small neighbourhoods, the same wherever a neighbourhood lies and however its image is flipped
-or turned: images that share some are likely to show a window of one ground. ``same_window`` lays one image on the other
-and compares their pixels.
+or turned: images that share some are likely to show a window of the same area. ``same_window`` lays one image on the
+other and compares their pixels.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ RADIUS = 2  # of a neighbourhood, 5 x 5 pixels
 ONE_IN = 64  # neighbourhoods that are anchors; about 4000 of a tile of 512 px, 50 of the half of one of 64 px
 MOST_ANCHORS = 2048  # of a tile, those with the smallest hashes: 16 KB, whatever its size
 CONTRAST = 8  # grey levels within a neighbourhood; flatter ones are alike all over the world
-AGREEING = 4  # anchors that say the same flip, turn and shift. Tiles of independent ground were seen to share two.
+AGREEING = 4  # anchors that say the same flip, turn and shift. Tiles of independent areas were seen to share two.
 ASIDE = 2 * RADIUS + 1  # pixels; an image that is alike so far aside, as void and still water are, tells nothing there
 SAME_PIXELS = 0.25  # of those that tell and lie on one another; a logo, a scale or a frame that images share is less
 LEAST = 0.1  # of all that lie on one another; a logo on images of one colour is all that tells there, but less

@@ -9,7 +9,7 @@ from common.errors import UserError
 from data_prep.tile_sets.stratify import iterative_stratification
 
 MOST_TRIED = 50_000  # dealings, up to which all are gone through
-FEWEST_STARTS, MOST_STARTS = 4, 12  # of the search where there are more; few units cost less each
+FEWEST_STARTS, MOST_STARTS = 4, 12  # of the search if there are more; few units cost less each
 NEIGHBOURS = 4000  # dealings that differ in one unit, or two exchanged, looked at in a step of the search
 STEPS = 200
 SAME_AGAIN = 0.2  # how uneven a repeat may be that has no two units together again, beside one that has all
@@ -139,7 +139,7 @@ def _improved(units: _Units, dealing: np.ndarray, rng: np.random.Generator) -> n
 
 
 def _candidates(units: _Units, rng: np.random.Generator) -> np.ndarray:
-    """(D, U) dealings to choose from: all there are where they are few, else the ends of a search from many starts."""
+    """(D, U) dealings to choose from: all there are if they are few, else the ends of a search from many starts."""
     if number_of_dealings(len(units), units.folds) <= MOST_TRIED:
         return rng.permutation(_all_dealings(len(units), units.folds))  # of equal ones the seed decides
     fractions = np.full(units.folds, 1 / units.folds)
@@ -194,7 +194,7 @@ def lacking_classes(pixels: np.ndarray, fold_of: np.ndarray, folds: int) -> list
 
 
 def require_whole(units: np.ndarray, sides: np.ndarray) -> None:
-    """Stop with a traceback where tiles of one unit are on two sides, since the dealing is wrong then.
+    """Stop with a traceback if tiles of one unit are on two sides, since the dealing is wrong then.
 
     ``units`` and ``sides``: (N,) unit and side of each tile, as they are written.
     """

@@ -21,7 +21,7 @@ TRAIN, VAL, TEST = range(3)
 
 
 def add_folds(parser: Parser) -> None:
-    """Add --folds and --fold, which are None where one split is made."""
+    """Add --folds and --fold, which are None if one split is made."""
     parser.add_argument(
         "--folds",
         type=positive_int,

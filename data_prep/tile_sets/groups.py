@@ -1,4 +1,4 @@
-"""Groups of tiles that show one ground and are never divided: the table of the audit, and one that a user gives."""
+"""Groups of tiles that show the same area and are never divided: the table of the audit, and one that a user gives."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ UNUSABLE = "-"  # in place of the digest of an image that could not be compared
 
 
 class TileGroup(NamedTuple):
-    """Ids of the tiles that show one ground, in order, and by what that was found; a single tile has no such kinds."""
+    """Ids of the tiles that show the same area, in order, and by what that was found; a single tile has no kinds."""
 
     tiles: tuple[str, ...]
     tied_by: tuple[str, ...]

@@ -43,7 +43,7 @@ class Odd(NamedTuple):
 
 
 def look_at(image: np.ndarray, valid: np.ndarray) -> Look | None:
-    """The look of a (B, H, W) uint8 image where it is (H, W) valid; None where it is nowhere."""
+    """The look of a (B, H, W) uint8 image where it is (H, W) valid; None if it is nowhere."""
     thin = (slice(EVERY // 2, None, EVERY), slice(EVERY // 2, None, EVERY))
     if min(valid.shape) > EVERY:
         image, valid = image[:, *thin], valid[thin]

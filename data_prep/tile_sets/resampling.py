@@ -26,8 +26,8 @@ SMALLEST_SIDE = 32  # pixels, the smallest crop
 
 
 def add_gsd(parser: Parser) -> None:
-    """Add --gsd, which is None where tiles stay as they are, and --raw-dir, with which ``compare_gsd`` compares."""
-    help = "raw Biodiversity tiles to compare resolutions with, where they are there"
+    """Add --gsd, which is None if tiles stay as they are, and --raw-dir, with which ``compare_gsd`` compares."""
+    help = "raw Biodiversity tiles to compare resolutions with, if they are there"
     parser.add_path("--raw-dir", "data/biodiversity_raw", help, shared=True)
     parser.add_argument(
         "--gsd",
@@ -78,7 +78,7 @@ def write_resampled(
 def require_gsd(tiles: TileSet, gsd: float | None) -> None:
     """Refuse to resample tiles whose ground sampling distance is not known, or to sizes that are of no use.
 
-    ``gsd``: metres; None where nothing is resampled.
+    ``gsd``: metres; None if nothing is resampled.
     """
     unknown = [tile.id for tile in tiles if not tile.entry["gsd"]] if gsd else []
     if unknown:
@@ -122,10 +122,10 @@ def split_patterns(root: Path) -> Patterns | None:
 
 
 def compare_gsd(oem: TileSet, biodiversity: float | None, gsd: float | None) -> None:
-    """Print the ground sampling distance of OpenEarthMap tiles beside Biodiversity's; warn where they are far apart.
+    """Print the ground sampling distance of OpenEarthMap tiles beside Biodiversity's; warn if they are far apart.
 
-    ``biodiversity``: in metres, None where it is not known. ``gsd``: metres to which the tiles of OpenEarthMap are
-    resampled, None where they are not.
+    ``biodiversity``: in metres, None if it is not known. ``gsd``: metres to which the tiles of OpenEarthMap are
+    resampled, None if they are not.
     """
     result = gsd or oem.gsd
 

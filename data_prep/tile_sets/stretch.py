@@ -12,7 +12,7 @@ from data_prep.raw.inspect import Inspection
 
 
 def choose_stretch(args: argparse.Namespace, inspections: list[Inspection], in_train: np.ndarray) -> dict | None:
-    """The ``stretch`` of the manifests; None where every tile is 8-bit. Only train tiles are looked at.
+    """The ``stretch`` of the manifests; None if every tile is 8-bit. Only train tiles are looked at.
 
     ``in_train``: (N,) bool, for each inspection. Raises UserError if no tile of train gives a range.
     """

@@ -68,7 +68,7 @@ class TileSetWriter:
         return self.folder / "masks" / f"{tile_id}.png"
 
     def claim(self, tile_id: str) -> tuple[Path, Path]:
-        """Where to write the image and the mask of a new tile; UserError where another tile has this id."""
+        """Where to write the image and the mask of a new tile; raises UserError if another tile has this id."""
         if not is_tile_id(tile_id):
             raise UserError(
                 f"{self.path}: a tile cannot be called {tile_id!r}. Rename it: a name has no control characters and "
@@ -84,7 +84,7 @@ class TileSetWriter:
         self.entries[tile_id] = entry
 
     def add(self, tile: Tile, *, tile_id: str | None = None, **changes: object) -> None:
-        """Take a tile of another set over unchanged, under another id or with other entries where given."""
+        """Take a tile of another set over unchanged, under another id or with other entries if given."""
         tile_id = tile_id or tile.id
         image_path, mask_path = self.claim(tile_id)
         link_or_copy(tile.image_path, image_path, self.mode)
@@ -143,9 +143,9 @@ def new_tile_set(
 
     Args:
         path: the folder to be.
-        args: the script's flags; ``command``, ``overwrite`` and, where given, ``mode`` (link or copy) are used.
+        args: the script's flags; ``command``, ``overwrite`` and, if given, ``mode`` (link or copy) are used.
         taxonomy: of the masks.
-        split: train, val, test, or pool where the tiles belong to none.
+        split: train, val, test, or pool if the tiles belong to none.
         made_from: tile sets the tiles come from; their digests are recorded.
         inputs: folders the tiles come from that are no tile sets.
         entries: further ones of the manifest: ``stretch`` and ``bands`` of the images, and so on.

@@ -67,7 +67,7 @@ def sides(root):
 def test_copies_that_are_turned_shifted_or_brightened_stay_together_and_nothing_leaks(tmp_path, dtype):
     true = write_copies(tmp_path, dtype=dtype)
     printed = audit(tmp_path)
-    assert "24 of 42 tiles show the ground of others, in 6 groups (tied by " in printed
+    assert "24 of 42 tiles show the area of others, in 6 groups (tied by " in printed
     found = table(tmp_path)
     assert {tile: of_tile[0] for of_tile in true for tile in of_tile} == found
     listed = json.loads((tmp_path / "artifacts/audit/audit.json").read_text())["groups"]
@@ -145,10 +145,10 @@ def test_many_copies_are_not_compared_each_with_each(tmp_path, monkeypatch):
 
 def test_what_was_found_is_said_in_a_sentence():
     single = [TileGroup(("x",), ()), TileGroup(("y",), ())]
-    assert describe_groups(single) == "no two of 2 tiles were found to show one ground"
+    assert describe_groups(single) == "no two of 2 tiles were found to show the same area"
     groups = [TileGroup(("a", "b"), ("ground",)), TileGroup(("c", "d", "e"), ("altered copy", "ground")), *single]
     assert describe_groups(groups) == (
-        "5 of 7 tiles show the ground of others, in 2 groups (tied by ground in 2, altered copy in 1; the largest has "
+        "5 of 7 tiles show the area of others, in 2 groups (tied by ground in 2, altered copy in 1; the largest has "
         "3: c, d, e)"
     )
 

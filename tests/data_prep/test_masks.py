@@ -231,7 +231,7 @@ GRID = Affine(2, 0, 500_000, 0, -2, 5_000_000)
         (lambda grid: grid * Affine.translation(0.4, -0.4), None),
         (lambda grid: grid * Affine.translation(15, 0), "lies 15.0 pixels to the right of its image and 0.0 below it"),
         (lambda grid: Affine(2, 0, grid.c, 0, 2, grid.f - 60), "is stored from south to north"),
-        (lambda grid: grid * Affine.scale(2), "covers other ground than its image"),
+        (lambda grid: grid * Affine.scale(2), "covers another area than its image"),
     ],
 )
 def test_a_mask_must_lie_on_its_image(change, message):

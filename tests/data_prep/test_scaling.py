@@ -412,7 +412,7 @@ def test_a_place_must_enclose_ground_and_degrees_must_lie_on_earth(tmp_path):
     for bounds in ([0, 0, 541, 1], [-541, 0, 0, 1], [0, -92, 1, 0], [0, 0, 1, 92]):
         assert "lies nowhere on earth" in said(bounds, world)
     for bounds in ([1, 0, 1, 1], [0, 1, 1, 1], [np.nan, 0, 1, 1], [0, 0, np.inf, 1]):
-        assert "enclose no ground" in said(bounds, utm)
+        assert "enclose no area" in said(bounds, utm)
 
 
 def test_a_tile_has_at_most_8192_times_8192_pixels_and_200_bytes_of_name(tmp_path):
