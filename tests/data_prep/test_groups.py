@@ -199,7 +199,7 @@ def test_a_table_of_other_tiles_or_images_is_out_of_date(twelve):
     assert "groups.tsv does not know new, so that it is out of date. " + again in refused(twelve)
     write_groups(twelve)
     write_raw(twelve, "t03", STRIPES, image=noise_of("another", SIDE, SIDE))
-    assert "was written for other images, or other --bands, of t03, so" in refused(twelve)
+    assert "was written for other images, or other --bands, --alpha or --overlaps, of t03, so" in refused(twelve)
     (twelve / "exclude.txt").write_text("t03\n")
     quiet(split_biodiversity.main, "--root", twelve, "--exclude", twelve / "exclude.txt")
     for folder, suffix in (("images", "tif"), ("masks", "png")):
@@ -214,7 +214,7 @@ def test_a_tile_that_could_not_be_used_when_it_was_audited_has_no_digest(twelve)
     write_raw(twelve, "bad", np.full((SIDE, SIDE), 77))
     write_groups(twelve)
     write_raw(twelve, "bad", STRIPES)
-    assert "other --bands, of bad, so" in refused(twelve)
+    assert "or --overlaps, of bad, so" in refused(twelve)
 
 
 def test_a_broken_table_is_refused_with_the_line(twelve):
