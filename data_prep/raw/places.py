@@ -1,5 +1,7 @@
 """Whether a mask lies on its image, if both say where they lie."""
 
+import functools
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +13,23 @@ from rasterio.transform import Affine
 from common.rasters import is_placed, open_raster
 
 FARTHEST = 0.5  # pixels that the corners of a mask may lie beside those of its image
-WORLD_FILES = (".pgw", ".pngw", ".wld", ".tfw", ".tifw", ".aux.xml")
+WORLD_FILES = (".pgw", ".pngw", ".wld", ".tfw", ".tifw")
+AUX = ".aux.xml"  # after the name of the picture
 
 Place = tuple[CRS | None, Affine]
 
 
 def has_world_file(path: Path) -> bool:
-    """Whether a file beside a picture says where it lies. Names may be in capitals, as GDAL takes them, too."""
-    names = [path.stem + suffix for suffix in WORLD_FILES[:-1]] + [path.name + WORLD_FILES[-1]]
-    return any(path.with_name(name).exists() or path.with_name(_upper(name)).exists() for name in names)
+    """Whether a file beside a picture says where it lies. Suffixes may be in capitals, as GDAL takes them, too."""
+    beside = _world_files(path.parent, path.parent.stat().st_mtime_ns)
+    return any((path.stem + suffix).lower() in beside for suffix in WORLD_FILES) or (path.name + AUX).lower() in beside
 
 
-def _upper(name: str) -> str:
-    stem, _, suffix = name.rpartition(".")
-    return f"{stem}.{suffix.upper()}"
+@functools.lru_cache(maxsize=4)
+def _world_files(folder: Path, changed: int) -> frozenset[str]:
+    """The names of a folder's world files in lower case. ``changed``: when the folder was, so that none is missed."""
+    names = (name.lower() for name in os.listdir(folder))
+    return frozenset(name for name in names if name.endswith((*WORLD_FILES, AUX)))
 
 
 def place_of(path: Path) -> Place | None:

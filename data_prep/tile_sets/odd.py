@@ -17,7 +17,7 @@ CUT_OFF = 0.5  # share of a tile's values that are 0 or 255, from which it is to
 FAR = 6.0  # times the spread of the tiles' means, from which a tile is told
 LEAST_SPREAD = 10.0  # grey values
 FEWEST = 10  # tiles, under which none is called far from the others
-SHOWN = 24
+SHOWN = 12
 
 
 class Look(NamedTuple):
@@ -115,6 +115,6 @@ def tell_odd(odd: list[Odd], sheet: Path) -> None:
     if not odd:
         sheet.unlink(missing_ok=True)
         return
-    save_figure(contact_sheet(odd), sheet, dpi=110)
+    save_figure(contact_sheet(odd), sheet, dpi=80)
     names = first_lines([f"{one.tile_id}: {one.reason}" for one in odd])
     warn(f"{len(odd)} tiles look unlike the others in 8 bit (drawn in {sheet}):\n{names}")
