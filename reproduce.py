@@ -192,6 +192,11 @@ def main(argv: list[str] | None = None) -> int | None:
     if first > last:
         raise UserError(f"--from {args.first} comes after --to {args.last}: there is nothing to run")
     chosen_steps = asked_for(steps[first - 1 : last], marks)
+    if args.no_openearthmap and args.map:
+        raise UserError(
+            "--map makes a map with stage 6, which --no-openearthmap leaves out. Leave out --map, and then map with "
+            "another stage: python -m evaluation.predict_map --image FILE --out FILE --checkpoint FILE"
+        )
     if args.no_openearthmap:
         chosen_steps = [step for step in chosen_steps if not step.needs_openearthmap]
     if args.list:

@@ -91,7 +91,7 @@ def add_oem_bands(parser: Parser) -> None:
         type=positive_int,
         nargs=3,
         metavar=("RED", "GREEN", "BLUE"),
-        help="bands of the tiles, as --bands of the split calls them, that are red, green and blue of OpenEarthMap "
+        help="the three bands of the tiles that correspond to OpenEarthMap's red, green and blue, numbered as --bands "
         "(default: the first three)",
     )
 

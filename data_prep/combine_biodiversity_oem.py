@@ -10,10 +10,10 @@ import argparse
 
 from tqdm import tqdm
 
-from common.bands import add_oem_bands, chosen_oem_bands, filling_of, named
+from common.bands import RGB, add_oem_bands, chosen_oem_bands, filling_of, named
 from common.cli import Parser, run
 from common.taxonomy import load_taxonomy
-from common.text import table
+from common.text import table, warn
 from common.tiles import TileSet
 from data_prep.tile_sets.class_shares import percentages
 from data_prep.tile_sets.writer import add_mode, new_tile_set
@@ -45,6 +45,13 @@ def main(argv: list[str] | None = None) -> None:
     train = TileSet.open(args.train_dir).require_split("train").require_taxonomy(taxonomy)
     oem = TileSet.open(args.oem_dir).require_split("pool").require_taxonomy(taxonomy)
     oem_bands = chosen_oem_bands(train.bands, args.oem_bands)
+    colors = train.manifest.get("colors") or []
+    declared = tuple(train.bands[colors.index(color)] for color in ("red", "green", "blue") if color in colors)
+    if args.oem_bands is None and len(train.bands) > len(RGB) == len(declared) and declared != oem_bands:
+        warn(
+            f"the raw images declare the bands {named(declared)} as red, green and blue, and {named(oem_bands)} are "
+            f"taken for OpenEarthMap's. Give --oem-bands {named(declared)} here and to stage 6 (or to reproduce.py)."
+        )
     filling = filling_of(train.bands, train.band_statistics, oem_bands)
     entries = train.scaling
     if filling:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 import reproduce
+from common.errors import UserError
 from reproduction.commands import complete, complete_commands
 from reproduction.documents import EACH, FIRST, ONCE, REPOSITORY, Step, read_steps
 from reproduction.plan import ONE_PLACE, Place, needs, next_run, of_folds_alone, plan_folds
@@ -352,7 +353,12 @@ def test_without_openearthmap_no_step_is_run_that_reads_what_is_made_of_it():
 
 def test_no_openearthmap_leaves_those_steps_out(capsys):
     listed = []
-    for flags in ((), ("--no-openearthmap",)):
-        reproduce.main(["--list", "--controls", "--rivals", "--map", *flags])
+    for flags in (("--map",), ("--no-openearthmap",)):
+        reproduce.main(["--list", "--controls", "--rivals", *flags])
         listed.append(set(re.findall(r"\] ([\w-]+):", capsys.readouterr().out)))
     assert listed[0] - listed[1] == {step.name for step in read_steps(REPOSITORY) if step.needs_openearthmap}
+
+
+def test_a_map_without_openearthmap_is_refused_with_the_command_for_another_stage():
+    with pytest.raises(UserError, match=r"Leave out --map, and then map with another stage: python -m evaluation"):
+        reproduce.main(["--list", "--map", "--no-openearthmap"])

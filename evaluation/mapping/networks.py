@@ -91,9 +91,10 @@ def require_fit(raster: Raster, checkpoint: Checkpoint, args: argparse.Namespace
             f"--bands {named(raster.bands)}: {checkpoint.path} was trained on the bands {named(seen)}. Give as many, "
             "in their order, or leave --bands out."
         )
-    alike = sorted(declared) == sorted(trained) and len(set(trained)) == len(trained) and COLOURS <= set(trained)
-    if alike and declared != trained and not args.bands:
-        order = [raster.bands[declared.index(color)] for color in trained]
+    known = COLOURS <= set(declared) and COLOURS <= set(trained)
+    if known and not args.bands and any(declared.index(color) != trained.index(color) for color in COLOURS):
+        others = iter([band for band, color in zip(raster.bands, declared, strict=True) if color not in COLOURS])
+        order = [raster.bands[declared.index(color)] if color in COLOURS else next(others) for color in trained]
         raise UserError(
             f"--image {raster.path}: its bands {' '.join(map(str, raster.bands))} are {', '.join(declared)}, those of "
             f"the training tiles {', '.join(trained)}. Give their order: --bands {' '.join(map(str, order))}"

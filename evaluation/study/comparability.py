@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.artifacts import complete_run_record
+from common.bands import RGB, named
 from common.errors import UserError
 from common.files import read_json
 from common.inputs import Input
@@ -142,7 +143,7 @@ def read_results(in_dirs: Iterable[Input]) -> tuple[list[Result], list[LeftOut]]
 
     last: Runs = {(result.arm, result.seed): result for result in results if result.which == "last"}
     unfair: dict[tuple[str, int], LeftOut] = {}
-    for find in (_other_settings, _other_budgets, _other_recipes, _other_ancestors):
+    for find in (_other_bands, _other_settings, _other_budgets, _other_recipes, _other_ancestors):
         fair = [result for run, result in last.items() if run not in unfair]
         unfair |= {(out.arm, out.seed): out for out in find(fair, last)}
     unfair |= {
@@ -301,6 +302,18 @@ def _flat(values: dict, prefix: str = "") -> dict[str, str]:
 
 def _differences(mine: dict, theirs: dict) -> list[str]:
     return sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
+
+
+def _other_bands(fair: list[Result], _: Runs) -> list[LeftOut]:
+    def bands(result: Result) -> tuple[int, ...] | None:
+        named_bands = (result.run.get("images") or {}).get("bands")
+        return tuple(named_bands) if named_bands else None
+
+    def explain(result: Result, most: Result) -> str:
+        mine, theirs = (named(bands(one) or RGB) for one in (result, most))
+        return f"{result.name} was trained on the bands {mine} (most: {theirs})"
+
+    return list(unlike_most(fair, lambda r: bands(r) or RGB, explain).values())
 
 
 def _other_settings(fair: list[Result], _: Runs) -> list[LeftOut]:

@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 
 from common.errors import UserError
+from common.files import read_json, write_json
 from common.metrics import score
 from common.stages import ARM_OF, CONTROLS, RIVALS, STAGE_NAMES
 from common.taxonomy import BIODIVERSITY, Taxonomy
 from evaluation import aggregate_metrics
+from evaluation.scoring.results import RUN_RECORD
 from evaluation.study.comparability import read_results
 from evaluation.study.comparisons import AGAINST_RIVALS, COMPONENTS, DESCRIPTIVE, MINORITY, PRIMARY
 from evaluation.study.evidence import gather
@@ -174,6 +176,12 @@ def test_pairs_without_enough_seeds_in_common_say_so(tmp_path, without_figures):
     text = " ".join(summarise(tmp_path).split())
     assert "No interval and no p-value for some stages or pairs: there are 2 of 3 seeds in common" in text
     assert "That is no answer" not in text and evidence_of(tmp_path).finding(TWO, ONE).seeds == [2, 3]
+
+
+def test_a_run_on_other_bands_is_refused(study):
+    folder = write_result(study, TWO, 42, ROWS)
+    write_json(folder / RUN_RECORD, read_json(made(folder / RUN_RECORD)) | {"images": {"bands": [4, 2, 3]}})
+    assert f"{TWO} seed 42 was trained on the bands 4 2 3 (most: 1 2 3)" in left_out(study)
 
 
 def test_a_run_with_more_steps_is_refused(study, capsys):

@@ -796,3 +796,7 @@ def test_a_raster_whose_colours_are_declared_in_another_order_is_told_with_its_o
     four = raster(tmp_path / "four.tif", pixels, photometric="RGB", alpha="no")
     with pytest.raises(UserError, match=r"Give their order: --bands 3 2 1 4"):
         map_it(four, path)
+    images |= {"colors": ["blue", "green", "red", "alpha"]}  # programs call a fourth band otherwise
+    path = save_checkpoint(tmp_path / "c.pt", model.state_dict(), metadata(images=images, encoder_constants=constants))
+    with pytest.raises(UserError, match=r"Give their order: --bands 3 2 1 4"):
+        map_it(four, path)
