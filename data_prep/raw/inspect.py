@@ -237,7 +237,9 @@ def inspect(tile: RawTile, *, reading: Reading, taxonomy: Taxonomy, keep: int = 
                 band = reading.bands[gap[0]]
                 text = f"{tile.image}: {gap[1]:g} fills gaps in band {band}, is not declared as nodata and would spoil "
                 add("undeclared nodata", f"{text}the scaling. {declare(stored_value(src, band, gap[1]), tile.image)}")
-            edge = constant_edge(image, mask) if image is not None and gap is None and mask is not None else None
+            edge = None
+            if image is not None and gap is None and mask is not None and mask.shape == size:
+                edge = constant_edge(image, mask)
             if edge is not None:
                 values, share = edge
                 text = f"{tile.image}: {share:.1%} of its pixels are labelled, lie at its edge and have one value "

@@ -104,7 +104,7 @@ def contact_sheet(odd: Sequence[Odd]) -> Figure:
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    for axes, one in zip(grid.flat, shown, strict=False):
+    for axes, one in zip(grid.flat[: len(shown)], shown, strict=True):
         axes.imshow(to_picture(read_image(one.image)))
         axes.set_title(f"{one.tile_id}\n{one.reason.replace('; ', chr(10))}", fontsize=6.5)
     return figure

@@ -106,10 +106,11 @@ def split_rows(manifests: dict[str, dict], minority: list[str]) -> tuple[list[li
 
 
 def bands_of_tiles(manifest: dict) -> str:
-    """Which bands of the raw images a split has, and what these call them, if known."""
+    """Which bands of the raw images a split has, and what these call them, if it says so of each."""
     bands, colors = manifest.get("bands") or RGB, manifest.get("colors") or []
-    names = [f"{band} ({color})" for band, color in zip(bands, colors, strict=False)]
-    return ", ".join(names) or named(bands)
+    if len(colors) != len(bands):
+        return named(bands)
+    return ", ".join(f"{band} ({color})" for band, color in zip(bands, colors, strict=True))
 
 
 def blocks_of(manifest: dict) -> set[str]:

@@ -337,6 +337,13 @@ def test_an_area_of_one_value_at_the_edge_that_is_labelled_is_warned_of(tmp_path
     assert "constant edge" in kinds(look(tmp_path, "d"))
 
 
+def test_a_mask_of_another_size_beside_an_image_with_a_collar_is_told(tmp_path):
+    image = noise_of("a", 40, 40) // 2 + 60
+    image[:, :, :5] = 0
+    write_raw(tmp_path, "a", np.ones((40, 30)), image=image)
+    assert kinds(look(tmp_path)) == {"size mismatch": True}
+
+
 def test_undeclared_gaps_are_refused_with_the_value_to_declare(tmp_path):
     image = noise_of("a", 8, 8, np.float32)
     image[:, :2] = -9999
